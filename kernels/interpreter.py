@@ -1,0 +1,57 @@
+"""Triton's interpreter, made to compute what the hardware computes.
+
+Two of its operations are not the hardware's. It evaluates ``tl.fma(x, y, z)`` as ``x * y + z``, rounded
+twice, and it truncates float32 to bfloat16, where the hardware rounds to nearest even. The stream needs a
+single rounding in both, so exact ones are put in their place; the fma works with error-free transformations,
+hence for every input and independently of the reference's shortcut.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def correctly_rounded_fma(a: Any, b: Any, c: Any) -> npt.NDArray[np.float32]:
+    """float32 ``a * b + c`` of float32 arrays, rounded once, for all finite inputs without float64 underflow.
+
+    The product is exact in float64. TwoSum (Knuth, TAOCP 2, 4.2.2) gives the sum as s + e exactly; s is then
+    rounded to odd (Boldo and Melquiond, 2008: "Emulation of FMA and correctly rounded sums"), after which
+    rounding to float32 rounds the exact sum.
+    """
+    product = np.multiply(a, b, dtype=np.float64)
+    addend = np.broadcast_to(np.asarray(c, np.float64), product.shape)
+    total = product + addend
+    back = total - product
+    error = (product - (total - back)) + (addend - back)
+    bits = total.view(np.int64)
+    away = (error > 0) == (total > 0)  # the exact sum lies further from zero than its rounded value
+    odd = bits | 1
+    toward = np.where((bits & 1) == 0, np.where(away, odd, bits - 1), bits)
+    rounded = np.where(error == 0, bits, toward).view(np.float64)
+    return np.asarray(np.where(total == 0, total, rounded).astype(np.float32))
+
+
+def make_exact() -> None:
+    """Give Triton's interpreter a true ``tl.fma`` and a rounded bfloat16, for the rest of this process."""
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def create_fma(_: Any, x: Any, y: Any, z: Any) -> Any:
+        if x.data.dtype != np.float32:
+            raise NotImplementedError(f"fma of {x.data.dtype}")
+        return TensorHandle(correctly_rounded_fma(x.data, y.data, z.data), x.dtype)
+
+    def cast_impl(self: Any, source: Any, target: Any) -> Any:
+        if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
+            # bfloat16 lives in uint16 there: 0x7FFF and the kept part's last bit round to nearest even.
+            bits = source.data.view(np.uint32).astype(np.uint64)
+            patterns = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+            return TensorHandle(patterns.astype(np.uint16), target.scalar)
+        return truncating_cast(self, source, target)
+
+    truncating_cast = InterpreterBuilder.cast_impl
+    InterpreterBuilder.create_fma = create_fma
+    InterpreterBuilder.cast_impl = cast_impl

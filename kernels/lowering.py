@@ -1,0 +1,179 @@
+"""From a distribution's numbers to the float32 parameters that every backend computes with.
+
+Host arithmetic, once a fill. It must not depend on the machine either: float64 additions, multiplications,
+divisions and square roots are exact to IEEE 754 everywhere, but ``math.erf`` and ``math.exp`` belong to the
+platform's libm, so the normal distribution function is computed in ``decimal``.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from decimal import Context, Decimal, localcontext
+from functools import lru_cache
+
+# Random fills serve these; constants serve every dtype.
+FLOAT_DTYPES = ("float32", "float16", "bfloat16")
+
+_FLOAT32_MAX = float.fromhex("0x1.fffffep+127")
+_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803")
+# One-sided intervals beyond this many standard deviations leave no float32 probability to draw from.
+FARTHEST_TAIL = 6.0
+
+
+class ParameterError(ValueError, RuntimeError):
+    """A distribution's parameters make no sense. Also a RuntimeError, which is what PyTorch raises."""
+
+
+def float32(x: float) -> float:
+    """``x`` rounded to the nearest float32, as a Python float; infinite if it overflows."""
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", x))[0])
+    except OverflowError:
+        return math.copysign(math.inf, x)
+
+
+def finite_float32(name: str, x: float) -> float:
+    value = float32(float(x))
+    if not math.isfinite(value):
+        raise ParameterError(f"{name} must be a finite float32 number, not {x}")
+    return value
+
+
+def _float32_above(x: float) -> float:
+    """The next float32 above the float32 ``x``."""
+    bits = struct.unpack("<i", struct.pack("<f", x + 0.0))[0]
+    return float(struct.unpack("<f", struct.pack("<i", bits + 1 if bits >= 0 else bits - 1))[0]) if x else 2.0**-149
+
+
+def _float32_below(x: float) -> float:
+    return -_float32_above(-x)
+
+
+def _pattern(x: float, dtype: str) -> int:
+    """The 16-bit pattern that float32 ``x`` rounds to (nearest, ties to even), as an ordered integer."""
+    if dtype == "float16":
+        try:
+            bits = struct.unpack("<H", struct.pack("<e", x))[0]
+        except OverflowError:
+            bits = 0xFC00 if x < 0 else 0x7C00
+    else:
+        wide = struct.unpack("<I", struct.pack("<f", x))[0]
+        bits = (wide + 0x7FFF + (wide >> 16 & 1)) >> 16
+    return int(bits) if bits < 0x8000 else 0x8000 - int(bits)
+
+
+def _value(ordered: int, dtype: str) -> float:
+    """The number that an ordered 16-bit pattern stands for; infinity continues the grid of the finite ones."""
+    infinity = 0x7C00 if dtype == "float16" else 0x7F80
+    if abs(ordered) == infinity:
+        return math.copysign(2.0**16 if dtype == "float16" else 2.0**128, ordered)
+    bits = ordered if ordered >= 0 else 0x8000 - ordered
+    if dtype == "float16":
+        return float(struct.unpack("<e", struct.pack("<H", bits))[0])
+    return float(struct.unpack("<f", struct.pack("<I", bits << 16))[0])
+
+
+@lru_cache(maxsize=4096)
+def largest_rounding_within(bound: float, dtype: str, *, strict: bool) -> float:
+    """The largest float32 that rounds, in ``dtype``, to a number at most ``bound`` (below it if strict)."""
+    if dtype == "float32":
+        return _float32_below(bound) if strict else bound
+    ordered = _pattern(bound, dtype)
+    while _value(ordered, dtype) > bound or (strict and _value(ordered, dtype) == bound):
+        ordered -= 1
+    middle = float32((_value(ordered, dtype) + _value(ordered + 1, dtype)) / 2)
+    return middle if _pattern(middle, dtype) == ordered else _float32_below(middle)
+
+
+def constant(value: float) -> tuple[float, ...]:
+    """(value,)"""
+    return (float32(float(value)),)
+
+
+def uniform(low: float, high: float, dtype: str) -> tuple[float, ...]:
+    """(low, span * 2**-24, floor, cap) of the uniform distribution on [low, high).
+
+    floor and cap are the float32 numbers nearest the bounds that still round, in ``dtype``, to no less than
+    low and to less than high; where low equals high both are low.
+    """
+    low32, high32 = finite_float32("low", low), finite_float32("high", high)
+    if low > high:
+        raise ParameterError(f"uniform needs low <= high, not low={low} > high={high}")
+    span = float32(high32 - low32)
+    if not math.isfinite(span):
+        raise ParameterError(f"high - low overflows float32: low={low}, high={high}")
+    if low32 == high32:
+        return low32, 0.0, low32, low32
+    floor = -largest_rounding_within(-low32, dtype, strict=False)
+    cap = largest_rounding_within(high32, dtype, strict=True)
+    if floor > cap:
+        raise ParameterError(f"no {dtype} number lies in [{low}, {high})")
+    return low32, span * 2.0**-24, floor, cap
+
+
+def normal(mean: float, std: float) -> tuple[float, ...]:
+    """(mean, std)"""
+    if not std >= 0:
+        raise ParameterError(f"normal needs std >= 0, not {std}")
+    return finite_float32("mean", mean), finite_float32("std", std)
+
+
+def _upper_tail(x: float) -> Decimal:
+    """P(Z > x) of the standard normal, for |x| < 14, by the series of Marsaglia (2004).
+
+    P(0 < Z < x) = phi(x) (x + x**3 / 3 + x**5 / (3 5) + ...), all of one sign, in 80 digits.
+    """
+    value = Decimal(x)
+    square = value * value
+    term = total = value
+    k = 1
+    while abs(term) > Decimal("1e-70"):
+        k += 2
+        term = term * square / k
+        total += term
+    return Decimal("0.5") - total * (-square / 2).exp() / (2 * _PI).sqrt()
+
+
+@lru_cache(maxsize=1024)
+def truncated_normal(
+    mean: float, std: float, low: float, high: float, dtype: str
+) -> tuple[float, ...]:
+    """(mean, std, below, above, mass * 2**-32, floor, cap) of a normal conditioned to [low, high].
+
+    below = P(X < low), above = P(X > high) and mass = 1 - below - above of the whole normal; floor and cap
+    keep the rounded values inside [low, high].
+    """
+    mean32, std32 = finite_float32("mean", mean), finite_float32("std", std)
+    low32, high32 = finite_float32("a", low), finite_float32("b", high)
+    if not std32 > 0:
+        raise ParameterError(f"truncated normal needs std > 0, not {std}")
+    if not low < high:
+        raise ParameterError(f"truncated normal needs a < b, not a={low}, b={high}")
+    left, right = (low - mean) / std, (high - mean) / std
+    if left > FARTHEST_TAIL or right < -FARTHEST_TAIL:
+        raise ParameterError(
+            f"[{low}, {high}] lies more than {FARTHEST_TAIL:g} standard deviations from the mean {mean}"
+        )
+    with localcontext(Context(prec=80)):
+        # P(X > x) at both ends, and its complement, each to full relative precision.
+        ends = [max(-13.0, min(13.0, x)) for x in (left, right)]
+        below, above = _upper_tail(-ends[0]), _upper_tail(ends[1])
+        mass = 1 - below - above
+        if left < -13.0:
+            below = Decimal(0)
+        if right > 13.0:
+            above = Decimal(0)
+    floor = -largest_rounding_within(-low32, dtype, strict=False)
+    cap = largest_rounding_within(high32, dtype, strict=False)
+    if floor > cap:
+        raise ParameterError(f"no {dtype} number lies in [{low}, {high}]")
+    return (
+        mean32,
+        std32,
+        float32(float(below)),
+        float32(float(above)),
+        float32(float(mass)) * 2.0**-32,
+        floor,
+        cap,
+    )

@@ -1,0 +1,124 @@
+"""The stream's constants, and the numbers a fill is lowered to: all that every backend must agree on.
+
+``kernels/README.md`` describes stream version 1 on one page. The tables below were fitted by
+``tools/fit_polynomials.py``; each states its largest relative error before rounding of the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+STREAM_VERSION: Final = 1
+
+# Philox4x32 (Salmon, Moraes, Dror and Shaw, SC'11, table 2): multipliers and Weyl key increments.
+PHILOX_ROUNDS: Final = 10
+PHILOX_M0: Final = 0xD2511F53
+PHILOX_M1: Final = 0xCD9E8D57
+PHILOX_W0: Final = 0x9E3779B9  # golden ratio
+PHILOX_W1: Final = 0xBB67AE85  # sqrt(3) - 1
+
+# -2 ln(1 + m) = -2 m + m**2 polynomial(LOG, m) for |m| <= 1/3, highest power first; relative error
+# 0.44 * 2**-24.
+LOG: Final = (
+    float.fromhex("-0x1.1f2800p-2"),
+    float.fromhex("0x1.3b0c5cp-2"),
+    float.fromhex("-0x1.1ea89ap-2"),
+    float.fromhex("0x1.5038e0p-2"),
+    float.fromhex("-0x1.99d3b0p-2"),
+    float.fromhex("0x1.00144ep-1"),
+    float.fromhex("-0x1.5554fcp-1"),
+    float.fromhex("0x1.ffffd6p-1"),
+)
+LOG_SPLIT: Final = 0x3F2AAAAB  # float32 bits of 2/3: mantissas are taken from [2/3, 4/3)
+MINUS_TWO_LN2: Final = float.fromhex("-0x1.62e430p+0")  # -2 ln 2, rounded to float32
+
+# sin(pi/2 f) = f + f w polynomial(SINE, w) with w = 1 - f**2, for f in [-1, 1] (quarter turns), highest
+# power first; relative error 0.10 * 2**-24.
+SINE: Final = (
+    float.fromhex("0x1.3d489ep-13"),
+    float.fromhex("0x1.0a9dd8p-8"),
+    float.fromhex("0x1.10b308p-4"),
+    float.fromhex("0x1.fffff2p-2"),
+)
+
+# Normal quantile z of p, as z / (2 p - 1), with W = -2 ln(4 p (1 - p)); highest power first (the form of
+# Giles, "Approximating the erfinv function", 2010). Below the split a polynomial in W - 6, relative error
+# 5.3 * 2**-24; above it one in sqrt(W) - 6, relative error 36 * 2**-24 up to |z| = 9.2.
+QUANTILE_SPLIT: Final = 12.0
+QUANTILE_CENTRE_SHIFT: Final = 6.0
+QUANTILE_CENTRE: Final = (
+    float.fromhex("0x1.c59108p-38"),
+    float.fromhex("0x1.024b0cp-28"),
+    float.fromhex("-0x1.786c78p-25"),
+    float.fromhex("-0x1.1cc57cp-21"),
+    float.fromhex("0x1.22ac48p-16"),
+    float.fromhex("-0x1.369f54p-13"),
+    float.fromhex("-0x1.09f96ap-9"),
+    float.fromhex("0x1.5deb72p-3"),
+    float.fromhex("0x1.25e47ep+1"),
+)
+QUANTILE_TAIL_SHIFT: Final = 6.0
+QUANTILE_TAIL: Final = (
+    float.fromhex("0x1.df6bf2p-21"),
+    float.fromhex("-0x1.80e5dap-18"),
+    float.fromhex("0x1.bd3f6cp-18"),
+    float.fromhex("0x1.1faa64p-17"),
+    float.fromhex("0x1.deb3aep-15"),
+    float.fromhex("-0x1.7acd86p-12"),
+    float.fromhex("0x1.1b2d94p-11"),
+    float.fromhex("0x1.028f78p+0"),
+    float.fromhex("0x1.71b678p+2"),
+)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a backend writes into a tensor of shape ``(n0, n1, ...)``: numbers from places in one stream.
+
+    The element at logical coordinates ``(i0, i1, ...)`` is the one with stream index
+    ``start + i0 * strides[0] + i1 * strides[1] + ...``.
+
+    Attributes:
+        distribution: "constant", "uniform", "normal" or "truncated_normal".
+        parameters: the float32 numbers that ``tritoninit.kernels.lowering`` computed for it and the dtype.
+        seed: the Philox key, 64 bits.
+        stream: the high half of the Philox counter, 64 bits.
+        start: stream index of the first element.
+        strides: stream-index strides, one a dimension, in elements.
+    """
+
+    distribution: str
+    parameters: tuple[float, ...]
+    seed: int
+    stream: int
+    start: int
+    strides: tuple[int, ...]
+
+
+def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides, in elements, of a contiguous row-major array: (3, 4, 5) gives (20, 5, 1)."""
+    strides = [1] * len(shape)
+    for dim in range(len(shape) - 2, -1, -1):
+        strides[dim] = strides[dim + 1] * shape[dim + 1]
+    return tuple(strides)
+
+
+def collapse(
+    shape: Sequence[int], first: Sequence[int], second: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Merge neighbouring dimensions that two sets of strides walk as one.
+
+    Returns (size, first stride, second stride) of each dimension left, outermost first; dimensions of size
+    one are dropped, so that a scalar gives an empty list.
+    """
+    merged: list[tuple[int, int, int]] = []
+    for size, a, b in zip(shape, first, second, strict=True):
+        if size == 1:
+            continue
+        if merged and merged[-1][1] == a * size and merged[-1][2] == b * size:
+            merged[-1] = (merged[-1][0] * size, a, b)
+        else:
+            merged.append((size, a, b))
+    return merged

@@ -1,0 +1,337 @@
+"""The stream in Triton: device helpers on values, two thin kernels, and their launcher.
+
+Helpers take loaded values, never pointers. A float32 multiply and add are fused only where ``tl.fma`` is
+written: kernels compile with ``enable_fp_fusion=False``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from tritoninit.kernels import stream
+from tritoninit.kernels.stream import Draw
+
+_M0 = tl.constexpr(stream.PHILOX_M0)
+_M1 = tl.constexpr(stream.PHILOX_M1)
+_W0 = tl.constexpr(stream.PHILOX_W0)
+_W1 = tl.constexpr(stream.PHILOX_W1)
+_ROUNDS = tl.constexpr(stream.PHILOX_ROUNDS)
+_LOG = tl.constexpr(stream.LOG)
+_LOG_TERMS = tl.constexpr(len(stream.LOG))
+_LOG_SPLIT = tl.constexpr(stream.LOG_SPLIT)
+_LN2 = tl.constexpr(stream.MINUS_TWO_LN2 / 2**23)
+_SINE = tl.constexpr(stream.SINE)
+_SINE_TERMS = tl.constexpr(len(stream.SINE))
+_CENTRE = tl.constexpr(stream.QUANTILE_CENTRE)
+_CENTRE_TERMS = tl.constexpr(len(stream.QUANTILE_CENTRE))
+_CENTRE_SHIFT = tl.constexpr(stream.QUANTILE_CENTRE_SHIFT)
+_TAIL = tl.constexpr(stream.QUANTILE_TAIL)
+_TAIL_TERMS = tl.constexpr(len(stream.QUANTILE_TAIL))
+_TAIL_SHIFT = tl.constexpr(stream.QUANTILE_TAIL_SHIFT)
+_SPLIT = tl.constexpr(stream.QUANTILE_SPLIT)
+_MINUS_2_TO_MINUS_31 = tl.constexpr(-(2.0**-31))
+
+CONSTANT = tl.constexpr(0)
+UNIFORM = tl.constexpr(1)
+NORMAL = tl.constexpr(2)
+TRUNCATED_NORMAL = tl.constexpr(3)
+DISTRIBUTIONS = {"constant": 0, "uniform": 1, "normal": 2, "truncated_normal": 3}
+
+NUM_WARPS = 4
+# Counters a program draws: 4096 elements, 32 a thread, over which the key schedule is shared. Registers
+# (96 on sm_90) still leave five programs a multiprocessor.
+COUNTERS = 1024
+PLACES = 512  # elements a program of the scattered kernel draws
+MAX_DIMS = 4
+
+
+@triton.jit
+def philox4x32(c0, c1, c2, c3, k0, k1):
+    """Philox4x32-10 of four uint32 counter words and two uint32 key words: four uint32 words."""
+    for _ in tl.static_range(_ROUNDS):
+        # One 64-bit product gives both halves: IMAD.WIDE instead of IMAD and IMAD.HI.
+        p0 = c0.to(tl.uint64) * _M0
+        p1 = c2.to(tl.uint64) * _M1
+        c0 = (p1 >> 32).to(tl.uint32) ^ c1 ^ k0
+        c2 = (p0 >> 32).to(tl.uint32) ^ c3 ^ k1
+        c1 = p1.to(tl.uint32)
+        c3 = p0.to(tl.uint32)
+        k0 = k0 + _W0
+        k1 = k1 + _W1
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def constant_like(x, VALUE: tl.constexpr):
+    return tl.full(x.shape, VALUE, tl.float32)
+
+
+@triton.jit
+def polynomial(x, COEFFICIENTS: tl.constexpr, TERMS: tl.constexpr):
+    """Horner's rule in float32 fma, highest power first."""
+    value = constant_like(x, COEFFICIENTS[0])
+    for k in tl.static_range(1, TERMS):
+        value = tl.fma(value, x, constant_like(x, COEFFICIENTS[k]))
+    return value
+
+
+@triton.jit
+def minus_two_log(x, EXPONENT: tl.constexpr):
+    """-2 ln(x * 2**-EXPONENT) of positive normal float32 x."""
+    bits = x.to(tl.int32, bitcast=True)
+    # The exponent stays where it stands (times 2**23): no shift, and the scale folds into the constant.
+    power = (bits - (_LOG_SPLIT + EXPONENT * 8388608)) & -8388608
+    m = (bits - power - EXPONENT * 8388608).to(tl.float32, bitcast=True) - 1.0
+    near = tl.fma(m, constant_like(m, -2.0), (m * m) * polynomial(m, _LOG, _LOG_TERMS))
+    return tl.fma(power.to(tl.float32), constant_like(m, _LN2), near)
+
+
+@triton.jit
+def sine(f):
+    """sin(pi/2 f) of quarter turns f in [-1, 1]."""
+    w = tl.fma(-f, f, constant_like(f, 1.0))
+    return tl.fma(f, w * polynomial(w, _SINE, _SINE_TERMS), f)
+
+
+@triton.jit
+def box_muller(x, y):
+    """Two independent standard normals from two uint32 words."""
+    radius = tl.sqrt_rn(minus_two_log((x | 1).to(tl.float32), 32))
+    f = ((y << 1) + 0x80000000).to(tl.int32, bitcast=True).to(tl.float32) * _MINUS_2_TO_MINUS_31
+    signed = (radius.to(tl.uint32, bitcast=True) ^ (y & 0x80000000)).to(tl.float32, bitcast=True)
+    return signed * sine(f), signed * sine(1.0 - tl.abs(f))
+
+
+@triton.jit
+def quantile(below, above):
+    """The standard normal z with P(Z < z) = below and P(Z > z) = above."""
+    big = minus_two_log(below * above, -2)
+    centre = polynomial(big - _CENTRE_SHIFT, _CENTRE, _CENTRE_TERMS)
+    tail = polynomial(tl.sqrt_rn(tl.maximum(big, _SPLIT)) - _TAIL_SHIFT, _TAIL, _TAIL_TERMS)
+    return (below - above) * tl.where(big < _SPLIT, centre, tail)
+
+
+@triton.jit
+def uniform(x, low, scale, floor, cap, NARROW: tl.constexpr):
+    value = tl.minimum((x >> 8).to(tl.float32) * scale + low, cap)
+    if NARROW:  # in float32 the floor is low itself, below which nothing falls
+        value = tl.maximum(value, floor)
+    return value
+
+
+@triton.jit
+def truncated_normal(x, mean, std, below, above, mass, floor, cap):
+    left = (x | 1).to(tl.float32) * mass + below
+    right = ((x ^ 0xFFFFFFFF) | 1).to(tl.float32) * mass + above
+    return tl.minimum(tl.maximum(quantile(left, right) * std + mean, floor), cap)
+
+
+@triton.jit
+def draw(c0, c1, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
+    """The float32 values of the four elements of each block (c0, c1) of a stream."""
+    # The interpreter ignores the kernels' annotations: it would take a small key word for an int32.
+    s0, s1, k0, k1 = s0.to(tl.uint32), s1.to(tl.uint32), k0.to(tl.uint32), k1.to(tl.uint32)
+    a, b, c, d = philox4x32(c0, c1, s0, s1, k0, k1)
+    if DISTRIBUTION == UNIFORM:
+        a = uniform(a, p0, p1, p2, p3, NARROW)
+        b = uniform(b, p0, p1, p2, p3, NARROW)
+        c = uniform(c, p0, p1, p2, p3, NARROW)
+        d = uniform(d, p0, p1, p2, p3, NARROW)
+    elif DISTRIBUTION == NORMAL:
+        a, b = box_muller(a, b)
+        c, d = box_muller(c, d)
+        a = a * p1 + p0
+        b = b * p1 + p0
+        c = c * p1 + p0
+        d = d * p1 + p0
+    else:
+        a = truncated_normal(a, p0, p1, p2, p3, p4, p5, p6)
+        b = truncated_normal(b, p0, p1, p2, p3, p4, p5, p6)
+        c = truncated_normal(c, p0, p1, p2, p3, p4, p5, p6)
+        d = truncated_normal(d, p0, p1, p2, p3, p4, p5, p6)
+    return a, b, c, d
+
+
+_UNSPECIALIZED = ["start", "stop", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6"]
+
+
+@triton.jit(do_not_specialize=_UNSPECIALIZED)
+def run_kernel(
+    pointer,
+    start: tl.int64,
+    stop: tl.int64,
+    s0: tl.uint32,
+    s1: tl.uint32,
+    k0: tl.uint32,
+    k1: tl.uint32,
+    p0: tl.float32,
+    p1: tl.float32,
+    p2: tl.float32,
+    p3: tl.float32,
+    p4: tl.float32,
+    p5: tl.float32,
+    p6: tl.float32,
+    DISTRIBUTION: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    COUNTERS: tl.constexpr,
+):
+    """Elements start to stop of a stream into contiguous memory; ALIGNED says that 16 divides start."""
+    TILE: tl.constexpr = 4 * COUNTERS
+    NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
+    start = start.to(tl.int64)
+    if ALIGNED:
+        start = (start >> 4) << 4  # the compiler sees the alignment, and stores 16 bytes a thread
+    # Tiles lie on a grid of the stream, not of the memory, so that a block's high word is the tile's.
+    tile = tl.program_id(0).to(tl.int64) + start // TILE
+    first = tile * TILE
+    if DISTRIBUTION == CONSTANT:
+        values = tl.full((TILE,), p0, tl.float32)
+    else:
+        block = tile.to(tl.uint64) * COUNTERS
+        low = block.to(tl.uint32)
+        high = (block >> 32).to(tl.uint32)
+        if NARROW:
+            # Eight elements fill 16 bytes: a thread holds the two neighbouring blocks that make them.
+            even = low | (2 * tl.arange(0, COUNTERS // 2)).to(tl.uint32)
+            a, b, c, d = draw(even, high, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
+            e, f, g, h = draw(even + 1, high, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
+            a = tl.join(a, e)
+            b = tl.join(b, f)
+            c = tl.join(c, g)
+            d = tl.join(d, h)
+        else:
+            lane = low | tl.arange(0, COUNTERS).to(tl.uint32)
+            a, b, c, d = draw(lane, high, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
+        values = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (TILE,))
+    values = values.to(pointer.dtype.element_ty)
+    index = first + tl.arange(0, TILE)
+    if (first >= start) & (first + TILE <= stop):
+        tl.store(pointer + (index - start), values)
+    else:
+        tl.store(pointer + (index - start), values, mask=(index >= start) & (index < stop))
+
+
+@triton.jit(do_not_specialize=[*_UNSPECIALIZED, "n1", "n2", "n3", "m0", "m1", "m2", "m3", "i0", "i1", "i2", "i3"])
+def scattered_kernel(
+    pointer,
+    start: tl.int64,
+    stop: tl.int64,
+    s0: tl.uint32,
+    s1: tl.uint32,
+    k0: tl.uint32,
+    k1: tl.uint32,
+    p0: tl.float32,
+    p1: tl.float32,
+    p2: tl.float32,
+    p3: tl.float32,
+    p4: tl.float32,
+    p5: tl.float32,
+    p6: tl.float32,
+    n1: tl.int64,
+    n2: tl.int64,
+    n3: tl.int64,
+    m0: tl.int64,
+    m1: tl.int64,
+    m2: tl.int64,
+    m3: tl.int64,
+    i0: tl.int64,
+    i1: tl.int64,
+    i2: tl.int64,
+    i3: tl.int64,
+    DISTRIBUTION: tl.constexpr,
+    WIDE: tl.constexpr,
+    PLACES: tl.constexpr,
+):
+    """A 4-d tensor of any memory strides m from places of a stream with strides i; stop is its size.
+
+    Each element draws its own block: four times the work of a run, for layouts and windows that have none.
+    """
+    NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
+    if WIDE:
+        element = tl.program_id(0).to(tl.int64) * PLACES + tl.arange(0, PLACES)
+    else:  # 32-bit divisions cost a fifth of 64-bit ones
+        element = (tl.program_id(0) * PLACES + tl.arange(0, PLACES)).to(tl.uint32)
+        n1, n2, n3 = n1.to(tl.uint32), n2.to(tl.uint32), n3.to(tl.uint32)
+    inside = element < stop
+    x3 = (element % n3).to(tl.int64)
+    rest = element // n3
+    x2 = (rest % n2).to(tl.int64)
+    rest = rest // n2
+    x1 = (rest % n1).to(tl.int64)
+    x0 = (rest // n1).to(tl.int64)
+    if DISTRIBUTION == CONSTANT:
+        values = tl.full((PLACES,), p0, tl.float32)
+    else:
+        place = (start + x0 * i0 + x1 * i1 + x2 * i2 + x3 * i3).to(tl.uint64)
+        block = place >> 2
+        c0 = block.to(tl.uint32)
+        c1 = (block >> 32).to(tl.uint32)
+        a, b, c, d = draw(c0, c1, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
+        word = (place & 3).to(tl.uint32)
+        values = tl.where(word < 2, tl.where(word == 0, a, b), tl.where(word == 2, c, d))
+    where = x0 * m0 + x1 * m1 + x2 * m2 + x3 * m3
+    tl.store(pointer + where, values.to(pointer.dtype.element_ty), mask=inside)
+
+
+def fill(
+    tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: int = PLACES
+) -> None:
+    """Write ``draw`` into a float32, float16 or bfloat16 tensor of any strides, in place.
+
+    Launches on the tensor's device and that device's current stream, without synchronising.
+
+    Args:
+        tensor: where to write.
+        draw: what to write.
+        counters: blocks a program draws (a power of two); never changes a value.
+        places: elements a program of the scattered kernel draws (a power of two); never changes a value.
+    """
+    if not tensor.numel():
+        return
+    dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
+    numbers = (
+        draw.stream & 0xFFFFFFFF,
+        draw.stream >> 32,
+        draw.seed & 0xFFFFFFFF,
+        draw.seed >> 32,
+        *draw.parameters,
+        *(0.0,) * (7 - len(draw.parameters)),
+    )
+    options: dict[str, Any] = {
+        "DISTRIBUTION": DISTRIBUTIONS[draw.distribution],
+        "num_warps": NUM_WARPS,
+        "enable_fp_fusion": False,
+    }
+    with torch.cuda.device_of(tensor):
+        if not dims or (len(dims) == 1 and dims[0][1:] == (1, 1)):
+            stop = draw.start + tensor.numel()
+            tile = 4 * counters
+            grid = ((stop + tile - 1) // tile - draw.start // tile,)
+            run_kernel[grid](
+                tensor, draw.start, stop, *numbers, ALIGNED=draw.start % 16 == 0, COUNTERS=counters, **options
+            )
+            return
+        if len(dims) > MAX_DIMS:
+            for k in range(tensor.shape[0]):
+                inner = replace(draw, start=draw.start + k * draw.strides[0], strides=draw.strides[1:])
+                fill(tensor[k], inner, counters=counters, places=places)
+            return
+        sizes, memory, index = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)
+        grid = ((tensor.numel() + places - 1) // places,)
+        scattered_kernel[grid](
+            tensor,
+            draw.start,
+            tensor.numel(),
+            *numbers,
+            *sizes[1:],
+            *memory,
+            *index,
+            WIDE=tensor.numel() >= 2**31 - places,
+            PLACES=places,
+            **options,
+        )
