@@ -157,6 +157,24 @@ def draw(c0, c1, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION: tl.co
     return a, b, c, d
 
 
+@triton.jit
+def draw_one(c0, c1, word, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
+    """The float32 value of one element, ``word`` (0 to 3), of each block (c0, c1) of a stream."""
+    s0, s1, k0, k1 = s0.to(tl.uint32), s1.to(tl.uint32), k0.to(tl.uint32), k1.to(tl.uint32)
+    a, b, c, d = philox4x32(c0, c1, s0, s1, k0, k1)
+    first = tl.where(word < 2, a, c)
+    second = tl.where(word < 2, b, d)
+    odd = (word & 1) == 1
+    if DISTRIBUTION == UNIFORM:
+        value = uniform(tl.where(odd, second, first), p0, p1, p2, p3, NARROW)
+    elif DISTRIBUTION == NORMAL:
+        z0, z1 = box_muller(first, second)
+        value = tl.where(odd, z1, z0) * p1 + p0
+    else:
+        value = truncated_normal(tl.where(odd, second, first), p0, p1, p2, p3, p4, p5, p6)
+    return value
+
+
 _UNSPECIALIZED = ["start", "stop", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6"]
 
 
@@ -249,7 +267,7 @@ def scattered_kernel(
 ):
     """A 4-d tensor of any memory strides m from places of a stream with strides i; stop is its size.
 
-    Each element draws its own block: four times the work of a run, for layouts and windows that have none.
+    Each element draws a block of its own, for layouts and windows that no run of the stream goes through.
     """
     NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
     if WIDE:
@@ -271,9 +289,8 @@ def scattered_kernel(
         block = place >> 2
         c0 = block.to(tl.uint32)
         c1 = (block >> 32).to(tl.uint32)
-        a, b, c, d = draw(c0, c1, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
         word = (place & 3).to(tl.uint32)
-        values = tl.where(word < 2, tl.where(word == 0, a, b), tl.where(word == 2, c, d))
+        values = draw_one(c0, c1, word, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
     where = x0 * m0 + x1 * m1 + x2 * m2 + x3 * m3
     tl.store(pointer + where, values.to(pointer.dtype.element_ty), mask=inside)
 
