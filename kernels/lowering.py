@@ -86,9 +86,9 @@ def largest_rounding_within(bound: float, dtype: str, *, strict: bool) -> float:
     return middle if _pattern(middle, dtype) == ordered else _float32_below(middle)
 
 
-def constant(value: float) -> tuple[float, ...]:
-    """(value,)"""
-    return (float32(float(value)),)
+def constant(value: float, dtype: str) -> tuple[float, ...]:
+    """(value,), rounded to float32 for the dtypes that the kernels serve."""
+    return (float32(float(value)) if dtype in FLOAT_DTYPES else value,)
 
 
 def uniform(low: float, high: float, dtype: str) -> tuple[float, ...]:
@@ -112,8 +112,8 @@ def uniform(low: float, high: float, dtype: str) -> tuple[float, ...]:
     return low32, span * 2.0**-24, floor, cap
 
 
-def normal(mean: float, std: float) -> tuple[float, ...]:
-    """(mean, std)"""
+def normal(mean: float, std: float, dtype: str) -> tuple[float, ...]:
+    """(mean, std), whatever the dtype."""
     if not std >= 0:
         raise ParameterError(f"normal needs std >= 0, not {std}")
     return finite_float32("mean", mean), finite_float32("std", std)

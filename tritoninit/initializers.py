@@ -1,0 +1,345 @@
+"""Schemes with names: what the literature calls them, as values that lower to fills or build on them."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, TruncatedNormal, Uniform
+from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError
+from tritoninit.keys import Key
+from tritoninit.plan import KeySource, resolve_key
+from tritoninit.targets import Target, dtype_name, write
+from tritoninit.window import Window
+
+_LINEAR = ("linear", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)))
+# The standard deviation of a standard normal truncated to [-2, 2].
+_TRUNCATED_STD = 0.87962566103423978
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The gain that keeps a signal's scale through a nonlinearity, as ``torch.nn.init.calculate_gain``.
+
+    Linear, convolutions and sigmoid 1, tanh 5/3, relu sqrt(2), leaky_relu sqrt(2 / (1 + slope**2)) with
+    ``param`` the slope (0.01 if None), selu 3/4.
+
+    Raises:
+        ValueError: an unknown nonlinearity, or a slope that is no number.
+    """
+    if nonlinearity in _LINEAR or nonlinearity == "sigmoid":
+        return 1.0
+    if nonlinearity == "tanh":
+        return 5.0 / 3
+    if nonlinearity == "relu":
+        return math.sqrt(2.0)
+    if nonlinearity == "leaky_relu":
+        slope = 0.01 if param is None else param
+        if isinstance(slope, bool) or not isinstance(slope, (int, float)):
+            raise ValueError(f"negative_slope {param} not a valid number")
+        return math.sqrt(2.0 / (1 + slope**2))
+    if nonlinearity == "selu":
+        return 3.0 / 4
+    raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+
+
+def fans(shape: Sequence[int]) -> tuple[int, int]:
+    """(fan_in, fan_out) of a weight of shape (out, in, *receptive field), as PyTorch lays it out.
+
+    Raises:
+        ValueError: fewer than two dimensions.
+    """
+    if len(shape) < 2:
+        raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
+    field = math.prod(shape[2:])
+    return shape[1] * field, shape[0] * field
+
+
+def _fan(shape: Sequence[int], mode: str) -> float:
+    fan_in, fan_out = fans(shape)
+    modes = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+    if mode not in modes:
+        raise ValueError(f"Mode {mode} not supported, please use one of {list(modes)}")
+    return modes[mode]
+
+
+@dataclass(frozen=True)
+class VarianceScaling(Elementwise):
+    """Zero mean and variance ``scale / fan``: the one rule that the Xavier and Kaiming schemes specialise.
+
+    Args:
+        scale: the variance times the fan.
+        mode: "fan_in", "fan_out" or "fan_avg", of a weight (out, in, *receptive field).
+        distribution: "uniform" on +-sqrt(3 variance), "normal", or "truncated_normal": a normal cut at two
+            of its standard deviations and widened so that the variance is still scale / fan.
+    """
+
+    scale: float = 1.0
+    mode: str = "fan_in"
+    distribution: str = "truncated_normal"
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        fan = _fan(shape, self.mode)
+        if not fan:
+            return Constant(0.0)  # no element, or nothing fans in: there is no variance to scale
+        if not self.scale >= 0:
+            raise ParameterError(f"variance scaling needs scale >= 0, not {self.scale}")
+        variance = self.scale / fan
+        if self.distribution == "uniform":
+            bound = math.sqrt(3.0 * variance)
+            return Uniform(-bound, bound)
+        std = math.sqrt(variance)
+        if self.distribution == "normal":
+            return Normal(0.0, std)
+        if self.distribution == "truncated_normal":
+            wide = std / _TRUNCATED_STD
+            return TruncatedNormal(0.0, wide, -2 * wide, 2 * wide)
+        raise ValueError(f"unknown distribution {self.distribution!r}: uniform, normal or truncated_normal")
+
+
+@dataclass(frozen=True)
+class Zeros(Elementwise):
+    """Every element 0. Serves every dtype."""
+
+    random: ClassVar[bool] = False
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        return Constant(0.0)
+
+
+@dataclass(frozen=True)
+class Ones(Elementwise):
+    """Every element 1. Serves every dtype."""
+
+    random: ClassVar[bool] = False
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        return Constant(1.0)
+
+
+@dataclass(frozen=True)
+class XavierUniform(Elementwise):
+    """U(-a, a) with a = gain sqrt(6 / (fan_in + fan_out)); Glorot and Bengio, AISTATS 2010, equation 16."""
+
+    gain: float = 1.0
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        return VarianceScaling(_squared(self.gain), "fan_avg", "uniform").fill(shape)
+
+
+@dataclass(frozen=True)
+class XavierNormal(Elementwise):
+    """N(0, std**2) with std = gain sqrt(2 / (fan_in + fan_out)); Glorot and Bengio, AISTATS 2010."""
+
+    gain: float = 1.0
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        return VarianceScaling(_squared(self.gain), "fan_avg", "normal").fill(shape)
+
+
+@dataclass(frozen=True)
+class KaimingUniform(Elementwise):
+    """U(-b, b) with b = gain sqrt(3 / fan); He, Zhang, Ren and Sun, ICCV 2015, section 2.2.
+
+    Args:
+        a: the negative slope of the leaky ReLU that follows the layer.
+        mode: "fan_in" keeps the forward pass's variance, "fan_out" the backward pass's.
+        nonlinearity: what follows the layer, see :func:`calculate_gain`.
+    """
+
+    a: float = 0.0
+    mode: str = "fan_in"
+    nonlinearity: str = "leaky_relu"
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        return VarianceScaling(_kaiming_scale(self), _kaiming_mode(self), "uniform").fill(shape)
+
+
+@dataclass(frozen=True)
+class KaimingNormal(Elementwise):
+    """N(0, std**2) with std = gain / sqrt(fan); He, Zhang, Ren and Sun, ICCV 2015, equations 10 and 14.
+
+    Args:
+        a: the negative slope of the leaky ReLU that follows the layer.
+        mode: "fan_in" keeps the forward pass's variance, "fan_out" the backward pass's.
+        nonlinearity: what follows the layer, see :func:`calculate_gain`.
+    """
+
+    a: float = 0.0
+    mode: str = "fan_in"
+    nonlinearity: str = "leaky_relu"
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        return VarianceScaling(_kaiming_scale(self), _kaiming_mode(self), "normal").fill(shape)
+
+
+def _squared(gain: float) -> float:
+    if not gain >= 0:
+        raise ParameterError(f"gain must not be negative: {gain}")
+    return gain**2
+
+
+def _kaiming_scale(scheme: KaimingUniform | KaimingNormal) -> float:
+    return calculate_gain(scheme.nonlinearity, scheme.a) ** 2
+
+
+def _kaiming_mode(scheme: KaimingUniform | KaimingNormal) -> str:
+    mode = scheme.mode.lower()
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"Mode {mode} not supported, please use one of ['fan_in', 'fan_out']")
+    return mode
+
+
+@dataclass(frozen=True)
+class Structured(Initializer):
+    """An initializer whose elements depend on each other: built from the global shape, then cut."""
+
+    def prepare(self, target: Target, key: KeySource, window: Window) -> Callable[[], None]:
+        self.check(target, window)
+        taken = resolve_key(key) if self.random else Key(0)
+        return partial(self.apply, target, taken, window)
+
+    @abstractmethod
+    def check(self, target: Target, window: Window) -> None:
+        """Raise whatever :meth:`apply` would."""
+
+    @abstractmethod
+    def apply(self, target: Target, key: Key, window: Window) -> None:
+        """Set a checked target."""
+
+
+@dataclass(frozen=True)
+class Eye(Structured):
+    """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype."""
+
+    random: ClassVar[bool] = False
+
+    def check(self, target: Target, window: Window) -> None:
+        if len(target.shape) != 2:
+            raise ValueError("Only tensors with 2 dimensions are supported")
+
+    def apply(self, target: Target, key: Key, window: Window) -> None:
+        values = torch.zeros(tuple(target.shape), device=_device(target))
+        values.diagonal(window.offsets[0] - window.offsets[1]).fill_(1.0)
+        write(target, values)
+
+
+@dataclass(frozen=True)
+class Dirac(Structured):
+    """The kernel that passes each input channel on, for weights (out, in, *field) of 3 to 5 dimensions.
+
+    Args:
+        groups: output channels are cut into so many groups, each of which preserves its inputs.
+    """
+
+    groups: int = 1
+    random: ClassVar[bool] = False
+
+    def check(self, target: Target, window: Window) -> None:
+        if len(target.shape) not in (3, 4, 5):
+            raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+        if window.global_shape[0] % self.groups:
+            raise ValueError("dim 0 must be divisible by groups")
+
+    def apply(self, target: Target, key: Key, window: Window) -> None:
+        out, into, *field = window.global_shape
+        per_group = out // self.groups
+        channel = torch.arange(out) % max(per_group, 1)
+        places = torch.stack(
+            [torch.arange(out), channel, *(torch.full((out,), size // 2) for size in field)], dim=1
+        )
+        places = places[channel < min(per_group, into)] - torch.tensor(window.offsets)
+        inside = ((places >= 0) & (places < torch.tensor(tuple(target.shape)))).all(dim=1)
+        values = torch.zeros(tuple(target.shape), device=_device(target))
+        values[places[inside].to(values.device).unbind(1)] = 1.0
+        write(target, values)
+
+
+@dataclass(frozen=True)
+class Orthogonal(Structured):
+    """A (semi-)orthogonal matrix, uniform in the Haar measure, times ``gain``.
+
+    Saxe, McClelland and Ganguli, ICLR 2014. The QR factorisation of standard normals, with the signs of
+    R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007), by ``torch.linalg`` on torch tensors
+    and ``numpy.linalg`` on arrays. Dimensions after the first are flattened. bfloat16 and float16 are
+    computed in float32 and rounded once.
+
+    The normals are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only.
+    """
+
+    gain: float = 1.0
+
+    def check(self, target: Target, window: Window) -> None:
+        if len(target.shape) < 2:
+            raise ValueError("Only tensors with 2 or more dimensions are supported")
+        _check_float(self, target)
+
+    def apply(self, target: Target, key: Key, window: Window) -> None:
+        rows = window.global_shape[0]
+        columns = math.prod(window.global_shape[1:])
+        if not rows * columns:
+            return
+        matrix = Normal()(torch.empty(rows, columns, device=_device(target)), key=key)
+        tall = matrix if rows >= columns else matrix.T
+        if isinstance(target, torch.Tensor):
+            q, r = torch.linalg.qr(tall)
+        else:
+            q, r = (torch.from_numpy(part) for part in np.linalg.qr(tall.numpy()))
+        q = q * torch.where(r.diagonal() < 0, -self.gain, self.gain)
+        values = (q if rows >= columns else q.T).reshape(window.global_shape)
+        write(target, _cut(values, window, target))
+
+
+@dataclass(frozen=True)
+class Sparse(Structured):
+    """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest N(0, std**2).
+
+    Martens, "Deep learning via Hessian-free optimization", ICML 2010. In each column the rows with the
+    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed.
+
+    Args:
+        sparsity: the fraction of each column that is zero, in [0, 1].
+        std: the standard deviation of the rest.
+    """
+
+    sparsity: float
+    std: float = 0.01
+
+    def __post_init__(self) -> None:
+        Normal(0.0, self.std)
+        if not 0 <= self.sparsity <= 1:
+            raise ValueError(f"sparsity must lie in [0, 1], not {self.sparsity}")
+
+    def check(self, target: Target, window: Window) -> None:
+        if len(target.shape) != 2:
+            raise ValueError("Only tensors with 2 dimensions are supported")
+        _check_float(self, target)
+
+    def apply(self, target: Target, key: Key, window: Window) -> None:
+        rows, columns = window.global_shape
+        values = Normal(0.0, self.std)(torch.empty(rows, columns, device=_device(target)), key=key)
+        order = Uniform()(torch.empty_like(values), key=key.fold_in("sparse")).argsort(dim=0, stable=True)
+        values.scatter_(0, order[: math.ceil(self.sparsity * rows)], 0.0)
+        write(target, _cut(values, window, target))
+
+
+def _device(target: Target) -> torch.device:
+    return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
+
+
+def _check_float(scheme: Initializer, target: Target) -> None:
+    if dtype_name(target) not in FLOAT_DTYPES:
+        raise NotImplementedError(
+            f"{type(scheme).__name__} of {dtype_name(target)}: random fills serve {', '.join(FLOAT_DTYPES)}"
+        )
+
+
+def _cut(values: torch.Tensor, window: Window, target: Any) -> torch.Tensor:
+    """The part of the global ``values`` that the window holds."""
+    return values[tuple(slice(o, o + n) for o, n in zip(window.offsets, target.shape, strict=True))]

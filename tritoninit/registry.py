@@ -1,0 +1,231 @@
+"""Who writes the elements: the backends, and which of them serves a device."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from tritoninit.kernels.stream import Draw
+from tritoninit.targets import Target, as_array, device_type, dtype_name
+
+FillFunction = Callable[[Target, Draw], None]
+
+ENVIRONMENT_VARIABLE = "TRITONINIT_BACKEND"
+_STAGE = 1 << 22  # elements that pass through host memory at a time, on the way to a device
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to write elements.
+
+    Attributes:
+        name: what the registry, ``use_backend`` and the command line call it.
+        devices: the torch device types that it serves unasked, where it is available.
+        unavailable: given a device type, why it cannot serve that here, or None if it can.
+        load: imports what the backend needs and returns its fill function.
+    """
+
+    name: str
+    devices: frozenset[str]
+    unavailable: Callable[[str], str | None]
+    load: Callable[[], FillFunction]
+
+
+_REGISTRY: dict[str, Backend] = {}
+_OVERRIDE: contextvars.ContextVar[str | None] = contextvars.ContextVar("tritoninit_backend", default=None)
+
+
+def register(backend: Backend) -> None:
+    """Add a backend. Among those that serve a device, the one registered first is preferred.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if backend.name in _REGISTRY:
+        raise ValueError(f"backend {backend.name!r} is registered already")
+    _REGISTRY[backend.name] = backend
+
+
+def get(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    try:
+        return _REGISTRY[name]
+    except KeyError:
+        raise ValueError(f"unknown backend {name!r}; known are {', '.join(_REGISTRY)}") from None
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Serve every fill in the block by one backend, whatever the device. Nests; local to the context.
+
+    >>> with use_backend("numpy"):
+    ...     resolve("cpu").name
+    'numpy'
+    """
+    get(name)
+    token = _OVERRIDE.set(name)
+    try:
+        yield
+    finally:
+        _OVERRIDE.reset(token)
+
+
+def resolve(device: str) -> Backend:
+    """The backend that serves a device type: the override if there is one, else the first available.
+
+    A device that no backend serves goes through the CPU's, with a warning the first time; the bits are the
+    same, the speed is not.
+
+    Raises:
+        ValueError: the override is unknown.
+        RuntimeError: the override cannot run here.
+    """
+    override = _OVERRIDE.get() or os.environ.get(ENVIRONMENT_VARIABLE)
+    if override:
+        backend = get(override)
+        # A CPU backend serves every device, by way of host memory.
+        reason = backend.unavailable("cpu" if "cpu" in backend.devices else device)
+        if reason:
+            raise RuntimeError(f"backend {override!r} cannot serve {device!r}: {reason}")
+        return backend
+    reasons = []
+    for backend in _REGISTRY.values():
+        if device in backend.devices:
+            reason = backend.unavailable(device)
+            if reason is None:
+                return backend
+            reasons.append(f"{backend.name}: {reason}")
+    if device == "cpu":
+        raise RuntimeError("no backend serves the CPU: " + "; ".join(reasons))
+    host = resolve("cpu")
+    _warn_once(device, host.name, "; ".join(reasons) or "no backend knows it")
+    return host
+
+
+@lru_cache(maxsize=None)
+def _warn_once(device: str, host: str, reasons: str) -> None:
+    warnings.warn(
+        f"{device} tensors are filled by the {host!r} backend on the CPU and copied: the same values, slower. "
+        f"Reason: {reasons}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def fill(backend: Backend, target: Target, draw: Draw) -> None:
+    """Write ``draw`` into ``target`` with ``backend``, in bounded host memory if it serves only the CPU."""
+    write = backend.load()
+    if isinstance(target, torch.Tensor):
+        target = target.detach()
+        if device_type(target) != "cpu" and "cpu" in backend.devices:
+            for piece, part in _pieces(target, draw):
+                staged = torch.empty(piece.shape, dtype=piece.dtype, device="cpu")
+                write(staged, part)
+                piece.copy_(staged)
+            return
+        if not target.is_inference():
+            torch.autograd.graph.increment_version(target)
+    write(target, draw)
+
+
+def _pieces(target: torch.Tensor, draw: Draw) -> Iterator[tuple[torch.Tensor, Draw]]:
+    """Cut a tensor along its leading dimensions into pieces of at most ``_STAGE`` elements."""
+    if target.numel() <= _STAGE:
+        yield target, draw
+        return
+    row = target.numel() // target.shape[0]
+    step = max(1, _STAGE // row)
+    for first in range(0, target.shape[0], step):
+        part = replace(draw, start=draw.start + first * draw.strides[0])
+        if row <= _STAGE:
+            yield target[first : first + step], part
+        else:
+            yield from _pieces(target[first], replace(part, strides=draw.strides[1:]))
+
+
+@dataclass(frozen=True)
+class Status:
+    """A backend as it stands on this machine: ``unavailable`` is the reason why not, or None."""
+
+    name: str
+    devices: tuple[str, ...]
+    unavailable: str | None
+
+    @property
+    def available(self) -> bool:
+        return self.unavailable is None
+
+
+def backends() -> list[Status]:
+    """Which backends there are, which are available here, and why not."""
+    return [
+        Status(b.name, tuple(sorted(b.devices)), _first_reason(b)) for b in _REGISTRY.values()
+    ]
+
+
+def _first_reason(backend: Backend) -> str | None:
+    reasons = [backend.unavailable(device) for device in sorted(backend.devices)]
+    return None if None in reasons else reasons[0]
+
+
+def _load_numpy() -> FillFunction:
+    from tritoninit.kernels import reference
+
+    def write(target: Target, draw: Draw) -> None:
+        reference.fill(as_array(target), dtype_name(target), draw, threads=torch.get_num_threads())
+
+    return write
+
+
+def interpreting() -> bool:
+    """Whether Triton runs its kernels in its interpreter, on the CPU, in this process."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@lru_cache(maxsize=None)
+def _load_triton() -> FillFunction:
+    from tritoninit.kernels import triton_kernels
+
+    if interpreting():
+        from tritoninit.kernels import interpreter
+
+        interpreter.make_exact()
+
+    def write(target: Target, draw: Draw) -> None:
+        tensor = target if isinstance(target, torch.Tensor) else torch.from_numpy(target)
+        triton_kernels.fill(tensor, draw)
+
+    return write
+
+
+@lru_cache(maxsize=None)
+def _triton_unavailable(device: str) -> str | None:
+    if device == "cpu":
+        return None if interpreting() else "it serves the CPU in Triton's interpreter alone (TRITON_INTERPRET=1)"
+    if device != "cuda":
+        return f"it does not serve {device!r}"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA or ROCm device"
+    try:
+        probe = torch.empty(1, device=device)
+        _load_triton()(probe, Draw("constant", (1.0,), 0, 0, 0, (1,)))
+        probe.item()
+    except Exception as error:  # whatever stops Triton here (no compiler, an old device) is the reason shown
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    return None
+
+
+register(Backend("triton", frozenset({"cuda"}), _triton_unavailable, _load_triton))
+register(Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy))

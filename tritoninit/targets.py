@@ -1,0 +1,95 @@
+"""What may be filled: torch tensors, NumPy arrays, and anything that speaks DLPack."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Target: TypeAlias = "torch.Tensor | npt.NDArray[Any]"
+
+
+def as_target(x: Any) -> Target:
+    """``x`` itself, or a torch tensor over the same memory where ``x`` is another library's array.
+
+    Raises:
+        TypeError: ``x`` is no tensor.
+        ValueError: it is a meta tensor, a lazy parameter, sparse, read-only, or its elements overlap.
+    """
+    if isinstance(x, torch.Tensor):
+        _check_tensor(x)
+        return x
+    if isinstance(x, np.ndarray):
+        if not x.flags.writeable:
+            raise ValueError("the array is read-only")
+        if not x.dtype.isnative:
+            raise ValueError(f"the array's byte order is not this machine's: {x.dtype}")
+        _check_overlap(x.shape, [stride // x.itemsize for stride in x.strides])
+        return x
+    if hasattr(x, "__dlpack__"):
+        return as_target(torch.from_dlpack(x))
+    raise TypeError(f"expected a tensor or an array, not {type(x).__name__}")
+
+
+def _check_tensor(x: torch.Tensor) -> None:
+    if isinstance(x, torch.nn.parameter.UninitializedTensorMixin):
+        raise ValueError("a lazy parameter has no shape yet: run a forward pass first")
+    if x.layout != torch.strided:
+        raise ValueError(f"only strided tensors can be filled, not {x.layout}")
+    if x.is_meta:
+        raise ValueError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
+    if x.is_neg() or x.is_conj():
+        raise ValueError("the tensor is a lazy negation or conjugate view: call resolve_neg or resolve_conj")
+    if not x.is_contiguous():
+        _check_overlap(x.shape, x.stride())
+
+
+def _check_overlap(shape: tuple[int, ...], strides: list[int] | tuple[int, ...]) -> None:
+    """Raise ValueError unless every element has memory of its own."""
+    if 0 in shape:
+        return
+    reach = 1
+    for stride, size in sorted((abs(s), n) for s, n in zip(strides, shape, strict=True) if n > 1):
+        if stride < reach:
+            break
+        reach += stride * (size - 1)
+    else:
+        return
+    # Dimensions interleave: rare, so decided by looking at every address.
+    addresses = np.zeros(shape, np.int64)
+    for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
+        steps = np.arange(size, dtype=np.int64) * stride
+        addresses += steps.reshape([-1 if d == axis else 1 for d in range(len(shape))])
+    if np.unique(addresses).size != addresses.size:
+        raise ValueError(
+            "more than one element of the tensor refers to the same memory (expanded?): clone it first"
+        )
+
+
+def dtype_name(target: Target) -> str:
+    """The element type as NumPy and PyTorch both call it: "float32", "bfloat16", ..."""
+    return str(target.dtype).removeprefix("torch.")
+
+
+def device_type(target: Target) -> str:
+    return target.device.type if isinstance(target, torch.Tensor) else "cpu"
+
+
+def as_array(target: Target) -> npt.NDArray[Any]:
+    """A NumPy view of CPU memory; bfloat16 as the uint16 patterns, which NumPy has no type for."""
+    if isinstance(target, torch.Tensor):
+        target = target.detach()
+        return (target.view(torch.uint16) if target.dtype == torch.bfloat16 else target).numpy()
+    return target.view(np.uint16) if dtype_name(target) == "bfloat16" else target
+
+
+def write(target: Target, values: torch.Tensor) -> None:
+    """Copy ``values`` into ``target``, of the same shape, rounding to its dtype."""
+    if isinstance(target, torch.Tensor):
+        with torch.no_grad():
+            target.copy_(values)
+    else:
+        dtype: torch.dtype = getattr(torch, dtype_name(target))
+        as_array(target)[...] = as_array(values.to(device="cpu", dtype=dtype))

@@ -1,0 +1,54 @@
+"""Which part of a virtual global tensor a local one holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tritoninit.kernels.stream import row_major_strides
+
+
+@dataclass(frozen=True)
+class Window:
+    """A hyper-rectangle of a global tensor: the shard that local memory holds.
+
+    Args:
+        global_shape: the shape of the whole, from which fans and stream indices are taken.
+        offsets: where the local tensor's first element lies in it, one a dimension.
+
+    >>> Window((4096, 1024), (2048, 0))  # the second half of the rows
+    Window(global_shape=(4096, 1024), offsets=(2048, 0))
+    """
+
+    global_shape: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "global_shape", tuple(int(n) for n in self.global_shape))
+        object.__setattr__(self, "offsets", tuple(int(n) for n in self.offsets))
+        if len(self.global_shape) != len(self.offsets):
+            raise ValueError(f"a window needs one offset a dimension, not {self}")
+        if any(n < 0 for n in (*self.global_shape, *self.offsets)):
+            raise ValueError(f"a window has no negative sizes or offsets: {self}")
+
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> Window:
+        """The window that is the global tensor itself."""
+        return cls(tuple(shape), (0,) * len(shape))
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless a local tensor of ``shape`` lies inside the global one."""
+        inside = len(shape) == len(self.offsets) and all(
+            offset + size <= whole
+            for offset, size, whole in zip(self.offsets, shape, self.global_shape, strict=True)
+        )
+        if not inside:
+            raise ValueError(f"a tensor of shape {tuple(shape)} does not lie inside {self}")
+
+    def strides(self) -> tuple[int, ...]:
+        """Row-major strides of the global tensor, in elements."""
+        return row_major_strides(self.global_shape)
+
+    def start(self) -> int:
+        """Row-major index, in the global tensor, of the local tensor's first element."""
+        return sum(offset * stride for offset, stride in zip(self.offsets, self.strides(), strict=True))
