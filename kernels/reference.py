@@ -27,10 +27,11 @@ _LOW_32 = np.uint64(0xFFFFFFFF)
 _HIGH_32 = np.uint64(32)
 
 
-def philox4x32(
-    c0: Wide, c1: Wide, c2: Wide, c3: Wide, k0: int, k1: int
-) -> tuple[Wide, Wide, Wide, Wide]:
-    """Philox4x32-10 of 32-bit counter words (in uint64 arrays) and a key; four words, in uint64 arrays."""
+def philox4x32(c0: Any, c1: Any, c2: Any, c3: Any, k0: int, k1: int) -> tuple[Wide, Wide, Wide, Wide]:
+    """Philox4x32-10 of four 32-bit counter words and a key: four 32-bit words.
+
+    The words are kept in uint64, arrays or scalars, so that products are whole.
+    """
     for _ in range(stream.PHILOX_ROUNDS):
         p0 = c0 * np.uint64(stream.PHILOX_M0)
         p1 = c2 * np.uint64(stream.PHILOX_M1)
@@ -53,8 +54,8 @@ def words(seed: int, stream_: int, blocks: Wide) -> Lanes:
     a, b, c, d = philox4x32(
         blocks & _LOW_32,
         blocks >> _HIGH_32,
-        np.full_like(blocks, stream_ & 0xFFFFFFFF),
-        np.full_like(blocks, stream_ >> 32),
+        np.uint64(stream_ & 0xFFFFFFFF),
+        np.uint64(stream_ >> 32),
         seed & 0xFFFFFFFF,
         seed >> 32,
     )
@@ -120,14 +121,19 @@ def box_muller(x: Words, y: Words) -> tuple[Floats, Floats]:
     return signed * sine(f), signed * sine(np.float32(1) - np.abs(f))
 
 
+def _keep_within(value: Floats, floor: float, cap: float) -> Floats:
+    np.maximum(value, np.float32(floor), out=value)
+    return np.minimum(value, np.float32(cap), out=value)
+
+
 def uniform(words_: Lanes, low: float, scale: float, floor: float, cap: float) -> list[Floats]:
     """low + u * span in two roundings, u = (x >> 8) * 2**-24, kept within [floor, cap]."""
     lanes = []
     for x in words_:
-        value = (x >> np.uint32(8)).astype(np.float32)
+        value = (x >> np.uint32(8)).view(np.int32).astype(np.float32)
         value *= np.float32(scale)
         value += np.float32(low)
-        lanes.append(np.clip(value, np.float32(floor), np.float32(cap), out=value))
+        lanes.append(_keep_within(value, floor, cap))
     return lanes
 
 
@@ -162,7 +168,7 @@ def truncated_normal(
         value = quantile(left, right)
         value *= np.float32(std)
         value += np.float32(mean)
-        lanes.append(np.clip(value, np.float32(floor), np.float32(cap), out=value))
+        lanes.append(_keep_within(value, floor, cap))
     return lanes
 
 

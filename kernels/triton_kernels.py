@@ -40,7 +40,10 @@ CONSTANT = tl.constexpr(0)
 UNIFORM = tl.constexpr(1)
 NORMAL = tl.constexpr(2)
 TRUNCATED_NORMAL = tl.constexpr(3)
-DISTRIBUTIONS = {"constant": 0, "uniform": 1, "normal": 2, "truncated_normal": 3}
+# A truncated normal whose tails hold at least this much each stays in the quantile's central piece:
+# -2 ln(4 p (1 - p)) = 11.05 there, below the split at 12. The kernel then leaves the other piece out.
+CENTRAL_TAIL = 0.001
+DISTRIBUTIONS = {"constant": 0, "uniform": 1, "normal": 2, "truncated_normal": 3, "central_normal": 4}
 
 NUM_WARPS = 4
 # Counters a program draws: 4096 elements, 32 a thread, over which the key schedule is shared. Registers
@@ -108,12 +111,14 @@ def box_muller(x, y):
 
 
 @triton.jit
-def quantile(below, above):
-    """The standard normal z with P(Z < z) = below and P(Z > z) = above."""
+def quantile(below, above, TAILS: tl.constexpr):
+    """The standard normal z with P(Z < z) = below and P(Z > z) = above; TAILS where |z| can pass 3.2."""
     big = minus_two_log(below * above, -2)
-    centre = polynomial(big - _CENTRE_SHIFT, _CENTRE, _CENTRE_TERMS)
-    tail = polynomial(tl.sqrt_rn(tl.maximum(big, _SPLIT)) - _TAIL_SHIFT, _TAIL, _TAIL_TERMS)
-    return (below - above) * tl.where(big < _SPLIT, centre, tail)
+    slope = polynomial(big - _CENTRE_SHIFT, _CENTRE, _CENTRE_TERMS)
+    if TAILS:
+        tail = polynomial(tl.sqrt_rn(tl.maximum(big, _SPLIT)) - _TAIL_SHIFT, _TAIL, _TAIL_TERMS)
+        slope = tl.where(big < _SPLIT, slope, tail)
+    return (below - above) * slope
 
 
 @triton.jit
@@ -125,10 +130,10 @@ def uniform(x, low, scale, floor, cap, NARROW: tl.constexpr):
 
 
 @triton.jit
-def truncated_normal(x, mean, std, below, above, mass, floor, cap):
+def truncated_normal(x, mean, std, below, above, mass, floor, cap, TAILS: tl.constexpr):
     left = (x | 1).to(tl.float32) * mass + below
     right = ((x ^ 0xFFFFFFFF) | 1).to(tl.float32) * mass + above
-    return tl.minimum(tl.maximum(quantile(left, right) * std + mean, floor), cap)
+    return tl.minimum(tl.maximum(quantile(left, right, TAILS) * std + mean, floor), cap)
 
 
 @triton.jit
@@ -150,10 +155,11 @@ def draw(c0, c1, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION: tl.co
         c = c * p1 + p0
         d = d * p1 + p0
     else:
-        a = truncated_normal(a, p0, p1, p2, p3, p4, p5, p6)
-        b = truncated_normal(b, p0, p1, p2, p3, p4, p5, p6)
-        c = truncated_normal(c, p0, p1, p2, p3, p4, p5, p6)
-        d = truncated_normal(d, p0, p1, p2, p3, p4, p5, p6)
+        TAILS: tl.constexpr = DISTRIBUTION == TRUNCATED_NORMAL
+        a = truncated_normal(a, p0, p1, p2, p3, p4, p5, p6, TAILS)
+        b = truncated_normal(b, p0, p1, p2, p3, p4, p5, p6, TAILS)
+        c = truncated_normal(c, p0, p1, p2, p3, p4, p5, p6, TAILS)
+        d = truncated_normal(d, p0, p1, p2, p3, p4, p5, p6, TAILS)
     return a, b, c, d
 
 
@@ -171,7 +177,8 @@ def draw_one(c0, c1, word, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUT
         z0, z1 = box_muller(first, second)
         value = tl.where(odd, z1, z0) * p1 + p0
     else:
-        value = truncated_normal(tl.where(odd, second, first), p0, p1, p2, p3, p4, p5, p6)
+        TAILS: tl.constexpr = DISTRIBUTION == TRUNCATED_NORMAL
+        value = truncated_normal(tl.where(odd, second, first), p0, p1, p2, p3, p4, p5, p6, TAILS)
     return value
 
 
@@ -319,8 +326,11 @@ def fill(
         *draw.parameters,
         *(0.0,) * (7 - len(draw.parameters)),
     )
+    distribution = draw.distribution
+    if distribution == "truncated_normal" and min(draw.parameters[2:4]) >= CENTRAL_TAIL:
+        distribution = "central_normal"
     options: dict[str, Any] = {
-        "DISTRIBUTION": DISTRIBUTIONS[draw.distribution],
+        "DISTRIBUTION": DISTRIBUTIONS[distribution],
         "num_warps": NUM_WARPS,
         "enable_fp_fusion": False,
     }

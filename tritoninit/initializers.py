@@ -250,14 +250,13 @@ class Dirac(Structured):
     def apply(self, target: Target, key: Key, window: Window) -> None:
         out, into, *field = window.global_shape
         per_group = out // self.groups
-        channel = torch.arange(out) % max(per_group, 1)
-        places = torch.stack(
-            [torch.arange(out), channel, *(torch.full((out,), size // 2) for size in field)], dim=1
-        )
-        places = places[channel < min(per_group, into)] - torch.tensor(window.offsets)
-        inside = ((places >= 0) & (places < torch.tensor(tuple(target.shape)))).all(dim=1)
+        channel = np.arange(out) % max(per_group, 1)
+        centre = [np.full(out, size // 2) for size in field]
+        places = np.stack([np.arange(out), channel, *centre], axis=1)
+        places = places[channel < min(per_group, into)] - np.array(window.offsets)
+        inside = ((places >= 0) & (places < np.array(target.shape))).all(axis=1)
         values = torch.zeros(tuple(target.shape), device=_device(target))
-        values[places[inside].to(values.device).unbind(1)] = 1.0
+        values[tuple(torch.from_numpy(index).to(values.device) for index in places[inside].T)] = 1.0
         write(target, values)
 
 

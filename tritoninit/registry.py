@@ -221,7 +221,6 @@ def _triton_unavailable(device: str) -> str | None:
     try:
         probe = torch.empty(1, device=device)
         _load_triton()(probe, Draw("constant", (1.0,), 0, 0, 0, (1,)))
-        probe.item()
     except Exception as error:  # whatever stops Triton here (no compiler, an old device) is the reason shown
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     return None
