@@ -43,7 +43,11 @@ def finite_float32(name: str, x: float) -> float:
 def _float32_above(x: float) -> float:
     """The next float32 above the float32 ``x``."""
     bits = struct.unpack("<i", struct.pack("<f", x + 0.0))[0]
-    return float(struct.unpack("<f", struct.pack("<i", bits + 1 if bits >= 0 else bits - 1))[0]) if x else 2.0**-149
+    return (
+        float(struct.unpack("<f", struct.pack("<i", bits + 1 if bits >= 0 else bits - 1))[0])
+        if x
+        else 2.0**-149
+    )
 
 
 def _float32_below(x: float) -> float:
@@ -136,9 +140,7 @@ def _upper_tail(x: float) -> Decimal:
 
 
 @lru_cache(maxsize=1024)
-def truncated_normal(
-    mean: float, std: float, low: float, high: float, dtype: str
-) -> tuple[float, ...]:
+def truncated_normal(mean: float, std: float, low: float, high: float, dtype: str) -> tuple[float, ...]:
     """(mean, std, below, above, mass * 2**-32, floor, cap) of a normal conditioned to [low, high].
 
     below = P(X < low), above = P(X > high) and mass = 1 - below - above of the whole normal; floor and cap

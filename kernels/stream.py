@@ -105,9 +105,7 @@ def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def collapse(
-    shape: Sequence[int], first: Sequence[int], second: Sequence[int]
-) -> list[tuple[int, int, int]]:
+def collapse(shape: Sequence[int], first: Sequence[int], second: Sequence[int]) -> list[tuple[int, int, int]]:
     """Merge neighbouring dimensions that two sets of strides walk as one.
 
     Returns (size, first stride, second stride) of each dimension left, outermost first; dimensions of size

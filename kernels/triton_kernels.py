@@ -122,64 +122,63 @@ def quantile(below, above, TAILS: tl.constexpr):
 
 
 @triton.jit
-def uniform(x, low, scale, floor, cap, NARROW: tl.constexpr):
-    value = tl.minimum((x >> 8).to(tl.float32) * scale + low, cap)
+def uniform(x, p, NARROW: tl.constexpr):
+    """x scaled to (low, scale, floor, cap) = p."""
+    value = tl.minimum((x >> 8).to(tl.float32) * p[1] + p[0], p[3])
     if NARROW:  # in float32 the floor is low itself, below which nothing falls
-        value = tl.maximum(value, floor)
+        value = tl.maximum(value, p[2])
     return value
 
 
 @triton.jit
-def truncated_normal(x, mean, std, below, above, mass, floor, cap, TAILS: tl.constexpr):
-    left = (x | 1).to(tl.float32) * mass + below
-    right = ((x ^ 0xFFFFFFFF) | 1).to(tl.float32) * mass + above
-    return tl.minimum(tl.maximum(quantile(left, right, TAILS) * std + mean, floor), cap)
+def truncated_normal(x, p, TAILS: tl.constexpr):
+    """x put through the quantile function of (mean, std, below, above, mass, floor, cap) = p."""
+    left = (x | 1).to(tl.float32) * p[4] + p[2]
+    right = ((x ^ 0xFFFFFFFF) | 1).to(tl.float32) * p[4] + p[3]
+    return tl.minimum(tl.maximum(quantile(left, right, TAILS) * p[1] + p[0], p[5]), p[6])
 
 
 @triton.jit
-def draw(c0, c1, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
-    """The float32 values of the four elements of each block (c0, c1) of a stream."""
+def words(c0, c1, key):
+    """The four words of each block (c0, c1) of the stream (s0, s1) under the key (k0, k1) = key[2:]."""
     # The interpreter ignores the kernels' annotations: it would take a small key word for an int32.
-    s0, s1, k0, k1 = s0.to(tl.uint32), s1.to(tl.uint32), k0.to(tl.uint32), k1.to(tl.uint32)
-    a, b, c, d = philox4x32(c0, c1, s0, s1, k0, k1)
+    s0, s1, k0, k1 = key[0].to(tl.uint32), key[1].to(tl.uint32), key[2].to(tl.uint32), key[3].to(tl.uint32)
+    return philox4x32(c0, c1, s0, s1, k0, k1)
+
+
+@triton.jit
+def draw_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
+    """The float32 values of the four elements of each block."""
+    a, b, c, d = words(c0, c1, key)
     if DISTRIBUTION == UNIFORM:
-        a = uniform(a, p0, p1, p2, p3, NARROW)
-        b = uniform(b, p0, p1, p2, p3, NARROW)
-        c = uniform(c, p0, p1, p2, p3, NARROW)
-        d = uniform(d, p0, p1, p2, p3, NARROW)
+        return uniform(a, p, NARROW), uniform(b, p, NARROW), uniform(c, p, NARROW), uniform(d, p, NARROW)
     elif DISTRIBUTION == NORMAL:
         a, b = box_muller(a, b)
         c, d = box_muller(c, d)
-        a = a * p1 + p0
-        b = b * p1 + p0
-        c = c * p1 + p0
-        d = d * p1 + p0
+        return a * p[1] + p[0], b * p[1] + p[0], c * p[1] + p[0], d * p[1] + p[0]
     else:
         TAILS: tl.constexpr = DISTRIBUTION == TRUNCATED_NORMAL
-        a = truncated_normal(a, p0, p1, p2, p3, p4, p5, p6, TAILS)
-        b = truncated_normal(b, p0, p1, p2, p3, p4, p5, p6, TAILS)
-        c = truncated_normal(c, p0, p1, p2, p3, p4, p5, p6, TAILS)
-        d = truncated_normal(d, p0, p1, p2, p3, p4, p5, p6, TAILS)
-    return a, b, c, d
+        a = truncated_normal(a, p, TAILS)
+        b = truncated_normal(b, p, TAILS)
+        c = truncated_normal(c, p, TAILS)
+        d = truncated_normal(d, p, TAILS)
+        return a, b, c, d
 
 
 @triton.jit
-def draw_one(c0, c1, word, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
-    """The float32 value of one element, ``word`` (0 to 3), of each block (c0, c1) of a stream."""
-    s0, s1, k0, k1 = s0.to(tl.uint32), s1.to(tl.uint32), k0.to(tl.uint32), k1.to(tl.uint32)
-    a, b, c, d = philox4x32(c0, c1, s0, s1, k0, k1)
+def draw_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
+    """The float32 value of one element, ``word`` (0 to 3), of each block."""
+    a, b, c, d = words(c0, c1, key)
     first = tl.where(word < 2, a, c)
     second = tl.where(word < 2, b, d)
     odd = (word & 1) == 1
     if DISTRIBUTION == UNIFORM:
-        value = uniform(tl.where(odd, second, first), p0, p1, p2, p3, NARROW)
+        return uniform(tl.where(odd, second, first), p, NARROW)
     elif DISTRIBUTION == NORMAL:
         z0, z1 = box_muller(first, second)
-        value = tl.where(odd, z1, z0) * p1 + p0
+        return tl.where(odd, z1, z0) * p[1] + p[0]
     else:
-        TAILS: tl.constexpr = DISTRIBUTION == TRUNCATED_NORMAL
-        value = truncated_normal(tl.where(odd, second, first), p0, p1, p2, p3, p4, p5, p6, TAILS)
-    return value
+        return truncated_normal(tl.where(odd, second, first), p, DISTRIBUTION == TRUNCATED_NORMAL)
 
 
 _UNSPECIALIZED = ["start", "stop", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6"]
@@ -208,6 +207,8 @@ def run_kernel(
     """Elements start to stop of a stream into contiguous memory; ALIGNED says that 16 divides start."""
     TILE: tl.constexpr = 4 * COUNTERS
     NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
+    key = (s0, s1, k0, k1)
+    p = (p0, p1, p2, p3, p4, p5, p6)
     start = start.to(tl.int64)
     if ALIGNED:
         start = (start >> 4) << 4  # the compiler sees the alignment, and stores 16 bytes a thread
@@ -223,15 +224,15 @@ def run_kernel(
         if NARROW:
             # Eight elements fill 16 bytes: a thread holds the two neighbouring blocks that make them.
             even = low | (2 * tl.arange(0, COUNTERS // 2)).to(tl.uint32)
-            a, b, c, d = draw(even, high, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
-            e, f, g, h = draw(even + 1, high, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
+            a, b, c, d = draw_block(even, high, key, p, DISTRIBUTION, NARROW)
+            e, f, g, h = draw_block(even + 1, high, key, p, DISTRIBUTION, NARROW)
             a = tl.join(a, e)
             b = tl.join(b, f)
             c = tl.join(c, g)
             d = tl.join(d, h)
         else:
             lane = low | tl.arange(0, COUNTERS).to(tl.uint32)
-            a, b, c, d = draw(lane, high, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
+            a, b, c, d = draw_block(lane, high, key, p, DISTRIBUTION, NARROW)
         values = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (TILE,))
     values = values.to(pointer.dtype.element_ty)
     index = first + tl.arange(0, TILE)
@@ -241,7 +242,9 @@ def run_kernel(
         tl.store(pointer + (index - start), values, mask=(index >= start) & (index < stop))
 
 
-@triton.jit(do_not_specialize=[*_UNSPECIALIZED, "n1", "n2", "n3", "m0", "m1", "m2", "m3", "i0", "i1", "i2", "i3"])
+@triton.jit(
+    do_not_specialize=[*_UNSPECIALIZED, "n1", "n2", "n3", "m0", "m1", "m2", "m3", "i0", "i1", "i2", "i3"]
+)
 def scattered_kernel(
     pointer,
     start: tl.int64,
@@ -277,6 +280,8 @@ def scattered_kernel(
     Each element draws a block of its own, for layouts and windows that no run of the stream goes through.
     """
     NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
+    key = (s0, s1, k0, k1)
+    p = (p0, p1, p2, p3, p4, p5, p6)
     if WIDE:
         element = tl.program_id(0).to(tl.int64) * PLACES + tl.arange(0, PLACES)
     else:  # 32-bit divisions cost a fifth of 64-bit ones
@@ -297,14 +302,12 @@ def scattered_kernel(
         c0 = block.to(tl.uint32)
         c1 = (block >> 32).to(tl.uint32)
         word = (place & 3).to(tl.uint32)
-        values = draw_one(c0, c1, word, s0, s1, k0, k1, p0, p1, p2, p3, p4, p5, p6, DISTRIBUTION, NARROW)
+        values = draw_word(c0, c1, word, key, p, DISTRIBUTION, NARROW)
     where = x0 * m0 + x1 * m1 + x2 * m2 + x3 * m3
     tl.store(pointer + where, values.to(pointer.dtype.element_ty), mask=inside)
 
 
-def fill(
-    tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: int = PLACES
-) -> None:
+def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: int = PLACES) -> None:
     """Write ``draw`` into a float32, float16 or bfloat16 tensor of any strides, in place.
 
     Launches on the tensor's device and that device's current stream, without synchronising.

@@ -49,6 +49,7 @@ from tritoninit.keys import Key
 from tritoninit.plan import Plan
 from tritoninit.registry import Backend, backends, get, register, resolve, use_backend
 from tritoninit.rules import Rule, initialize_
+from tritoninit.targets import TargetError
 from tritoninit.window import Window
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "Plan",
     "Rule",
     "Sparse",
+    "TargetError",
     "TruncatedNormal",
     "Uniform",
     "VarianceScaling",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,12 +43,14 @@ class Initializer(ABC):
             generator: PyTorch's default CPU generator if not given. Cannot go with a key.
 
         Raises:
-            TypeError: not a tensor.
+            TypeError: not a tensor, or not a key.
             ValueError: parameters, shape or window make no sense, or the tensor cannot be written.
             NotImplementedError: random numbers of its dtype are not served.
         """
         if key is not None and generator is not None:
             raise ValueError("give a key or a generator, not both")
+        if key is not None and not isinstance(key, Key):
+            raise TypeError(f"key must be a tritoninit.Key, not {key!r}")
         target = as_target(tensor)
         window = Window.whole(tuple(target.shape)) if window is None else window
         window.check(tuple(target.shape))
@@ -96,6 +99,8 @@ class Constant(Fill):
     distribution: ClassVar[str] = "constant"
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
+        if dtype in lowering.FLOAT_DTYPES and math.isfinite(self.value):
+            _check_range("value", self.value, dtype)
         return lowering.constant(self.value, dtype)
 
 
@@ -114,6 +119,8 @@ class Uniform(Fill):
         lowering.uniform(self.low, self.high, "float32")
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
+        _check_range("low", self.low, dtype)
+        _check_range("high", self.high, dtype)
         return lowering.uniform(self.low, self.high, dtype)
 
 
@@ -136,7 +143,8 @@ class Normal(Fill):
 class TruncatedNormal(Fill):
     """N(mean, std**2) conditioned to [a, b], by the inverse of its distribution function.
 
-    ``a`` and ``b`` are values, not multiples of ``std``, as in ``torch.nn.init.trunc_normal_``.
+    ``a`` and ``b`` are values, not multiples of ``std``, as in ``torch.nn.init.trunc_normal_``; either may be
+    infinite.
     """
 
     mean: float = 0.0
@@ -146,7 +154,19 @@ class TruncatedNormal(Fill):
     distribution: ClassVar[str] = "truncated_normal"
 
     def __post_init__(self) -> None:
-        lowering.truncated_normal(self.mean, self.std, self.a, self.b, "float32")
+        self.parameters("float32")
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
-        return lowering.truncated_normal(self.mean, self.std, self.a, self.b, dtype)
+        # No number of the dtype lies beyond its largest, so an infinite bound asks for no more than that.
+        largest = _largest(dtype)
+        a, b = max(self.a, -largest), min(self.b, largest)
+        return lowering.truncated_normal(self.mean, self.std, a, b, dtype)
+
+
+def _largest(dtype: str) -> float:
+    return float(torch.finfo(getattr(torch, dtype)).max)
+
+
+def _check_range(name: str, value: float, dtype: str) -> None:
+    if abs(value) > _largest(dtype):
+        raise lowering.ParameterError(f"{name} is out of range for {dtype}: {value}")

@@ -150,7 +150,7 @@ def kaiming_uniform_(
 
     Fans are those of the window's global shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
     """
-    if _is_empty(tensor):
+    if _is_empty(tensor, window):
         return tensor
     scheme = initializers.KaimingUniform(a, mode, nonlinearity)
     return scheme(tensor, key=key, window=window, generator=generator)
@@ -170,7 +170,7 @@ def kaiming_normal_(
 
     Fans are those of the window's global shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
     """
-    if _is_empty(tensor):
+    if _is_empty(tensor, window):
         return tensor
     scheme = initializers.KaimingNormal(a, mode, nonlinearity)
     return scheme(tensor, key=key, window=window, generator=generator)
@@ -204,8 +204,10 @@ def sparse_(
     return initializers.Sparse(sparsity, std)(tensor, key=key, window=window, generator=generator)
 
 
-def _is_empty(tensor: Any) -> bool:
-    if 0 not in getattr(tensor, "shape", ()):
+def _is_empty(tensor: Any, window: Window | None) -> bool:
+    """Whether the global tensor has no element; an empty shard of one that has takes its key all the same."""
+    shape = getattr(tensor, "shape", ()) if window is None else window.global_shape
+    if 0 not in shape:
         return False
     warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
     return True

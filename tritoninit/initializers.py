@@ -182,7 +182,7 @@ class KaimingNormal(Elementwise):
 def _squared(gain: float) -> float:
     if not gain >= 0:
         raise ParameterError(f"gain must not be negative: {gain}")
-    return gain**2
+    return gain * gain
 
 
 def _kaiming_scale(scheme: KaimingUniform | KaimingNormal) -> float:
@@ -284,13 +284,14 @@ class Orthogonal(Structured):
         columns = math.prod(window.global_shape[1:])
         if not rows * columns:
             return
-        matrix = Normal()(torch.empty(rows, columns, device=_device(target)), key=key)
+        matrix = Normal()(_float32(rows, columns, target), key=key)
         tall = matrix if rows >= columns else matrix.T
         if isinstance(target, torch.Tensor):
             q, r = torch.linalg.qr(tall)
         else:
             q, r = (torch.from_numpy(part) for part in np.linalg.qr(tall.numpy()))
-        q = q * torch.where(r.diagonal() < 0, -self.gain, self.gain)
+        gain = torch.full_like(r.diagonal(), self.gain)
+        q = q * torch.where(r.diagonal() < 0, -gain, gain)
         values = (q if rows >= columns else q.T).reshape(window.global_shape)
         write(target, _cut(values, window, target))
 
@@ -322,7 +323,7 @@ class Sparse(Structured):
 
     def apply(self, target: Target, key: Key, window: Window) -> None:
         rows, columns = window.global_shape
-        values = Normal(0.0, self.std)(torch.empty(rows, columns, device=_device(target)), key=key)
+        values = Normal(0.0, self.std)(_float32(rows, columns, target), key=key)
         order = Uniform()(torch.empty_like(values), key=key.fold_in("sparse")).argsort(dim=0, stable=True)
         values.scatter_(0, order[: math.ceil(self.sparsity * rows)], 0.0)
         write(target, _cut(values, window, target))
@@ -330,6 +331,11 @@ class Sparse(Structured):
 
 def _device(target: Target) -> torch.device:
     return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
+
+
+def _float32(rows: int, columns: int, target: Target) -> torch.Tensor:
+    """Empty memory on the target's device, float32 whatever PyTorch's default dtype."""
+    return torch.empty(rows, columns, dtype=torch.float32, device=_device(target))
 
 
 def _check_float(scheme: Initializer, target: Target) -> None:

@@ -54,6 +54,6 @@ class Key:
     @classmethod
     def from_generator(cls, generator: torch.Generator | None = None) -> Key:
         """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator."""
-        device = "cpu" if generator is None else generator.device
+        device = getattr(generator, "device", "cpu")
         bits = torch.empty((), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
         return cls(int(bits))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 
 from tritoninit import registry
@@ -67,10 +68,10 @@ class Plan:
                 f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
             )
         parameters = fill.parameters(dtype)
+        if backend is None:
+            _fill_unserved(_scalar_like(target), *parameters)  # raises if the dtype cannot hold the value
         key = resolve_key(key) if fill.random else Key(0)
-        draw = Draw(
-            fill.distribution, parameters, key.seed, key.stream, window.start(), window.strides()
-        )
+        draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start(), window.strides())
         step = Step(target, fill, draw, backend)
         self.steps.append(step)
         return step
@@ -80,10 +81,20 @@ class Plan:
         for step in self.steps:
             if step.backend is not None:
                 registry.fill(step.backend, step.target, step.draw)
-                continue
-            (value,) = step.draw.parameters  # a constant, the one distribution of every dtype
-            if isinstance(step.target, torch.Tensor):
-                with torch.no_grad():
-                    step.target.fill_(value)
             else:
-                step.target.fill(value)
+                _fill_unserved(step.target, *step.draw.parameters)
+
+
+def _fill_unserved(target: Target, value: Any) -> None:
+    """A constant, the one distribution of every dtype, into a dtype that no backend serves."""
+    if isinstance(target, torch.Tensor):
+        with torch.no_grad():
+            target.fill_(value)
+    else:
+        target.fill(value)
+
+
+def _scalar_like(target: Target) -> Target:
+    if isinstance(target, torch.Tensor):
+        return torch.empty((), dtype=target.dtype, device="cpu")
+    return np.empty((), target.dtype)

@@ -170,9 +170,7 @@ class Status:
 
 def backends() -> list[Status]:
     """Which backends there are, which are available here, and why not."""
-    return [
-        Status(b.name, tuple(sorted(b.devices)), _first_reason(b)) for b in _REGISTRY.values()
-    ]
+    return [Status(b.name, tuple(sorted(b.devices)), _first_reason(b)) for b in _REGISTRY.values()]
 
 
 def _first_reason(backend: Backend) -> str | None:
@@ -213,7 +211,9 @@ def _load_triton() -> FillFunction:
 @lru_cache(maxsize=None)
 def _triton_unavailable(device: str) -> str | None:
     if device == "cpu":
-        return None if interpreting() else "it serves the CPU in Triton's interpreter alone (TRITON_INTERPRET=1)"
+        return (
+            None if interpreting() else "it serves the CPU in Triton's interpreter alone (TRITON_INTERPRET=1)"
+        )
     if device != "cuda":
         return f"it does not serve {device!r}"
     if not torch.cuda.is_available():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
@@ -85,18 +86,23 @@ def initialize_(module: nn.Module, rules: Sequence[Rule], *, seed: int | None = 
     Raises:
         ValueError: some parameters match no rule (the message lists them), or cannot be set.
     """
-    key = Key.from_generator() if seed is None else Key(seed)
-    assignments: list[Assignment] = []
+    found: list[tuple[str, nn.Parameter, Initializer]] = []
     unmatched: list[str] = []
     for name, owner, parameter in _owned_parameters(module):
         initializer = next(filter(None, (rule.find(name, owner) for rule in rules)), None)
         if initializer is None:
             unmatched.append(name)
         else:
-            backend = resolve(parameter.device.type).name
-            assignments.append(Assignment(name, parameter, initializer, key.fold_in(name), backend))
+            with _naming(name):
+                as_target(parameter)
+            found.append((name, parameter, initializer))
     if unmatched:
         raise ValueError(f"no rule matches {len(unmatched)} parameters: {', '.join(unmatched)}")
+    key = Key.from_generator() if seed is None else Key(seed)
+    assignments = [
+        Assignment(name, parameter, initializer, key.fold_in(name), resolve(parameter.device.type).name)
+        for name, parameter, initializer in found
+    ]
     run_assignments(assignments)
     return assignments
 
@@ -106,15 +112,25 @@ def run_assignments(assignments: Sequence[Assignment]) -> None:
     plan = Plan()
     built: list[Callable[[], None]] = []
     for each in assignments:
-        target = as_target(each.parameter)
-        if isinstance(each.initializer, Elementwise):
-            plan.add(target, each.initializer.fill(each.parameter.shape), each.key)
-        else:
-            window = Window.whole(tuple(each.parameter.shape))
-            built.append(each.initializer.prepare(target, each.key, window))
+        with _naming(each.name):
+            target = as_target(each.parameter)
+            if isinstance(each.initializer, Elementwise):
+                plan.add(target, each.initializer.fill(each.parameter.shape), each.key)
+            else:
+                window = Window.whole(tuple(each.parameter.shape))
+                built.append(each.initializer.prepare(target, each.key, window))
     plan.run()
     for write in built:
         write()
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put a parameter's name before the message of the errors that initializers raise."""
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:

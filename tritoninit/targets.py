@@ -11,43 +11,50 @@ import torch
 Target: TypeAlias = "torch.Tensor | npt.NDArray[Any]"
 
 
+class TargetError(ValueError, RuntimeError):
+    """A tensor cannot be written. Also a RuntimeError, which is what PyTorch raises."""
+
+
 def as_target(x: Any) -> Target:
     """``x`` itself, or a torch tensor over the same memory where ``x`` is another library's array.
 
     Raises:
         TypeError: ``x`` is no tensor.
-        ValueError: it is a meta tensor, a lazy parameter, sparse, read-only, or its elements overlap.
+        TargetError: it is a meta tensor, a lazy parameter, sparse, read-only, an inference tensor outside
+            inference mode, or its elements overlap.
     """
     if isinstance(x, torch.Tensor):
         _check_tensor(x)
         return x
     if isinstance(x, np.ndarray):
         if not x.flags.writeable:
-            raise ValueError("the array is read-only")
+            raise TargetError("the array is read-only")
         if not x.dtype.isnative:
-            raise ValueError(f"the array's byte order is not this machine's: {x.dtype}")
+            raise TargetError(f"the array's byte order is not this machine's: {x.dtype}")
         _check_overlap(x.shape, [stride // x.itemsize for stride in x.strides])
         return x
     if hasattr(x, "__dlpack__"):
-        return as_target(torch.from_dlpack(x))
+        return as_target(torch.utils.dlpack.from_dlpack(x))
     raise TypeError(f"expected a tensor or an array, not {type(x).__name__}")
 
 
 def _check_tensor(x: torch.Tensor) -> None:
-    if isinstance(x, torch.nn.parameter.UninitializedTensorMixin):
-        raise ValueError("a lazy parameter has no shape yet: run a forward pass first")
+    if torch.nn.parameter.is_lazy(x):
+        raise TargetError("a lazy parameter has no shape yet: run a forward pass first")
     if x.layout != torch.strided:
-        raise ValueError(f"only strided tensors can be filled, not {x.layout}")
+        raise TargetError(f"only strided tensors can be filled, not {x.layout}")
     if x.is_meta:
-        raise ValueError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
+        raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
     if x.is_neg() or x.is_conj():
-        raise ValueError("the tensor is a lazy negation or conjugate view: call resolve_neg or resolve_conj")
+        raise TargetError("the tensor is a lazy negation or conjugate view: call resolve_neg or resolve_conj")
+    if x.is_inference() and not torch.is_inference_mode_enabled():
+        raise TargetError("an inference tensor cannot be changed outside inference mode: clone it first")
     if not x.is_contiguous():
         _check_overlap(x.shape, x.stride())
 
 
 def _check_overlap(shape: tuple[int, ...], strides: list[int] | tuple[int, ...]) -> None:
-    """Raise ValueError unless every element has memory of its own."""
+    """Raise TargetError unless every element has memory of its own."""
     if 0 in shape:
         return
     reach = 1
@@ -63,7 +70,7 @@ def _check_overlap(shape: tuple[int, ...], strides: list[int] | tuple[int, ...])
         steps = np.arange(size, dtype=np.int64) * stride
         addresses += steps.reshape([-1 if d == axis else 1 for d in range(len(shape))])
     if np.unique(addresses).size != addresses.size:
-        raise ValueError(
+        raise TargetError(
             "more than one element of the tensor refers to the same memory (expanded?): clone it first"
         )
 
@@ -82,7 +89,8 @@ def as_array(target: Target) -> npt.NDArray[Any]:
     if isinstance(target, torch.Tensor):
         target = target.detach()
         return (target.view(torch.uint16) if target.dtype == torch.bfloat16 else target).numpy()
-    return target.view(np.uint16) if dtype_name(target) == "bfloat16" else target
+    array = np.asarray(target)  # a subclass, such as np.matrix, may index in its own way
+    return array.view(np.uint16) if dtype_name(target) == "bfloat16" else array
 
 
 def write(target: Target, values: torch.Tensor) -> None:
@@ -91,5 +99,6 @@ def write(target: Target, values: torch.Tensor) -> None:
         with torch.no_grad():
             target.copy_(values)
     else:
-        dtype: torch.dtype = getattr(torch, dtype_name(target))
-        as_array(target)[...] = as_array(values.to(device="cpu", dtype=dtype))
+        narrow = torch.bfloat16 if dtype_name(target) == "bfloat16" else values.dtype
+        with np.errstate(over="ignore"):  # infinite beyond the dtype's range, as in torch
+            as_array(target)[...] = as_array(values.to(device="cpu", dtype=narrow))

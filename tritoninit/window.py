@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 from tritoninit.kernels.stream import row_major_strides
 
@@ -24,12 +26,14 @@ class Window:
     offsets: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "global_shape", tuple(int(n) for n in self.global_shape))
-        object.__setattr__(self, "offsets", tuple(int(n) for n in self.offsets))
+        object.__setattr__(self, "global_shape", tuple(map(index, self.global_shape)))
+        object.__setattr__(self, "offsets", tuple(map(index, self.offsets)))
         if len(self.global_shape) != len(self.offsets):
             raise ValueError(f"a window needs one offset a dimension, not {self}")
         if any(n < 0 for n in (*self.global_shape, *self.offsets)):
             raise ValueError(f"a window has no negative sizes or offsets: {self}")
+        if math.prod(self.global_shape) >= 2**63:
+            raise ValueError(f"a global tensor has fewer than 2**63 elements: {self}")
 
     @classmethod
     def whole(cls, shape: Sequence[int]) -> Window:
