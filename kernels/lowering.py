@@ -68,7 +68,7 @@ def _pattern(x: float, dtype: str) -> int:
 
 
 def _value(ordered: int, dtype: str) -> float:
-    """The number that an ordered 16-bit pattern stands for; infinity continues the grid of the finite ones."""
+    """The number that an ordered 16-bit pattern stands for; infinity is the next on the finite ones' grid."""
     infinity = 0x7C00 if dtype == "float16" else 0x7F80
     if abs(ordered) == infinity:
         return math.copysign(2.0**16 if dtype == "float16" else 2.0**128, ordered)

@@ -73,7 +73,7 @@ def fma(a: Any, b: Any, c: Any) -> Floats:
     The product of two float32 is exact in float64; the sum is rounded to float64 and then to float32. Over
     the stream's whole domain that equals the single rounding of a true fma (tested exhaustively).
     """
-    product = np.multiply(a, b, dtype=np.float64)
+    product: npt.NDArray[np.float64] = np.multiply(a, b, dtype=np.float64)
     product += c
     return product.astype(np.float32)
 
@@ -148,7 +148,7 @@ def normal(words_: Lanes, mean: float, std: float) -> list[Floats]:
 
 
 def quantile(below: Floats, above: Floats) -> Floats:
-    """The standard normal z with P(Z < z) = below and P(Z > z) = above, from both, so that neither cancels."""
+    """The standard normal z with P(Z < z) = below and P(Z > z) = above; from both, so that no tail cancels."""
     big = minus_two_log(below * above, -2)
     centre = polynomial(big - np.float32(stream.QUANTILE_CENTRE_SHIFT), stream.QUANTILE_CENTRE)
     root = np.sqrt(np.maximum(big, np.float32(stream.QUANTILE_SPLIT)))

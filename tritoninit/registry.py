@@ -8,8 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from functools import cache
 
 import torch
 
@@ -114,10 +113,10 @@ def resolve(device: str) -> Backend:
     return host
 
 
-@lru_cache(maxsize=None)
+@cache
 def _warn_once(device: str, host: str, reasons: str) -> None:
     warnings.warn(
-        f"{device} tensors are filled by the {host!r} backend on the CPU and copied: the same values, slower. "
+        f"{device} tensors are filled by the {host!r} backend on the CPU and copied: same values, slower. "
         f"Reason: {reasons}",
         RuntimeWarning,
         stacklevel=2,
@@ -192,7 +191,7 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load_triton() -> FillFunction:
     from tritoninit.kernels import triton_kernels
 
@@ -208,7 +207,7 @@ def _load_triton() -> FillFunction:
     return write
 
 
-@lru_cache(maxsize=None)
+@cache
 def _triton_unavailable(device: str) -> str | None:
     if device == "cpu":
         return (
@@ -221,7 +220,7 @@ def _triton_unavailable(device: str) -> str | None:
     try:
         probe = torch.empty(1, device=device)
         _load_triton()(probe, Draw("constant", (1.0,), 0, 0, 0, (1,)))
-    except Exception as error:  # whatever stops Triton here (no compiler, an old device) is the reason shown
+    except Exception as error:  # noqa: BLE001 - whatever stops Triton (no compiler, an old GPU) is shown
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     return None
 

@@ -1,0 +1,54 @@
+# On a fresh clone `make run` or `make test` is all it takes. PYTHON is what .venv is made with.
+PYTHON ?= python3
+
+BIN := .venv/bin
+READY := .venv/.ready
+NEEDS_PYTHON = import sys; sys.exit(sys.version_info < (3, 10) and "PYTHON must be 3.10 or newer")
+NEEDS_GPU = import sys, torch; sys.exit(not torch.cuda.is_available() and "torch finds no CUDA GPU here")
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint types format bench gpu clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(READY)  ## Initialise GPT-2
+	$(BIN)/tritoninit init gpt2
+
+test: lint types  ## Lint, types and every test that takes seconds
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+test-all: lint types  ## The same, with the exhaustive tests that take minutes
+	$(BIN)/python -m pytest -n 2 -m "not gpu"
+
+lint: $(READY)  ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+format: $(READY)  ## Have ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)  ## Benchmarks; ARGS=--benchmark-json=FILE keeps the rows
+	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr,rounds $(ARGS)
+
+# Installs nothing: PYTHON is the interpreter of a machine that has PyTorch and Triton already.
+gpu:  ## GPU tests and bit comparison, with PYTHON as it is
+	$(PYTHON) -c '$(NEEDS_GPU)'
+	PYTHONPATH="$(CURDIR)" $(PYTHON) -m pytest -m gpu tests
+	PYTHONPATH="$(CURDIR)" $(PYTHON) -m tritoninit check
+
+clean:  ## Remove .venv, builds and caches
+	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# setuptools goes first, so that the build runs on the pinned one instead of fetching another.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c '$(NEEDS_PYTHON)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt setuptools
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@

@@ -1,0 +1,20 @@
+"""What holds for every test: the `gpu` marker, and Hypothesis without a clock."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+# No deadline: a kernel's first call compiles it, and the interpreter is slow. CI draws the same examples each
+# time, so that its verdict is about the change.
+hypothesis.settings.register_profile("tritoninit", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("tritoninit")
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures that would allocate on the GPU
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
