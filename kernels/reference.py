@@ -148,7 +148,7 @@ def normal(words_: Lanes, mean: float, std: float) -> list[Floats]:
 
 
 def quantile(below: Floats, above: Floats) -> Floats:
-    """The standard normal z with P(Z < z) = below and P(Z > z) = above; from both, so that no tail cancels."""
+    """The standard normal z with P(Z < z) = below and P(Z > z) = above, from both: no tail cancels."""
     big = minus_two_log(below * above, -2)
     centre = polynomial(big - np.float32(stream.QUANTILE_CENTRE_SHIFT), stream.QUANTILE_CENTRE)
     root = np.sqrt(np.maximum(big, np.float32(stream.QUANTILE_SPLIT)))
