@@ -7,13 +7,13 @@ scratch is about 2 MB a thread whatever the tensor's size; chunks go to a thread
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tritoninit.kernels import stream
+from tritoninit.kernels import chunks, stream
+from tritoninit.kernels.chunks import Array, Drawer
 from tritoninit.kernels.stream import Draw
 
 Floats = npt.NDArray[np.float32]
@@ -179,7 +179,7 @@ _TRANSFORMS: dict[str, Callable[..., list[Floats]]] = {
 }
 
 
-def narrow(values: Floats, dtype: str) -> npt.NDArray[Any]:
+def narrow(values: Floats, dtype: str) -> Array:
     """float32 rounded once, to nearest even; bfloat16 is given as its 16-bit patterns."""
     if dtype == "float32":
         return values
@@ -191,33 +191,29 @@ def narrow(values: Floats, dtype: str) -> npt.NDArray[Any]:
     return bits.astype(np.uint16)
 
 
-def _fill_run(run: npt.NDArray[Any], dtype: str, draw: Draw, first: int) -> None:
-    """Fill a one-dimensional array with the elements ``first``, ``first + 1``, ... of the stream."""
-    stop = first + run.size
+def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
+    """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
+    stop = first + out.size
     blocks = np.arange(first // 4, (stop + 3) // 4, dtype=np.uint64)
     lanes = _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
     for lane, values in enumerate(lanes):
         skip = (lane - first) % 4
         behind = 1 if lane < first % 4 else 0  # the lane's first element lies before the run
-        target = run[skip::4]
+        target = out[skip::4]
         target[:] = narrow(values[behind : behind + target.size], dtype)
 
 
-def _fill_places(target: npt.NDArray[Any], dtype: str, draw: Draw, begin: int, end: int) -> None:
-    """Fill the elements ``begin`` to ``end`` (row-major) of an array that the stream does not run through."""
-    places = np.full(end - begin, draw.start, np.uint64)
-    for coordinate, stride in zip(
-        np.unravel_index(np.arange(begin, end), target.shape), draw.strides, strict=True
-    ):
-        places += coordinate.astype(np.uint64) * np.uint64(stride)
-    lanes = _TRANSFORMS[draw.distribution](
-        words(draw.seed, draw.stream, places >> np.uint64(2)), *draw.parameters
-    )
-    values = np.choose((places & np.uint64(3)).astype(np.intp), lanes)
-    target.flat[begin:end] = narrow(values, dtype)
+def places(out: Array, dtype: str, draw: Draw, indices: Wide) -> None:
+    """Write the elements at the given stream indices into a contiguous 1-d array."""
+    blocks = indices >> np.uint64(2)
+    lanes = _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
+    out[:] = narrow(np.choose((indices & np.uint64(3)).astype(np.intp), lanes), dtype)
 
 
-def fill(target: npt.NDArray[Any], dtype: str, draw: Draw, threads: int = 1) -> None:
+DRAWER = Drawer(run, places, CHUNK)
+
+
+def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
     """Write ``draw`` into an array of any layout, in place.
 
     Args:
@@ -228,30 +224,5 @@ def fill(target: npt.NDArray[Any], dtype: str, draw: Draw, threads: int = 1) -> 
     """
     if draw.distribution == "constant":
         target[...] = narrow(np.array(draw.parameters, np.float32), dtype)[0]
-        return
-    if not target.size:
-        return
-    through = stream.collapse(target.shape, draw.strides, stream.row_major_strides(target.shape))
-    runs_through = not through or (len(through) == 1 and through[0][1] == 1)
-    step = CHUNK if runs_through else CHUNK // 4  # a scattered element costs a block of its own
-    flat = target.reshape(-1) if target.flags.c_contiguous else None
-
-    def fill_chunk(begin: int) -> None:
-        end = min(begin + step, target.size)
-        if not runs_through:
-            _fill_places(target, dtype, draw, begin, end)
-        elif flat is not None:
-            _fill_run(flat[begin:end], dtype, draw, draw.start + begin)
-        else:
-            chunk = np.empty(end - begin, target.dtype)
-            _fill_run(chunk, dtype, draw, draw.start + begin)
-            target.flat[begin:end] = chunk
-
-    begins = range(0, target.size, step)
-    if threads == 1 or len(begins) == 1:
-        for begin in begins:
-            fill_chunk(begin)
     else:
-        with ThreadPoolExecutor(min(threads, len(begins))) as pool:
-            for _ in pool.map(fill_chunk, begins):
-                pass
+        chunks.fill(DRAWER, target, dtype, draw, threads)
