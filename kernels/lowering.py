@@ -34,10 +34,15 @@ def float32(x: float) -> float:
 
 
 def finite_float32(name: str, x: float) -> float:
-    value = float32(float(x))
+    """``x`` rounded to float32, never -0.0: which zero a minimum or maximum returns differs by machine.
+
+    Raises:
+        ParameterError: it is infinite or no number.
+    """
+    value = float32(float(x + 0.0))  # float() alone would take a string
     if not math.isfinite(value):
         raise ParameterError(f"{name} must be a finite float32 number, not {x}")
-    return value
+    return value + 0.0
 
 
 def _float32_above(x: float) -> float:
@@ -68,10 +73,7 @@ def _pattern(x: float, dtype: str) -> int:
 
 
 def _value(ordered: int, dtype: str) -> float:
-    """The number that an ordered 16-bit pattern stands for; infinity is the next on the finite ones' grid."""
-    infinity = 0x7C00 if dtype == "float16" else 0x7F80
-    if abs(ordered) == infinity:
-        return math.copysign(2.0**16 if dtype == "float16" else 2.0**128, ordered)
+    """The number that an ordered 16-bit pattern stands for."""
     bits = ordered if ordered >= 0 else 0x8000 - ordered
     if dtype == "float16":
         return float(struct.unpack("<e", struct.pack("<H", bits))[0])
@@ -82,11 +84,14 @@ def _value(ordered: int, dtype: str) -> float:
 def largest_rounding_within(bound: float, dtype: str, *, strict: bool) -> float:
     """The largest float32 that rounds, in ``dtype``, to a number at most ``bound`` (below it if strict)."""
     if dtype == "float32":
-        return _float32_below(bound) if strict else bound
+        return _float32_below(bound) if strict else bound + 0.0
     ordered = _pattern(bound, dtype)
     while _value(ordered, dtype) > bound or (strict and _value(ordered, dtype) == bound):
         ordered -= 1
-    middle = float32((_value(ordered, dtype) + _value(ordered + 1, dtype)) / 2)
+    here, above = _value(ordered, dtype), _value(ordered + 1, dtype)
+    if math.isinf(above):  # rounding takes infinity for the next number of the finite ones' grid
+        above = 2.0**16 if dtype == "float16" else 2.0**128
+    middle = float32((here + above) / 2) + 0.0
     return middle if _pattern(middle, dtype) == ordered else _float32_below(middle)
 
 
@@ -109,7 +114,7 @@ def uniform(low: float, high: float, dtype: str) -> tuple[float, ...]:
         raise ParameterError(f"high - low overflows float32: low={low}, high={high}")
     if low32 == high32:
         return low32, 0.0, low32, low32
-    floor = -largest_rounding_within(-low32, dtype, strict=False)
+    floor = 0.0 - largest_rounding_within(-low32, dtype, strict=False)
     cap = largest_rounding_within(high32, dtype, strict=True)
     if floor > cap:
         raise ParameterError(f"no {dtype} number lies in [{low}, {high})")
@@ -166,7 +171,7 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
             below = Decimal(0)
         if right > 13.0:
             above = Decimal(0)
-    floor = -largest_rounding_within(-low32, dtype, strict=False)
+    floor = 0.0 - largest_rounding_within(-low32, dtype, strict=False)
     cap = largest_rounding_within(high32, dtype, strict=False)
     if floor > cap:
         raise ParameterError(f"no {dtype} number lies in [{low}, {high}]")

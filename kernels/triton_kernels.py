@@ -236,7 +236,7 @@ def run_kernel(
         values = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (TILE,))
     values = values.to(pointer.dtype.element_ty)
     index = first + tl.arange(0, TILE)
-    if (first >= start) & (first + TILE <= stop):
+    if (first >= start) & (stop - first >= TILE):  # first + TILE may overflow
         tl.store(pointer + (index - start), values)
     else:
         tl.store(pointer + (index - start), values, mask=(index >= start) & (index < stop))

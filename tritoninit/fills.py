@@ -116,7 +116,7 @@ class Uniform(Fill):
     distribution: ClassVar[str] = "uniform"
 
     def __post_init__(self) -> None:
-        lowering.uniform(self.low, self.high, "float32")
+        self.parameters("float32")
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         _check_range("low", self.low, dtype)

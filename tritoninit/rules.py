@@ -129,7 +129,7 @@ def _naming(name: str) -> Iterator[None]:
     """Put a parameter's name before the message of the errors that initializers raise."""
     try:
         yield
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise type(error)(f"{name}: {error}") from error
 
 

@@ -43,6 +43,8 @@ def _check_tensor(x: torch.Tensor) -> None:
         raise TargetError("a lazy parameter has no shape yet: run a forward pass first")
     if x.layout != torch.strided:
         raise TargetError(f"only strided tensors can be filled, not {x.layout}")
+    if hasattr(x, "__tensor_flatten__"):  # the mark of a subclass that holds other tensors, such as DTensor
+        raise TargetError(f"a {type(x).__name__} holds other tensors: fill those, each with its window")
     if x.is_meta:
         raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
     if x.is_neg() or x.is_conj():

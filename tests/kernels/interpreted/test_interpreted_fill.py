@@ -1,0 +1,110 @@
+"""Fills by the Triton kernels, in Triton's interpreter, equal the reference's bit for bit."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from kernel_cases import (
+    DTYPES,
+    FILLS,
+    LAYOUTS,
+    SIZES,
+    STARTS,
+    WINDOWS,
+    assert_fill_matches,
+    contiguous,
+    edge_draws,
+    make_draw,
+    permuted,
+)
+
+from tritoninit.kernels import triton_kernels
+from tritoninit.kernels.stream import row_major_strides
+
+every_fill = pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in FILLS for dtype in DTYPES])
+
+
+def fill_for(size: int):
+    """The interpreter's cost is largely the program's: few programs, large enough. No value depends on it."""
+    return partial(triton_kernels.fill, counters=16384 if size > 4096 else 512, places=4096)
+
+
+@every_fill
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_and_starts(name, dtype, size):
+    for start in STARTS if size < 4096 else STARTS[::2]:
+        assert_fill_matches(fill_for(size), contiguous(size), dtype, make_draw(name, dtype, start, (1,)))
+
+
+@every_fill
+def test_layouts(name, dtype):
+    """The elements' order is the logical one, whatever the memory's."""
+    for layout in LAYOUTS:
+        draw = make_draw(name, dtype, 2**34 - 5, row_major_strides(layout.shape))
+        assert_fill_matches(fill_for(0), layout, dtype, draw)
+
+
+@every_fill
+def test_windows(name, dtype):
+    """Local memory holds what its place in the global tensor names, contiguous in memory or not."""
+    for window in WINDOWS:
+        draw = make_draw(name, dtype, window.start, row_major_strides(window.global_shape))
+        reverse = tuple(range(len(window.shape)))[::-1]
+        backwards = permuted("reversed", window.shape[::-1], reverse)
+        for layout in (contiguous(*window.shape), backwards):
+            assert layout.shape == window.shape
+            assert_fill_matches(fill_for(0), layout, dtype, draw)
+
+
+@every_fill
+def test_edge_parameters(name, dtype):
+    for draw in edge_draws(name, dtype):
+        assert_fill_matches(fill_for(0), contiguous(2048), dtype, draw)
+
+
+@every_fill
+def test_last_indices(name, dtype):
+    """Up to the last index of a signed 64-bit integer, within the last program's tile and on its edge."""
+    for stop in (2**63 - 1, 2**63 - 4096, 2**63 - 4097):
+        for size in (5, 4096, 5000):
+            draw = make_draw(name, dtype, stop - size, (1,))
+            assert_fill_matches(triton_kernels.fill, contiguous(size), dtype, draw)
+
+
+@every_fill
+def test_block_size_changes_no_value(name, dtype):
+    run, scattered = contiguous(700), permuted("transposed", (17, 31), (1, 0))
+    draw, placed = make_draw(name, dtype, 3, (1,)), make_draw(name, dtype, 3, (17, 1))
+    for size in (32, 64, 512, 2048):
+        assert_fill_matches(partial(triton_kernels.fill, counters=size), run, dtype, draw)
+        assert_fill_matches(partial(triton_kernels.fill, places=2 * size), scattered, dtype, placed)
+
+
+@every_fill
+def test_cuts_change_no_value(name, dtype):
+    """A tensor filled in pieces of any sizes, from any first element, holds what it holds filled at once."""
+    size, start = 1100, 2**34 - 1021
+    cuts = (0, 1, 2, 7, 8, 24, 1021, 1023, size)
+
+    def fill_in_pieces(tensor, draw):
+        for begin, end in pairwise(cuts):
+            fill_for(size)(tensor[begin:end], make_draw(name, dtype, draw.start + begin, (1,)))
+
+    assert_fill_matches(fill_in_pieces, contiguous(size), dtype, make_draw(name, dtype, start, (1,)))
+
+
+@every_fill
+def test_wide_divisions(name, dtype, monkeypatch):
+    """The scattered kernel's 64-bit divisions, which tensors of 2**31 elements choose, on a small one."""
+    kernel = triton_kernels.scattered_kernel
+
+    class Wide:
+        def __getitem__(self, grid):
+            return lambda *arguments, **options: kernel[grid](*arguments, **{**options, "WIDE": True})
+
+    monkeypatch.setattr(triton_kernels, "scattered_kernel", Wide())
+    layout = permuted("channels last", (3, 7, 5, 6), (0, 3, 1, 2))
+    draw = make_draw(name, dtype, 2**34 - 5, row_major_strides(layout.shape))
+    assert_fill_matches(triton_kernels.fill, layout, dtype, draw)

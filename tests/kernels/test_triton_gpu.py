@@ -1,0 +1,247 @@
+"""The Triton kernels on a CUDA GPU: the reference's bits, and a launch's manners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import transform_cases
+import triton
+from kernel_cases import (
+    DTYPES,
+    FILLS,
+    LAYOUTS,
+    SIZES,
+    STARTS,
+    WINDOWS,
+    assert_fill_matches,
+    assert_same_bits,
+    contiguous,
+    edge_draws,
+    make_draw,
+    permuted,
+)
+
+from tritoninit.kernels import lowering, reference, triton_kernels
+from tritoninit.kernels.stream import Draw, row_major_strides
+
+pytestmark = pytest.mark.gpu
+
+MEMORY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+every_fill = pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in FILLS for dtype in DTYPES])
+
+
+def bits_of(tensor: torch.Tensor) -> np.ndarray:
+    signed = torch.int32 if tensor.dtype == torch.float32 else torch.int16
+    unsigned = np.uint32 if tensor.dtype == torch.float32 else np.uint16
+    return tensor.contiguous().view(signed).cpu().numpy().view(unsigned)
+
+
+def expected_bits(size: int, dtype: str, draw: Draw) -> np.ndarray:
+    out = np.empty(size, MEMORY[dtype])
+    reference.fill(out, dtype, draw, threads=8)
+    return out.view(np.uint32 if dtype == "float32" else np.uint16)
+
+
+def poisoned(size: int, dtype: str, device: str = "cuda") -> torch.Tensor:
+    return torch.full((size,), float("nan"), dtype=getattr(torch, dtype), device=device)
+
+
+@every_fill
+@pytest.mark.parametrize("size", [*SIZES, 10_000_019])
+def test_sizes_and_starts(name, dtype, size):
+    for start in STARTS if size < 10**6 else STARTS[:2]:
+        draw = make_draw(name, dtype, start, (1,))
+        assert_fill_matches(triton_kernels.fill, contiguous(size), dtype, draw, "cuda")
+
+
+@every_fill
+def test_layouts(name, dtype):
+    for layout in LAYOUTS:
+        for start in (0, 2**34 - 5):
+            draw = make_draw(name, dtype, start, row_major_strides(layout.shape))
+            assert_fill_matches(triton_kernels.fill, layout, dtype, draw, "cuda")
+
+
+@every_fill
+def test_windows(name, dtype):
+    for window in WINDOWS:
+        draw = make_draw(name, dtype, window.start, row_major_strides(window.global_shape))
+        backwards = permuted("reversed", window.shape[::-1], tuple(range(len(window.shape)))[::-1])
+        for layout in (contiguous(*window.shape), backwards):
+            assert_fill_matches(triton_kernels.fill, layout, dtype, draw, "cuda")
+
+
+@every_fill
+def test_last_indices(name, dtype):
+    for stop in (2**63 - 1, 2**63 - 4096, 2**63 - 4097):
+        for size in (5, 4096, 5000):
+            draw = make_draw(name, dtype, stop - size, (1,))
+            assert_fill_matches(triton_kernels.fill, contiguous(size), dtype, draw, "cuda")
+
+
+@every_fill
+def test_block_size_changes_no_value(name, dtype):
+    run, scattered = contiguous(70_000), permuted("transposed", (170, 310), (1, 0))
+    draw, placed = make_draw(name, dtype, 3, (1,)), make_draw(name, dtype, 3, (170, 1))
+    for size in (256, 512, 2048):
+        assert_fill_matches(partial(triton_kernels.fill, counters=size), run, dtype, draw, "cuda")
+        assert_fill_matches(partial(triton_kernels.fill, places=2 * size), scattered, dtype, placed, "cuda")
+
+
+@every_fill
+def test_edge_parameters(name, dtype):
+    for draw in edge_draws(name, dtype):
+        assert_fill_matches(triton_kernels.fill, contiguous(100_003), dtype, draw, "cuda")
+
+
+# One transform at a time, over the whole domain: the GPU is fast enough for all of it.
+
+
+def test_philox():
+    transform_cases.check_known_answers("cuda")
+    transform_cases.check_boundaries("cuda")
+
+
+def test_every_radius():
+    assert transform_cases.check_radii("cuda", every=1, block=1024) == 71_303_169
+
+
+def test_every_angle():
+    assert transform_cases.check_sines("cuda", every=1, block=1024) == 2 * 67_108_865
+
+
+def test_logs_of_probability_products():
+    compared = transform_cases.check_logs_of_products("cuda", every=8, block=1024)
+    assert compared == 60 * 2**20 + 1
+
+
+def test_box_muller_and_quantile():
+    transform_cases.check_box_muller("cuda")
+    transform_cases.check_quantiles("cuda")
+
+
+# Tensors of more than 2**31 elements: 4 GiB of 16-bit numbers, 64-bit addresses.
+
+BIG = 2**31 + 1024
+PIECE = 4096
+
+
+@pytest.fixture
+def big() -> Iterator[torch.Tensor]:
+    free, _ = torch.cuda.mem_get_info()
+    if free < 2 * BIG + 2**30:
+        pytest.skip(f"{BIG} 16-bit elements need 5 GiB of GPU memory: {free / 2**30:.1f} GiB are free")
+    yield torch.full((BIG,), float("nan"), dtype=torch.bfloat16, device="cuda")
+    torch.cuda.empty_cache()
+
+
+def test_a_run_of_more_than_2_31_elements(big):
+    draw = make_draw("normal", "bfloat16", 5, (1,))
+    triton_kernels.fill(big, draw)
+    assert not big.isnan().any()
+    for begin in (0, 2**30 - 7, 2**31 - PIECE // 2, BIG - PIECE):
+        expected = expected_bits(PIECE, "bfloat16", make_draw("normal", "bfloat16", 5 + begin, (1,)))
+        assert_same_bits(bits_of(big[begin : begin + PIECE]), expected, begin)
+
+
+def test_a_scattered_fill_of_more_than_2_31_elements(big):
+    """Transposed memory: 64-bit divisions, and memory offsets beyond 2**31."""
+    rows, columns = 2**20, BIG // 2**20
+    tensor = big[: rows * columns].view(columns, rows).T
+    triton_kernels.fill(tensor, make_draw("uniform", "bfloat16", 0, (columns, 1)))
+    assert not tensor.isnan().any()
+    count = PIECE // columns
+    for row in (0, rows // 2 - 1, rows - count):
+        as_run = make_draw("uniform", "bfloat16", row * columns, (1,))
+        expected = expected_bits(count * columns, "bfloat16", as_run)
+        assert_same_bits(bits_of(tensor[row : row + count]).reshape(-1), expected, row)
+
+
+# A launch's manners.
+
+
+@every_fill
+def test_cuda_graph(name, dtype):
+    """Captured and replayed: a fill allocates, synchronises and reads nothing on the host."""
+    size = 100_000
+    draw = make_draw(name, dtype, 3, (1,))
+    tensor = poisoned(size, dtype)
+    strided = torch.full((300, 200), float("nan"), dtype=tensor.dtype, device="cuda").T
+    placed = make_draw(name, dtype, 3, row_major_strides(strided.shape))
+    for target, what in ((tensor, draw), (strided, placed)):
+        triton_kernels.fill(target, what)  # compiled, and loaded: neither can be captured
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        triton_kernels.fill(tensor, draw)
+        triton_kernels.fill(strided, placed)
+    for _ in range(2):
+        tensor.fill_(float("nan"))
+        strided.fill_(float("nan"))
+        graph.replay()
+        torch.cuda.synchronize()
+        assert_same_bits(bits_of(tensor), expected_bits(size, dtype, draw))
+        as_run = expected_bits(strided.numel(), dtype, replace(placed, strides=(1,)))
+        assert_same_bits(bits_of(strided).reshape(-1), as_run)
+
+
+def test_the_current_stream_is_used():
+    """A poisoning comes before the fill on a stream that is busy for a while. Were the fill launched on
+    another stream, it would run first, and be poisoned."""
+    draw = make_draw("normal", "float32", 0, (1,))
+    tensor = poisoned(1 << 20, "float32")
+    triton_kernels.fill(tensor, draw)
+    side = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(200_000_000)  # about a tenth of a second
+        tensor.fill_(float("nan"))
+        triton_kernels.fill(tensor, draw)
+    assert not side.query(), "the fill waited for the stream: it must not synchronise"
+    side.synchronize()
+    assert_same_bits(bits_of(tensor), expected_bits(1 << 20, "float32", draw))
+
+
+def test_a_device_that_is_not_current():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU here: a second device cannot be tried")
+    draw = make_draw("normal", "float32", 0, (1,))
+    tensor = poisoned(100_003, "float32", "cuda:1")
+    assert torch.cuda.current_device() == 0
+    triton_kernels.fill(tensor, draw)
+    assert torch.cuda.current_device() == 0
+    torch.cuda.synchronize(1)
+    assert_same_bits(bits_of(tensor), expected_bits(100_003, "float32", draw))
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """The kernels that Triton compiles, or takes from its cache on disk, meanwhile."""
+    compiled: list[str] = []
+    with triton.knobs.compilation.scope():
+        triton.knobs.compilation.listener = lambda *, src, **_: compiled.append(src.name)
+        yield compiled
+
+
+def test_new_seeds_and_bounds_do_not_compile():
+    tensor, strided = poisoned(100_000, "float32"), poisoned(60_000, "float32").view(200, 300).T
+
+    def fill(seed: int, stream: int, start: int, parameters: tuple[float, ...]) -> None:
+        triton_kernels.fill(tensor, Draw("uniform", parameters, seed, stream, start, (1,)))
+        triton_kernels.fill(strided, Draw("uniform", parameters, seed, stream, start, (200, 1)))
+
+    for function in (triton_kernels.run_kernel, triton_kernels.scattered_kernel):
+        function.device_caches.clear()
+    with compilations() as first:
+        fill(3, 5, 32, lowering.uniform(-0.1, 0.3, "float32"))
+    assert sorted(first) == ["run_kernel", "scattered_kernel"]  # the listener listens
+    with compilations() as later:
+        for seed in (0, 1, 16, 2**31, 2**32 - 1, 2**32, 2**64 - 1):
+            for start in (0, 16, 2**31, 2**40):
+                fill(seed, 2**64 - 1 - seed, start, lowering.uniform(-seed % 7 - 1, 1 + seed % 3, "float32"))
+    assert later == []

@@ -1,0 +1,220 @@
+"""The grid behind ``tritoninit check``: what it covers, and that it sees every kind of wrong backend."""
+
+import shutil
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tritoninit import Backend, Normal, Window, checks, get, registry
+from tritoninit.checks import Case, compare
+from tritoninit.kernels.lowering import FLOAT_DTYPES
+
+CPU = torch.device("cpu")
+
+
+def reference(tensor, draw):
+    get("numpy").load()(tensor, draw)
+
+
+def first_difference(write, cases):
+    """The difference that ``compare`` ends with, None if it finds none."""
+    return list(compare(write, CPU, cases, seed=0))[-1].difference
+
+
+class TestGrid:
+    def test_size(self):
+        cases = checks.grid()
+        values = sum(torch.Size(case.shape).numel() for case in cases)
+        assert values >= 10**7
+        assert len(checks.grid(quick=True)) < len(cases) / 3
+
+    @pytest.mark.parametrize("quick", [False, True])
+    def test_covers_every_distribution_dtype_layout_and_cut(self, quick):
+        cases = checks.grid(quick)
+        distributions = {case.fill.distribution for case in cases}
+        assert distributions == {"constant", "uniform", "normal", "truncated_normal"}
+        for layout in ("contiguous", "transposed", "sliced", "channels-last"):
+            for dtype in FLOAT_DTYPES:
+                found = {c.fill.distribution for c in cases if (c.layout, c.dtype) == (layout, dtype)}
+                assert found == distributions
+        assert {case.cut for case in cases} == {None, 0, 1}
+
+    def test_covers_misaligned_windows_and_high_counters(self):
+        starts = {case.window.start() for case in checks.grid() if len(case.shape) == 1}
+        assert any(start % 4 for start in starts)
+        assert any(start < 2**34 < start + 1023 for start in starts)
+        assert any(start > 2**62 for start in starts)
+
+
+class TestCase:
+    @pytest.mark.parametrize("layout", ["contiguous", "shifted", "transposed", "sliced", "channels-last"])
+    def test_layouts_have_memory_of_their_own_inside_the_guard(self, layout):
+        case = Case(Normal(), "float32", (3, 4, 5, 6), Window.whole((3, 4, 5, 6)), layout)
+        memory = case.poison(CPU)
+        case.view(memory).copy_(torch.arange(360.0).view(3, 4, 5, 6))
+        written = memory[~memory.isnan()]
+        assert torch.equal(written.sort().values, torch.arange(360.0))
+        assert memory[:16].isnan().all()
+        assert memory[-16:].isnan().all()
+
+    def test_layouts_differ(self):
+        shape = (3, 4, 5, 6)
+        base = Case(Normal(), "float32", shape, Window.whole(shape))
+        strides = {
+            layout: replace(base, layout=layout).view(base.poison(CPU).new_zeros(2000)).stride()
+            for layout in ("contiguous", "transposed", "sliced", "channels-last")
+        }
+        assert strides == {
+            "contiguous": (120, 30, 6, 1),
+            "transposed": (1, 3, 12, 60),
+            "sliced": (240, 60, 12, 2),
+            "channels-last": (120, 1, 24, 4),
+        }
+
+    def test_pieces_tile_the_tensor(self):
+        case = Case(Normal(), "float32", (37, 129), Window((50, 200), (3, 11)), cut=1)
+        tensor = torch.zeros(37, 129)
+        offsets = []
+        for piece, window in case.pieces(tensor):
+            piece += 1
+            offsets.append(window.offsets)
+            window.check(piece.shape)
+        assert (tensor == 1).all()
+        assert [first for first, _ in offsets] == [3, 3, 3]
+        assert offsets[0] == (3, 11)
+        assert len(set(offsets)) == 3
+
+
+def small_grid():
+    return [case for case in checks.grid(quick=True) if torch.Size(case.shape).numel() < 5000]
+
+
+class TestCompare:
+    def test_reference_equals_itself_in_every_case(self):
+        cases = small_grid()
+        outcomes = list(compare(reference, CPU, cases, seed=0))
+        assert [outcome.difference for outcome in outcomes] == [None] * len(cases)
+        assert [o.values for o in outcomes] == [torch.Size(case.shape).numel() for case in cases]
+
+    def test_keys_use_both_words_and_the_seed(self):
+        seen = []
+
+        def write(tensor, draw):
+            seen.append((draw.seed, draw.stream))
+            reference(tensor, draw)
+
+        random = [case for case in small_grid() if case.fill.random and case.cut is None]
+        list(compare(write, CPU, random, seed=0))
+        list(compare(write, CPU, random, seed=1))
+        assert len(set(seen)) == 2 * len(random)
+        assert max(seed for seed, _ in seen) > 2**60
+        assert max(stream for _, stream in seen) > 2**60
+
+    @pytest.mark.parametrize("dtype", FLOAT_DTYPES)
+    def test_one_wrong_bit_is_found_and_shown(self, dtype):
+        def write(tensor, draw):
+            reference(tensor, draw)
+            bits = tensor.view(torch.int32 if dtype == "float32" else torch.int16)
+            bits[2, 4] ^= 1
+
+        case = Case(Normal(), dtype, (3, 5), Window((9, 9), (1, 2)), "transposed")
+        difference = first_difference(write, [case])
+        assert "element (2, 4) is 0x" in difference
+        assert f"Normal(mean=0.0, std=1.0) {dtype} (3, 5)" in difference
+        assert "offsets=(1, 2)" in difference
+        digits = 8 if dtype == "float32" else 4
+        got, want = (int(word.rstrip(","), 16) for word in difference.split() if word.startswith("0x"))
+        assert got ^ want == 1
+        assert len(difference.rpartition("0x")[2]) == digits
+
+    def test_an_element_left_unwritten_is_found(self):
+        def write(tensor, draw):
+            last = tensor[-1:].clone()
+            reference(tensor, draw)
+            tensor[-1:] = last
+
+        difference = first_difference(write, [Case(Normal(), "float32", (7,), Window.whole((7,)))])
+        assert "element (6,) is 0x7fc00000" in difference
+
+    @pytest.mark.parametrize("place", [-1, 7])
+    def test_an_element_written_outside_is_found(self, place):
+        def write(tensor, draw):
+            reference(tensor, draw)
+            tensor.as_strided((1,), (1,), tensor.storage_offset() + place).zero_()
+
+        difference = first_difference(write, [Case(Normal(), "float32", (7,), Window.whole((7,)))])
+        assert f"wrote outside the tensor, {place} elements after its first" in difference
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            pytest.param(lambda draw: replace(draw, start=0), id="window ignored"),
+            pytest.param(
+                lambda draw: replace(draw, start=draw.start & 0xFFFFFFFF), id="start cut to 32 bits"
+            ),
+            pytest.param(
+                lambda draw: replace(draw, start=draw.start // 4 * 4), id="start rounded to a block"
+            ),
+            pytest.param(lambda draw: replace(draw, seed=draw.seed & 0xFFFFFFFF), id="seed cut to 32 bits"),
+            pytest.param(lambda draw: replace(draw, stream=draw.stream >> 32), id="stream shifted"),
+            pytest.param(lambda draw: replace(draw, strides=draw.strides[::-1]), id="strides reversed"),
+        ],
+    )
+    def test_a_draw_misread_is_found(self, spoil):
+        assert first_difference(lambda tensor, draw: reference(tensor, spoil(draw)), checks.grid())
+
+    def test_ends_at_the_first_difference(self):
+        cases = small_grid()
+        outcomes = list(compare(lambda tensor, draw: None, CPU, cases, seed=0))
+        assert len(outcomes) == 1
+
+    def test_override_by_the_environment_changes_nothing(self, monkeypatch):
+        monkeypatch.setenv(registry.ENVIRONMENT_VARIABLE, "triton")
+        assert first_difference(reference, small_grid()[:5]) is None
+
+
+class TestComparisons:
+    def test_reference_goes_through_what_is_cut_or_laid_out_otherwise(self):
+        (own,) = [each for each in checks.comparisons(0, quick=True) if each.backend == "numpy"]
+        outcomes = list(own.run())
+        assert len(outcomes) == own.cases > 0
+        assert not any(outcome.difference for outcome in outcomes)
+
+    def test_new_backend_is_picked_up(self, monkeypatch):
+        twin = Backend("twin", frozenset({"cpu"}), lambda device: None, lambda: reference)
+        monkeypatch.setitem(registry._REGISTRY, "twin", twin)
+        (found,) = [each for each in checks.comparisons(0) if each.backend == "twin"]
+        assert (found.where, found.cases) == ("cpu", len(checks.grid()))
+
+    def test_backend_that_is_unavailable_is_left_out(self, monkeypatch):
+        absent = Backend("absent", frozenset({"cpu"}), lambda device: "not here", lambda: reference)
+        monkeypatch.setitem(registry._REGISTRY, "absent", absent)
+        assert not [each for each in checks.comparisons(0) if each.backend == "absent"]
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU is compared instead")
+    def test_triton_in_the_interpreter(self):
+        pytest.importorskip("triton")
+        (found,) = [each for each in checks.comparisons(7, quick=True) if each.backend == "triton"]
+        assert found.where == "cpu, Triton's interpreter"
+        outcomes = list(found.run())
+        assert len(outcomes) == found.cases == len(checks.grid(quick=True))
+        assert not any(outcome.difference for outcome in outcomes)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is no interpreter to fail")
+    def test_failing_interpreter_is_an_error(self, monkeypatch):
+        pytest.importorskip("triton")
+        monkeypatch.setattr(sys, "executable", shutil.which("false"))
+        (found,) = [each for each in checks.comparisons(0, quick=True) if each.backend == "triton"]
+        with pytest.raises(checks.CheckFailed, match="exit code 1"):
+            list(found.run())
+
+    @pytest.mark.gpu
+    def test_triton_on_every_gpu(self):
+        found = [each for each in checks.comparisons(0) if each.backend == "triton"]
+        assert len(found) == torch.cuda.device_count()
+        for each in found:
+            outcomes = list(each.run())
+            assert not outcomes[-1].difference
+            assert len(outcomes) == each.cases

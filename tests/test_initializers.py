@@ -1,0 +1,767 @@
+"""One table for all initializers: who they are, what they draw, and that only logical indices decide it.
+
+Statistical checks use fixed keys, so that they pass or fail once and for all. A z-score is asked to stay
+below 5: of 1000 correct checks one fails with probability 6e-4, and an error worth finding exceeds it by far.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+import tritoninit
+from tritoninit import (
+    Constant,
+    Dirac,
+    Eye,
+    Initializer,
+    KaimingNormal,
+    KaimingUniform,
+    Key,
+    Normal,
+    Ones,
+    Orthogonal,
+    Sparse,
+    TruncatedNormal,
+    Uniform,
+    VarianceScaling,
+    Window,
+    XavierNormal,
+    XavierUniform,
+    Zeros,
+    use_backend,
+)
+
+KEY = Key(2024).fold_in("test_initializers")
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+Z = 5.0
+
+# One of each, on shapes small enough to look at from every side.
+EXAMPLES = [
+    (Constant(0.3), (7, 9)),
+    (Zeros(), (7, 9)),
+    (Ones(), (7, 9)),
+    (Uniform(-0.3, 0.7), (7, 9)),
+    (Uniform(), ()),
+    (Uniform(), (13,)),
+    (Normal(0.1, 0.02), (7, 9)),
+    (Normal(), (2, 3, 4, 5)),
+    (TruncatedNormal(0.0, 0.02, -0.04, 0.04), (7, 9)),
+    (VarianceScaling(2.0, "fan_out"), (7, 9)),
+    (XavierUniform(), (7, 9)),
+    (XavierNormal(5 / 3), (6, 4, 3, 3)),
+    (KaimingUniform(5**0.5), (7, 9)),
+    (KaimingNormal(mode="fan_out", nonlinearity="relu"), (6, 4, 3, 3)),
+    (Eye(), (7, 9)),
+    (Dirac(), (5, 6, 3)),
+    (Dirac(2), (6, 2, 3, 4)),
+    (Dirac(3), (6, 3, 3, 2, 1)),
+    (Orthogonal(), (7, 9)),
+    (Orthogonal(1.5), (9, 7)),
+    (Orthogonal(), (6, 4, 3, 3)),
+    (Sparse(0.4, 0.1), (9, 7)),
+]
+examples = pytest.mark.parametrize(("initializer", "shape"), EXAMPLES, ids=[f"{i}-{s}" for i, s in EXAMPLES])
+in_every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+
+
+def drawn(initializer, shape, dtype=torch.float32, key=KEY):
+    """``initializer`` on poisoned contiguous memory."""
+    return initializer(torch.full(shape, torch.nan, dtype=dtype), key=key)
+
+
+def bits(tensor):
+    """Bit patterns, which tell -0 from 0 and NaN from NaN."""
+    return tensor.contiguous().view(torch.int32 if tensor.dtype == torch.float32 else torch.int16)
+
+
+class OnlyDLPack:
+    def __init__(self, tensor):
+        self._tensor = tensor
+
+    def __dlpack__(self, **kwargs):
+        return self._tensor.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self):
+        return self._tensor.__dlpack_device__()
+
+
+def test_the_table_leaves_nobody_out():
+    public = {getattr(tritoninit, name) for name in tritoninit.__all__}
+    classes = {c for c in public if isinstance(c, type) and issubclass(c, Initializer)}
+    concrete = {c for c in classes if not c.__abstractmethods__}
+    assert concrete == {type(initializer) for initializer, _ in EXAMPLES}
+
+
+class TestValues:
+    @examples
+    def test_print_compare_and_hash(self, initializer, shape):
+        again = eval(repr(initializer), vars(tritoninit))
+        assert again == initializer
+        assert hash(again) == hash(initializer)
+        assert {initializer: 1}[again] == 1
+        assert all(initializer != other for other, _ in EXAMPLES if repr(other) != repr(initializer))
+
+    @examples
+    def test_frozen(self, initializer, shape):
+        for field in dataclasses.fields(initializer) or [dataclasses.make_dataclass("Any", ["x"])]:
+            with pytest.raises(AttributeError):
+                setattr(initializer, getattr(field, "name", "x"), 1.0)
+
+    def test_schemes_of_equal_fields_differ(self):
+        assert XavierUniform(1.0) != XavierNormal(1.0)
+        assert KaimingUniform() != KaimingNormal()
+        assert Zeros() != Ones()
+        assert Uniform(0, 1) == Uniform(0.0, 1.0)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: Uniform(1.0, 0.0),
+            lambda: Uniform(math.nan, 1.0),
+            lambda: Uniform(0.0, math.inf),
+            lambda: Uniform(-3e38, 3e38),
+            lambda: Normal(0.0, -1.0),
+            lambda: Normal(0.0, math.nan),
+            lambda: Normal(math.inf, 1.0),
+            lambda: TruncatedNormal(0.0, 0.0),
+            lambda: TruncatedNormal(0.0, -1.0),
+            lambda: TruncatedNormal(0.0, 1.0, 2.0, -2.0),
+            lambda: TruncatedNormal(math.nan),
+            lambda: TruncatedNormal(0.0, 1.0, math.nan, 1.0),
+            lambda: TruncatedNormal(0.0, 0.02, 1.0, 2.0),
+            lambda: Sparse(-0.1),
+            lambda: Sparse(1.1),
+            lambda: Sparse(math.nan),
+            lambda: Sparse(0.5, -1.0),
+        ],
+    )
+    def test_numbers_that_make_no_sense_are_refused_at_once(self, make):
+        with pytest.raises(ValueError, match=r"."):
+            make()
+
+    @pytest.mark.parametrize(
+        "initializer",
+        [
+            VarianceScaling(mode="fan_max"),
+            VarianceScaling(distribution="cauchy"),
+            VarianceScaling(-1.0),
+            VarianceScaling(math.nan),
+            VarianceScaling(math.inf),
+            XavierUniform(-1.0),
+            XavierNormal(math.nan),
+            XavierNormal(1e200),
+            KaimingUniform(mode="fan_avg"),
+            KaimingNormal(nonlinearity="gelu"),
+            KaimingNormal(a=True),
+            Dirac(5),
+        ],
+    )
+    def test_those_that_depend_on_the_shape_are_refused_before_writing(self, initializer):
+        poisoned = torch.full((3, 4, 5), torch.nan)
+        state = torch.get_rng_state()
+        with pytest.raises(ValueError, match=r"."):
+            initializer(poisoned)
+        assert poisoned.isnan().all()
+        assert torch.get_rng_state().equal(state)
+
+
+class TestCall:
+    @examples
+    @in_every_dtype
+    def test_sets_every_element_and_returns_its_argument(self, initializer, shape, dtype):
+        target = torch.full(shape, torch.nan, dtype=dtype)
+        assert initializer(target, key=KEY) is target
+        assert target.isfinite().all()
+
+    @examples
+    def test_the_key_alone_decides(self, initializer, shape):
+        state = torch.get_rng_state()
+        once, again = drawn(initializer, shape), drawn(initializer, shape)
+        assert torch.get_rng_state().equal(state)
+        assert bits(once).equal(bits(again))
+        others = [drawn(initializer, shape, key=k) for k in (Key(KEY.seed), Key(KEY.seed + 1, KEY.stream))]
+        assert all(once.equal(other) != initializer.random for other in others)
+
+    @examples
+    def test_without_a_key_64_bits_come_from_the_generator(self, initializer, shape):
+        torch.manual_seed(5)
+        seed = Key.from_generator()
+        torch.manual_seed(5)
+        assert initializer(torch.empty(shape)).equal(drawn(initializer, shape, key=seed))
+        after = torch.get_rng_state()
+        torch.manual_seed(5)
+        assert torch.get_rng_state().equal(after) != initializer.random
+        mine = torch.Generator().manual_seed(5)
+        assert initializer(torch.empty(shape), generator=mine).equal(drawn(initializer, shape, key=seed))
+
+    @examples
+    def test_a_key_and_a_generator_contradict_each_other(self, initializer, shape):
+        poisoned, generator = torch.full(shape, torch.nan), torch.Generator()
+        state = generator.get_state()
+        with pytest.raises(ValueError, match="not both"):
+            initializer(poisoned, key=KEY, generator=generator)
+        assert poisoned.isnan().all()
+        assert generator.get_state().equal(state)
+
+    @examples
+    @pytest.mark.parametrize("bad", [0, 1, "x", (0, 0)])
+    def test_a_number_is_no_key(self, initializer, shape, bad):
+        """key=0 in particular: a falsy value must not mean 'none given'."""
+        with pytest.raises(TypeError, match="key must be a"):
+            initializer(torch.empty(shape), key=bad)
+
+    @examples
+    def test_zero_elements(self, initializer, shape):
+        if isinstance(initializer, Dirac):
+            assert drawn(initializer, (shape[0], 0, *shape[2:])).numel() == 0
+        assert drawn(initializer, (0, *shape[1:])).numel() == 0
+
+    @examples
+    def test_pytorchs_defaults_do_not_matter(self, initializer, shape):
+        """torch.set_default_dtype is how large models are loaded; a device context, how they are built."""
+        expected = drawn(initializer, shape)
+        target = torch.full(shape, torch.nan)
+        for dtype in (torch.bfloat16, torch.float64):
+            torch.set_default_dtype(dtype)
+            try:
+                initializer(target.fill_(torch.nan), key=KEY)
+            finally:
+                torch.set_default_dtype(torch.float32)
+            assert bits(target).equal(bits(expected))
+        with torch.device("meta"):
+            initializer(target.fill_(torch.nan), key=KEY)
+        assert bits(target).equal(bits(expected))
+
+
+class TestTargets:
+    @examples
+    @in_every_dtype
+    def test_dlpack(self, initializer, shape, dtype):
+        memory = torch.full(shape, torch.nan, dtype=dtype)
+        wrapper = OnlyDLPack(memory)
+        assert initializer(wrapper, key=KEY) is wrapper
+        assert bits(memory).equal(bits(drawn(initializer, shape, dtype)))
+
+    @examples
+    @pytest.mark.parametrize("dtype", [np.float32, np.float16])
+    def test_numpy(self, initializer, shape, dtype):
+        array = np.full(shape, np.nan, dtype)
+        assert initializer(array, key=KEY) is array
+        ours = torch.from_numpy(array)
+        theirs = drawn(initializer, shape, ours.dtype)
+        if isinstance(initializer, Orthogonal):
+            # Another LAPACK: each Q is off by a small multiple of the unit roundoff times the condition of
+            # the normals (below 100 for these); float16 may then round to the neighbour, 2**-10 from 1.5.
+            bound = 100 * 2.0**-24 + (2.0**-10 if dtype == np.float16 else 0)
+            assert (ours.double() - theirs.double()).abs().max() < bound
+        else:
+            assert bits(ours).equal(bits(theirs))
+
+    @examples
+    def test_a_leaf_that_requires_grad(self, initializer, shape):
+        parameter = torch.nn.Parameter(torch.full(shape, torch.nan))
+        assert initializer(parameter, key=KEY) is parameter
+        assert parameter.requires_grad
+        assert parameter.is_leaf
+        assert bits(parameter.detach()).equal(bits(drawn(initializer, shape)))
+
+
+def strided(shape, dtype):
+    """(poisoned memory, a view of it of ``shape``): dimensions reversed, elements left out, channels last."""
+    base = torch.full(shape[::-1], torch.nan, dtype=dtype)
+    yield base, base.permute(list(range(len(shape)))[::-1])
+    base = torch.full([2 * n + 1 for n in shape], torch.nan, dtype=dtype)
+    yield base, base[(slice(1, None, 2),) * len(shape)]
+    if len(shape) == 4:
+        base = torch.full(shape, torch.nan, dtype=dtype).to(memory_format=torch.channels_last)
+        yield base, base
+
+
+class TestLayouts:
+    """Values belong to logical indices, wherever these lie in memory."""
+
+    @examples
+    @in_every_dtype
+    def test_strided(self, initializer, shape, dtype):
+        for base, view in strided(shape, dtype):
+            initializer(view, key=KEY)
+            assert bits(view).equal(bits(drawn(initializer, shape, dtype))), view.stride()
+            assert base.isnan().sum() == base.numel() - view.numel()  # nothing beside it was written
+
+    @examples
+    def test_negative_strides(self, initializer, shape):
+        base = np.full(shape, np.nan, np.float32)
+        initializer(base[(..., *(slice(None, None, -1) for _ in shape))], key=KEY)
+        assert np.array_equal(np.flip(base), initializer(np.empty(shape, np.float32), key=KEY))
+
+
+def windows(shape):
+    """Shards by rows and by columns, uneven ones, single elements, empty ones, and the middle."""
+    for dim, size in enumerate(shape):
+        for begin, end in ((0, size // 2), (size // 2, size), (size - 1, size), (1, 1)):
+            cut = [slice(None)] * len(shape)
+            cut[dim] = slice(begin, end)
+            yield tuple(cut)
+    yield tuple(slice(n // 3, n - n // 4) for n in shape)
+    yield tuple(slice(n - 1, n) for n in shape)
+
+
+class TestWindows:
+    """A window of a global tensor holds what the global tensor holds there."""
+
+    @examples
+    @in_every_dtype
+    def test_equals_the_slice(self, initializer, shape, dtype):
+        """Bit for bit, Orthogonal too: on one machine the same factorisation is cut."""
+        whole = drawn(initializer, shape, dtype)
+        for cut in windows(shape):
+            offsets = tuple(s.start or 0 for s in cut)
+            local = torch.full(whole[cut].shape, torch.nan, dtype=dtype)
+            assert initializer(local, key=KEY, window=Window(shape, offsets)) is local
+            assert bits(local).equal(bits(whole[cut])), cut
+
+    @examples
+    def test_in_numpy(self, initializer, shape):
+        whole = initializer(np.empty(shape, np.float32), key=KEY)
+        for cut in windows(shape):
+            local = np.full(whole[cut].shape, np.nan, np.float32)
+            initializer(local, key=KEY, window=Window(shape, tuple(s.start or 0 for s in cut)))
+            assert np.array_equal(local, whole[cut])
+
+    @pytest.mark.parametrize(
+        ("initializer", "std"),
+        [
+            (XavierNormal(), math.sqrt(2 / (4096 + 1024))),
+            (KaimingNormal(nonlinearity="linear"), math.sqrt(1 / 1024)),
+            (KaimingNormal(mode="fan_out", nonlinearity="linear"), math.sqrt(1 / 4096)),
+            (VarianceScaling(), math.sqrt(1 / 1024)),
+        ],
+    )
+    def test_fans_are_those_of_the_global_shape(self, initializer, std):
+        """A quarter of the rows, then an eighth of the columns: the std must not know it."""
+        for local, offsets in [((1024, 1024), (2048, 0)), ((4096, 128), (0, 128))]:
+            shard = initializer(torch.empty(local), key=KEY, window=Window((4096, 1024), offsets)).double()
+            z = (shard.square().mean() / std**2 - 1) / math.sqrt(2 / shard.numel())
+            assert abs(z) < Z
+
+    @examples
+    def test_outside_is_refused(self, initializer, shape):
+        for window in [Window(shape, (1,) * len(shape)), Window((*shape, 1), (0,) * (len(shape) + 1))]:
+            if not shape and not window.global_shape:
+                continue
+            poisoned = torch.full(shape, torch.nan)
+            with pytest.raises(ValueError, match="does not lie inside"):
+                initializer(poisoned, key=KEY, window=window)
+            assert poisoned.isnan().all()
+
+
+@dataclass(frozen=True)
+class Law:
+    """A distribution by its moments and support, computed here and not by the library."""
+
+    mean: float
+    variance: float
+    fourth: float  # central moment
+    low: float
+    high: float
+
+    @classmethod
+    def uniform(cls, low, high):
+        span = high - low
+        return cls((low + high) / 2, span**2 / 12, span**4 / 80, low, high)
+
+    @classmethod
+    def normal(cls, mean, std):
+        return cls(mean, std**2, 3 * std**4, -math.inf, math.inf)
+
+    @classmethod
+    def truncated(cls, mean, std, a, b):
+        """By the trapezoidal rule on 10**6 intervals: relative error near 1e-12."""
+        x = np.linspace(a, b, 10**6 + 1)
+        weight = np.exp(-(((x - mean) / std) ** 2) / 2)
+        weight[[0, -1]] /= 2
+        weight /= weight.sum()
+        centre = float((weight * x).sum())
+        second, fourth = (float((weight * (x - centre) ** k).sum()) for k in (2, 4))
+        return cls(centre, second, fourth, a, b)
+
+
+def symmetric(bound):
+    return Law.uniform(-bound, bound)
+
+
+# (out, in, *field): fan_in = in * field, fan_out = out * field.
+LINEAR = (384, 256)
+CONV1D = (96, 64, 5)  # fans 320, 480
+CONV2D = (64, 48, 3, 3)  # fans 432, 576
+CONV3D = (32, 16, 3, 3, 3)  # fans 432, 864
+CUT_STD = 0.8796256610342398  # of a standard normal conditioned to [-2, 2]; see test_widened_normal
+
+LAWS = [
+    (Uniform(), LINEAR, Law.uniform(0, 1)),
+    (Uniform(-0.3, 0.7), CONV2D, Law.uniform(-0.3, 0.7)),
+    (Normal(), LINEAR, Law.normal(0, 1)),
+    (Normal(0.1, 0.02), CONV1D, Law.normal(0.1, 0.02)),
+    (TruncatedNormal(), LINEAR, Law.truncated(0, 1, -2, 2)),
+    (TruncatedNormal(0.0, 0.02, -2, 2), LINEAR, Law.normal(0, 0.02)),  # cut at 100 std: not at all
+    (TruncatedNormal(0.5, 1.0, 0.0, 3.0), CONV2D, Law.truncated(0.5, 1, 0, 3)),
+    (TruncatedNormal(0.0, 1.0, 3.0, 4.0), LINEAR, Law.truncated(0, 1, 3, 4)),
+    (TruncatedNormal(0.0, 1.0, 0.0, math.inf), LINEAR, Law.truncated(0, 1, 0, 12)),
+    # Glorot and Bengio (2010), equation 16 and the normal of the same variance.
+    (XavierUniform(), LINEAR, symmetric(math.sqrt(6 / (256 + 384)))),
+    (XavierUniform(5 / 3), CONV1D, symmetric(5 / 3 * math.sqrt(6 / (320 + 480)))),
+    (XavierUniform(), CONV3D, symmetric(math.sqrt(6 / (432 + 864)))),
+    (XavierNormal(), LINEAR, Law.normal(0, math.sqrt(2 / (256 + 384)))),
+    (XavierNormal(math.sqrt(2)), CONV2D, Law.normal(0, math.sqrt(2) * math.sqrt(2 / (432 + 576)))),
+    # He et al. (2015), equations 10 (forward), 14 (backward) and 15 (leaky slope a).
+    (KaimingUniform(), LINEAR, symmetric(math.sqrt(2) * math.sqrt(3 / 256))),
+    (KaimingUniform(5**0.5), LINEAR, symmetric(1 / math.sqrt(256))),  # torch.nn.Linear's own
+    (KaimingUniform(0.2, "fan_out"), CONV2D, symmetric(math.sqrt(2 / (1 + 0.2**2)) * math.sqrt(3 / 576))),
+    (KaimingUniform(nonlinearity="tanh"), CONV1D, symmetric(5 / 3 * math.sqrt(3 / 320))),
+    (KaimingNormal(nonlinearity="relu"), LINEAR, Law.normal(0, math.sqrt(2 / 256))),
+    (KaimingNormal(mode="fan_out", nonlinearity="relu"), CONV2D, Law.normal(0, math.sqrt(2 / 576))),
+    (KaimingNormal(0.1), CONV3D, Law.normal(0, math.sqrt(2 / (1 + 0.1**2) / 432))),
+    (KaimingNormal(nonlinearity="selu"), LINEAR, Law.normal(0, 3 / 4 / math.sqrt(256))),
+    (KaimingNormal(mode="FAN_OUT", nonlinearity="linear"), LINEAR, Law.normal(0, 1 / math.sqrt(384))),
+    (VarianceScaling(2.0, "fan_in", "normal"), CONV2D, Law.normal(0, math.sqrt(2 / 432))),
+    (VarianceScaling(0.5, "fan_out", "uniform"), CONV1D, symmetric(math.sqrt(3 * 0.5 / 480))),
+    (VarianceScaling(1.0, "fan_avg", "normal"), CONV2D, Law.normal(0, math.sqrt(2 / (432 + 576)))),
+    (
+        VarianceScaling(),
+        LINEAR,
+        Law.truncated(0, 1 / 16 / CUT_STD, -2 / 16 / CUT_STD, 2 / 16 / CUT_STD),
+    ),
+]
+
+
+class TestLaws:
+    @pytest.mark.parametrize(("initializer", "shape", "law"), LAWS, ids=[f"{i}-{s}" for i, s, _ in LAWS])
+    @in_every_dtype
+    def test_moments_and_bounds(self, initializer, shape, law, dtype):
+        """Rounding to 16 bits, relative error at most 2**-8, adds 2e-5 of the variance: 0.01 in z."""
+        values = drawn(initializer, shape, dtype).double().flatten()
+        n = values.numel()
+        assert abs(values.mean() - law.mean) < Z * math.sqrt(law.variance / n)
+        second = (values - law.mean).square().mean()
+        assert abs(second - law.variance) < Z * math.sqrt((law.fourth - law.variance**2) / n)
+        assert values.min() >= np.float32(law.low)
+        assert values.max() <= np.float32(law.high)
+
+    @pytest.mark.parametrize(
+        ("initializer", "shape", "law"),
+        [row for row in LAWS if isinstance(row[0].fill(row[1]), Uniform)],
+        ids=[f"{i}-{s}" for i, s, _ in LAWS if isinstance(i.fill(s), Uniform)],
+    )
+    @in_every_dtype
+    def test_uniforms_fill_their_interval(self, initializer, shape, law, dtype):
+        """The distance of the extremes from the bounds, times n / span, is exponential: above 20 with 2e-9.
+
+        The high bound itself never comes back. The outermost bfloat16 number inside may lie one spacing from
+        the bound, 2**-7 of it.
+        """
+        values = drawn(initializer, shape, dtype).double()
+        slack = 20 * (law.high - law.low) / values.numel()
+        slack += 2.0**-7 * max(-law.low, law.high) * (dtype != torch.float32)
+        assert np.float32(law.low) <= values.min() <= law.low + slack
+        assert law.high - slack <= values.max() < np.float32(law.high)
+
+    def test_widened_normal(self):
+        """VarianceScaling's truncated normal keeps the variance, as Flax's and TensorFlow's do."""
+        assert math.isclose(math.sqrt(Law.truncated(0, 1, -2, 2).variance), CUT_STD, rel_tol=1e-11)
+        fill = VarianceScaling(3.0, "fan_in").fill(LINEAR)
+        assert isinstance(fill, TruncatedNormal)
+        law = Law.truncated(fill.mean, fill.std, fill.a, fill.b)
+        assert math.isclose(law.variance, 3.0 / 256, rel_tol=1e-11)
+        assert math.isclose(fill.b, 2 * fill.std)
+
+    @pytest.mark.parametrize("shape", [(3,), ()])
+    @pytest.mark.parametrize(
+        "initializer", [XavierUniform(), XavierNormal(), KaimingUniform(), VarianceScaling()]
+    )
+    def test_fans_need_two_dimensions(self, initializer, shape):
+        with pytest.raises(ValueError, match="fewer than 2 dimensions"):
+            initializer(torch.empty(shape))
+
+    @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (3, 4, 0)])
+    @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
+    def test_no_fan_no_error(self, shape, mode):
+        assert VarianceScaling(1.0, mode)(torch.empty(shape)).shape == shape
+
+
+class TestFixed:
+    """Eye and Dirac against the loops of their definition, in every dtype there is."""
+
+    @pytest.mark.parametrize("shape", [(4, 4), (3, 7), (7, 3), (1, 5), (0, 3)])
+    @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64, torch.int64, torch.bool, torch.complex64])
+    def test_eye(self, shape, dtype):
+        target = Eye()(torch.ones(shape, dtype=dtype))
+        assert target.tolist() == [[i == j for j in range(shape[1])] for i in range(shape[0])]
+
+    @pytest.mark.parametrize(
+        ("shape", "groups"),
+        [
+            ((4, 4, 3), 1),
+            ((6, 3, 5), 1),
+            ((3, 6, 4), 1),
+            ((6, 2, 3, 3), 3),
+            ((6, 6, 2, 5), 2),
+            ((4, 1, 3, 3), 4),
+            ((4, 3, 1, 2, 3), 2),
+        ],
+    )
+    @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64, torch.int64])
+    def test_dirac(self, shape, groups, dtype):
+        expected = torch.zeros(shape, dtype=dtype)
+        per_group = shape[0] // groups
+        for group in range(groups):
+            for channel in range(min(per_group, shape[1])):
+                expected[(group * per_group + channel, channel, *(n // 2 for n in shape[2:]))] = 1
+        assert Dirac(groups)(torch.ones(shape, dtype=dtype)).equal(expected)
+
+    def test_dirac_passes_its_inputs_on(self):
+        signal = torch.arange(2.0 * 6 * 8 * 8).reshape(2, 6, 8, 8)
+        kernel = Dirac(2)(torch.empty(6, 3, 3, 3))
+        assert torch.nn.functional.conv2d(signal, kernel, padding=1, groups=2).equal(signal)
+
+    @pytest.mark.parametrize("shape", [(), (3,), (3, 3, 3)])
+    def test_eye_is_a_matrix(self, shape):
+        with pytest.raises(ValueError, match="2 dimensions"):
+            Eye()(torch.empty(shape))
+
+    @pytest.mark.parametrize("shape", [(3, 3), (1, 1, 1, 1, 1, 1)])
+    def test_dirac_is_a_convolution(self, shape):
+        with pytest.raises(ValueError, match="3, 4, or 5 dimensions"):
+            Dirac()(torch.empty(shape))
+
+
+def gram_error(values):
+    """The largest element of Q^T Q - I, in float64, over the shorter side."""
+    matrix = values.double().reshape(values.shape[0], -1)
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    return (tall.T @ tall - torch.eye(tall.shape[1])).abs().max().item()
+
+
+UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+
+
+class TestOrthogonal:
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            (1, 1),
+            (2, 2),
+            (64, 64),
+            (200, 30),
+            (30, 200),
+            (1, 50),
+            (50, 1),
+            (16, 4, 3, 3),
+            (64, 2, 3, 3),
+            (8, 3, 2, 2, 2),
+        ],
+    )
+    @in_every_dtype
+    def test_columns_are_orthonormal(self, shape, dtype):
+        """Householder QR in float32 loses at most a small multiple of m u (Higham 2002, theorem 19.4): 14.5 u
+        was measured at m = 512. Rounding unit vectors to 16 bits changes their products by at most
+        2 u + u**2, by Cauchy and Schwarz, and float16's subnormals by 2**-25 an element more.
+        """
+        longest = max(shape[0], math.prod(shape[1:]))
+        bound = (longest + 8) * 2.0**-24
+        if dtype != torch.float32:
+            u = UNIT_ROUNDOFF[dtype]
+            bound += 2 * u + u * u + 2 * math.sqrt(longest) * 2.0**-25
+        assert gram_error(drawn(Orthogonal(), shape, dtype)) < bound
+
+    @pytest.mark.parametrize("shape", [(64, 64), (30, 200)])
+    def test_numpys_too(self, shape):
+        array = Orthogonal()(np.full(shape, np.nan, np.float32), key=KEY)
+        assert gram_error(torch.from_numpy(array)) < (max(shape) + 8) * 2.0**-24
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_16_bits_are_the_rounded_float32(self, dtype):
+        wide = drawn(Orthogonal(0.7), (40, 30))
+        assert drawn(Orthogonal(0.7), (40, 30), dtype).equal(wide.to(dtype))
+
+    @pytest.mark.parametrize("gain", [2.0, 0.1, math.sqrt(2), -1.5, 0.0])
+    def test_gain_multiplies(self, gain):
+        assert drawn(Orthogonal(gain), (20, 30)).equal(drawn(Orthogonal(), (20, 30)) * gain)
+
+    def test_trailing_dimensions_are_flattened(self):
+        flat = drawn(Orthogonal(), (16, 36))
+        assert drawn(Orthogonal(), (16, 4, 3, 3)).equal(flat.reshape(16, 4, 3, 3))
+
+    def test_one_dimension_is_refused(self):
+        with pytest.raises(ValueError, match="2 or more dimensions"):
+            Orthogonal()(torch.empty(3))
+
+
+ROTATIONS = 2000
+
+
+def orthogonals(shape):
+    """ROTATIONS matrices, stacked; so small that a second thread would only wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return torch.stack(
+            [drawn(Orthogonal(), shape, key=KEY.fold_in(i)) for i in range(ROTATIONS)]
+        ).double()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def rotations():
+    return orthogonals((3, 3))
+
+
+def kolmogorov_smirnov(uniforms):
+    """sup |F_n - F| sqrt(n) against U(0, 1). It exceeds 2.69 with probability 1e-6."""
+    ordered = uniforms.sort().values
+    steps = torch.arange(len(ordered) + 1, dtype=torch.float64) / len(ordered)
+    return max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()).item() * math.sqrt(len(ordered))
+
+
+class TestHaar:
+    """What is known of the Haar measure in closed form, in three dimensions.
+
+    LAPACK's factor without the signs fails for the entries on the diagonal, the determinant (always the
+    same) and the traces.
+    """
+
+    @pytest.mark.parametrize("i", range(3))
+    @pytest.mark.parametrize("j", range(3))
+    def test_every_entry_is_uniform(self, rotations, i, j):
+        """A coordinate of a point on the sphere is uniform (Archimedes), its square Beta(1/2, 1)."""
+        assert kolmogorov_smirnov((rotations[:, i, j] + 1) / 2) < 2.69
+
+    @pytest.mark.parametrize("shape", [(2, 3), (3, 2), (1, 3), (3, 1)])
+    def test_entries_of_rectangles_too(self, shape):
+        entries = orthogonals(shape)
+        assert kolmogorov_smirnov((entries[:, 0, 0] + 1) / 2) < 2.69
+        assert kolmogorov_smirnov((entries[:, -1, -1] + 1) / 2) < 2.69
+
+    def test_both_determinants_occur_equally(self, rotations):
+        determinants = torch.linalg.det(rotations)
+        assert (determinants.abs() - 1).abs().max() < 1e-6  # float32 entries
+        z = determinants.sum() / math.sqrt(ROTATIONS)
+        assert abs(z) < Z
+
+    def test_traces(self, rotations):
+        """E tr = 0, E tr**2 = 1 and E tr**4 = 3 in O(3), as of a normal (Diaconis and Shahshahani 1994)."""
+        traces = rotations.diagonal(dim1=1, dim2=2).sum(1)
+        assert abs(traces.mean()) < Z * math.sqrt(1 / ROTATIONS)
+        assert abs(traces.square().mean() - 1) < Z * math.sqrt((3 - 1) / ROTATIONS)
+
+    def test_entries_are_uncorrelated(self, rotations):
+        """Cov(Q_ij, Q_kl) = 0 for other entries, and E Q_ij**2 Q_kl**2 <= 1/5, so z <= mean * sqrt(5 n)."""
+        flat = rotations.flatten(1)
+        products = (flat.T @ flat) / ROTATIONS
+        assert (products - torch.eye(9) / 3).abs().max() < Z * math.sqrt(1 / 5 / ROTATIONS)
+
+
+class TestSparse:
+    @pytest.mark.parametrize("rows", [1, 2, 3, 7, 10, 33, 128])
+    @pytest.mark.parametrize("sparsity", [0.0, 0.01, 0.1, 0.3, 0.5, 0.77, 0.999, 1.0])
+    @in_every_dtype
+    def test_zeros_in_every_column(self, rows, sparsity, dtype):
+        """Exactly ceil(sparsity * rows); std 1, so that no value rounds to zero in float16."""
+        matrix = drawn(Sparse(sparsity, 1.0), (rows, 19), dtype)
+        assert ((matrix == 0).sum(0) == math.ceil(sparsity * rows)).all()
+
+    def test_places_are_uniform_over_rows(self):
+        """Pearson's chi-square of the row counts, 15 degrees of freedom: above 56.5 with probability 1e-6.
+
+        A quarter of the rows is drawn without replacement: each count has variance columns * 3/16, and
+        correlation -1/15 with the others, which the factor 15/16 makes up for.
+        """
+        columns = 8000
+        counts = (drawn(Sparse(0.25), (16, columns)) == 0).sum(1).double()
+        statistic = 15 / 16 * (counts - columns / 4).square().sum() / (columns * 3 / 16)
+        assert statistic < 56.5
+
+    def test_places_of_a_column_are_independent_of_its_neighbours(self):
+        """Columns with 4 zeros in 16 rows share 4 * 4 / 16 = 1, with the hypergeometric's variance 0.6."""
+        zero = drawn(Sparse(0.25), (16, 8001)) == 0
+        shared = (zero[:, 1:] & zero[:, :-1]).sum(0).double()
+        assert abs(shared.mean() - 1) < Z * math.sqrt(0.6 / 8000)
+
+    def test_values_are_normal(self):
+        matrix = drawn(Sparse(0.3, 0.05), (300, 400)).double()
+        values = matrix[matrix != 0]
+        n = values.numel()
+        assert n == 210 * 400
+        assert abs(values.mean()) < Z * 0.05 / math.sqrt(n)
+        assert abs(values.square().mean() / 0.05**2 - 1) < Z * math.sqrt(2 / n)
+
+    def test_places_do_not_depend_on_the_values(self):
+        """Beside the zeros stand the numbers that a normal of the same key has there."""
+        matrix, normal = drawn(Sparse(0.3, 0.05), (50, 60)), drawn(Normal(0, 0.05), (50, 60))
+        assert matrix[matrix != 0].equal(normal[matrix != 0])
+
+    def test_the_generator_governs_the_places(self):
+        """torch.nn.init.sparse_ takes them from the default generator, whatever generator it is given."""
+        runs = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            runs.append(Sparse(0.5)(torch.empty(20, 20), generator=torch.Generator().manual_seed(9)))
+        assert runs[0].equal(runs[1])
+
+    @pytest.mark.parametrize("shape", [(3,), (3, 3, 3), ()])
+    def test_a_matrix_only(self, shape):
+        with pytest.raises(ValueError, match="2 dimensions"):
+            Sparse(0.5)(torch.empty(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.complex64, torch.bool])
+@examples
+def test_other_dtypes(initializer, shape, dtype):
+    """What is not random serves them all; what is raises, and names the dtype."""
+    target = torch.zeros(shape, dtype=dtype)
+    if initializer.random:
+        with pytest.raises(NotImplementedError, match=str(dtype).removeprefix("torch.")):
+            initializer(target, key=KEY)
+        assert not target.any()
+    else:
+        value = initializer.value if isinstance(initializer, Constant) else None
+        expected = drawn(initializer, shape).to(dtype) if value is None else torch.full_like(target, value)
+        assert initializer(target, key=KEY).equal(expected)
+
+
+@pytest.mark.gpu
+class TestOnTheGPU:
+    @examples
+    @in_every_dtype
+    @pytest.mark.parametrize("backend", ["triton", "numpy"])
+    def test_bits_are_the_cpus(self, initializer, shape, dtype, backend):
+        """Drawn by Triton, or on the host and copied. Orthogonal's normals are; its Q is cuSOLVER's."""
+        if isinstance(initializer, Orthogonal):
+            initializer = Normal()
+        with use_backend(backend):
+            target = initializer(torch.full(shape, torch.nan, dtype=dtype, device="cuda"), key=KEY)
+        assert target.is_cuda
+        assert bits(target.cpu()).equal(bits(drawn(initializer, shape, dtype)))
+
+    @pytest.mark.parametrize("shape", [(64, 64), (200, 30), (30, 200)])
+    def test_orthogonal(self, shape):
+        target = Orthogonal()(torch.empty(shape, device="cuda"), key=KEY)
+        assert gram_error(target.cpu()) < (max(shape) + 8) * 2.0**-24
+
+    def test_the_cpus_default_generator_governs(self):
+        torch.manual_seed(5)
+        expected = Normal()(torch.empty(9))
+        torch.manual_seed(5)
+        assert Normal()(torch.empty(9, device="cuda")).cpu().equal(expected)
+
+    def test_a_generator_of_the_device(self):
+        runs = [
+            Normal()(torch.empty(9, device="cuda"), generator=torch.Generator("cuda").manual_seed(seed))
+            for seed in (1, 1, 2)
+        ]
+        assert runs[0].equal(runs[1])
+        assert not runs[0].equal(runs[2])

@@ -1,0 +1,308 @@
+"""The registry: who serves which device, the overrides, and the way round for devices that nobody serves."""
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tritoninit
+from tritoninit import (
+    Backend,
+    Key,
+    Normal,
+    Plan,
+    Uniform,
+    backends,
+    get,
+    register,
+    registry,
+    resolve,
+    use_backend,
+)
+
+KEY = Key(3)
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    """A copy of the registry, no override from outside, and no memory of warnings given before."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.delenv(registry.ENVIRONMENT_VARIABLE, raising=False)
+    registry._warn_once.cache_clear()
+    yield
+    registry._warn_once.cache_clear()
+
+
+def fake(name, devices, unavailable=None):
+    """A backend that writes as NumPy does and counts what it wrote."""
+
+    def write(target, draw):
+        written.append(target.shape.numel())
+        get("numpy").load()(target, draw)
+
+    written = []
+    backend = Backend(name, frozenset(devices), lambda _: unavailable, lambda: write)
+    return backend, written
+
+
+class TestNames:
+    def test_built_in(self):
+        assert get("numpy").name == "numpy"
+        assert get("triton").devices == {"cuda"}
+
+    def test_unknown_name_lists_the_known(self):
+        with pytest.raises(ValueError, match=r"unknown backend 'cudnn'; known are .*triton.*numpy"):
+            get("cudnn")
+
+    def test_duplicate_raises_and_changes_nothing(self):
+        before = get("numpy")
+        with pytest.raises(ValueError, match="'numpy' is registered already"):
+            register(replace(before, devices=frozenset({"xpu"})))
+        assert get("numpy") is before
+
+    def test_first_registered_is_preferred(self):
+        (one, _), (two, _) = fake("one", ["xpu"]), fake("two", ["xpu", "cpu"])
+        register(one)
+        register(two)
+        assert resolve("xpu").name == "one"
+        assert resolve("cpu").name != "two"
+
+    def test_one_that_cannot_serve_here_is_passed_over(self):
+        (one, _), (two, _) = fake("one", ["xpu"], "no driver"), fake("two", ["xpu"])
+        register(one)
+        register(two)
+        assert resolve("xpu").name == "two"
+
+
+class TestStatuses:
+    def test_every_backend_with_its_reason(self):
+        register(fake("one", ["xpu", "cpu"])[0])
+        register(fake("two", ["xpu"], "no driver")[0])
+        statuses = {status.name: status for status in backends()}
+        assert list(statuses) == list(registry._REGISTRY)
+        assert statuses["one"] == registry.Status("one", ("cpu", "xpu"), None)
+        assert statuses["one"].available
+        assert statuses["two"].unavailable == "no driver"
+        assert not statuses["two"].available
+
+    def test_numpy_is_available_everywhere(self):
+        assert next(s for s in backends() if s.name == "numpy").available
+
+    def test_triton_without_a_gpu_says_so(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+        monkeypatch.setattr(registry, "_triton_unavailable", registry._triton_unavailable.__wrapped__)
+        register(replace(get("triton"), name="again", unavailable=registry._triton_unavailable))
+        status = backends()[-1]
+        assert status.unavailable == "torch finds no CUDA or ROCm device"
+        assert "interpreter" in registry._triton_unavailable("cpu")
+        assert "'mps'" in registry._triton_unavailable("mps")
+
+
+class TestOverride:
+    def test_context_nests_and_resets(self):
+        default = resolve("cpu").name
+        register(fake("one", ["cpu"])[0])
+        with use_backend("one"):
+            assert resolve("cpu").name == "one"
+            with use_backend("numpy"):
+                assert resolve("cpu").name == "numpy"
+            assert resolve("cpu").name == "one"
+        assert resolve("cpu").name == default
+
+    def test_context_resets_after_an_error(self):
+        default = resolve("cpu").name
+        register(fake("one", ["cpu"])[0])
+        with pytest.raises(ZeroDivisionError), use_backend("one"):
+            _ = 1 / 0
+        assert resolve("cpu").name == default
+
+    def test_unknown_name_raises_on_entry(self):
+        with pytest.raises(ValueError, match="unknown backend 'cudnn'"), use_backend("cudnn"):
+            pytest.fail("the block ran")
+
+    def test_other_threads_keep_their_own(self):
+        default = resolve("cpu").name
+        register(fake("one", ["cpu"])[0])
+        seen = []
+        with use_backend("one"):
+            thread = threading.Thread(target=lambda: seen.append(resolve("cpu").name))
+            thread.start()
+            thread.join()
+        assert seen == [default]
+
+    def test_it_decides_who_writes(self):
+        one, written = fake("one", ["cpu"])
+        register(one)
+        with use_backend("one"):
+            drawn = Normal()(torch.empty(3, 5), key=KEY)
+        assert written == [15]
+        assert drawn.equal(Normal()(torch.empty(3, 5), key=KEY))
+        assert written == [15]
+
+    def test_a_plan_keeps_the_backend_it_was_added_under(self):
+        one, written = fake("one", ["cpu"])
+        register(one)
+        plan = Plan()
+        with use_backend("one"):
+            plan.add(torch.empty(7), Uniform(), KEY)
+        plan.run()
+        assert written == [7]
+
+    def test_environment_variable(self, monkeypatch):
+        default = resolve("cpu").name
+        register(fake("one", ["cpu"])[0])
+        monkeypatch.setenv("TRITONINIT_BACKEND", "one")
+        assert resolve("cpu").name == "one"
+        with use_backend("numpy"):
+            assert resolve("cpu").name == "numpy"
+        monkeypatch.setenv("TRITONINIT_BACKEND", "")
+        assert resolve("cpu").name == default
+
+    def test_unknown_value_in_the_environment(self, monkeypatch):
+        monkeypatch.setenv("TRITONINIT_BACKEND", "cudnn")
+        poisoned = torch.full((3,), torch.nan)
+        with pytest.raises(ValueError, match=r"unknown backend 'cudnn'; known are .*numpy"):
+            Normal()(poisoned)
+        assert poisoned.isnan().all()
+
+    def test_one_that_cannot_serve_here_raises(self):
+        register(fake("one", ["cpu"], "no compiler")[0])
+        poisoned = torch.full((3,), torch.nan)
+        with use_backend("one"), pytest.raises(RuntimeError, match="'one' cannot serve 'cpu': no compiler"):
+            Normal()(poisoned)
+        assert poisoned.isnan().all()
+
+    def test_a_cpu_backend_may_be_chosen_for_any_device(self):
+        with use_backend("numpy"):
+            assert resolve("cuda").name == "numpy"
+
+
+class TestDeviceThatNobodyServes:
+    def test_falls_back_with_one_warning(self, recwarn):
+        assert resolve("abacus").name == resolve("cpu").name
+        assert resolve("abacus").name == resolve("cpu").name
+        (warning,) = recwarn.list
+        assert warning.category is RuntimeWarning
+        assert "abacus tensors are filled by the" in str(warning.message)
+        assert "no backend knows it" in str(warning.message)
+
+    def test_warns_again_for_another_device_and_gives_the_reason(self):
+        register(fake("one", ["xpu"], "no driver")[0])
+        with pytest.warns(RuntimeWarning, match="no backend knows it"):
+            resolve("abacus")
+        with pytest.warns(RuntimeWarning, match="one: no driver"):
+            resolve("xpu")
+
+    def test_nobody_for_the_cpu_is_an_error(self, monkeypatch):
+        monkeypatch.setattr(registry, "_REGISTRY", {"one": fake("one", ["cpu"], "no compiler")[0]})
+        with pytest.raises(RuntimeError, match="no backend serves the CPU: one: no compiler"):
+            resolve("cpu")
+
+
+LAYOUTS = {
+    "contiguous": lambda shape: torch.full(shape, torch.nan),
+    "reversed": lambda shape: torch.full(shape[::-1], torch.nan).permute(list(range(len(shape)))[::-1]),
+    "sliced": lambda shape: torch.full([2 * n for n in shape], torch.nan)[(slice(1, None, 2),) * len(shape)],
+}
+SHAPES = [
+    (),
+    (0,),
+    (1,),
+    (23,),
+    (4, 6),
+    (6, 1),
+    (1, 23),
+    (3, 0, 2),
+    (3, 4, 5),
+    (1, 1, 30),
+    (2, 3, 2, 5),
+    (5, 1, 2, 3, 2),
+]
+
+
+class TestStaging:
+    """Tensors that only a CPU backend can serve pass through host memory, a bounded piece at a time."""
+
+    @pytest.mark.parametrize("stage", [1, 5, 6, 64])
+    @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_pieces_make_up_the_whole(self, monkeypatch, layout, shape, stage):
+        """A CPU tensor that calls itself another device's takes that path, and can be looked at."""
+        host, written = fake("host", ["cpu"])
+        register(host)
+        whole = Normal()(torch.empty(shape), key=KEY)
+        staged = LAYOUTS[layout](shape)
+        monkeypatch.setattr(registry, "_STAGE", stage)
+        monkeypatch.setattr(registry, "device_type", lambda _: "abacus")
+        with use_backend("host"):
+            Normal()(staged, key=KEY)
+        assert staged.equal(whole)
+        assert sum(written) == whole.numel()
+        assert max(written) <= stage
+
+    def test_pieces_of_a_window(self, monkeypatch):
+        window = tritoninit.Window((9, 8, 7), (2, 3, 1))
+        whole = Normal()(torch.empty(9, 8, 7), key=KEY)[2:6, 3:8, 1:4]
+        monkeypatch.setattr(registry, "_STAGE", 4)
+        monkeypatch.setattr(registry, "device_type", lambda _: "abacus")
+        with use_backend("numpy"):
+            assert Normal()(torch.empty(4, 5, 3), key=KEY, window=window).equal(whole)
+
+    def test_pieces_are_not_needlessly_small(self):
+        """Leading rows go together as long as they fit."""
+        draw = Plan().add(torch.empty(10, 7), Uniform(), KEY).draw
+        tensor = torch.empty(10, 7)
+        sizes = [piece.numel() for piece, _ in _pieces_with_stage(tensor, draw, 21)]
+        assert sizes == [21, 21, 21, 7]
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_16_bits(self, monkeypatch, dtype):
+        whole = Normal()(torch.empty(50, dtype=dtype), key=KEY)
+        monkeypatch.setattr(registry, "_STAGE", 7)
+        monkeypatch.setattr(registry, "device_type", lambda _: "abacus")
+        with use_backend("numpy"):
+            assert Normal()(torch.empty(50, dtype=dtype), key=KEY).equal(whole)
+
+
+def _pieces_with_stage(tensor, draw, stage):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_STAGE", stage)
+        return list(registry._pieces(tensor, draw))
+
+
+def test_every_available_cpu_backend_writes_the_same_bits():
+    """Every one that the registry has here; the backends' own tests look closer."""
+    target = np.empty((33, 7), np.float32)
+    reference = get("numpy")
+    draw = Plan().add(target, Normal(), KEY).draw
+    registry.fill(reference, target, draw)
+    others = [get(s.name) for s in backends() if "cpu" in s.devices and s.available]
+    for backend in others:
+        again = np.full_like(target, np.nan)
+        registry.fill(backend, again, draw)
+        assert np.array_equal(again.view(np.uint32), target.view(np.uint32)), backend.name
+    assert reference in others
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["", "; tritoninit.normal_(torch.empty(9))", "; tritoninit.backends()", "; tritoninit.resolve('cpu')"],
+)
+def test_triton_is_not_imported_before_a_gpu_tensor_appears(tmp_path, statement):
+    environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "TRITONINIT_BACKEND")}
+    environment["PYTHONPATH"] = str(Path(tritoninit.__file__).parents[1])
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, backends() tries it
+    program = f"import sys, torch; before = set(sys.modules); import tritoninit{statement}; "
+    program += "print('\\n'.join(set(sys.modules) - before))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "tritoninit.registry" in imported
+    assert not [m for m in imported if m.split(".")[0] == "triton" or m.endswith("triton_kernels")]

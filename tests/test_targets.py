@@ -1,0 +1,163 @@
+"""Targets: what can be filled, what is refused, and that memory is written in place whatever holds it."""
+
+import numpy as np
+import pytest
+import torch
+
+from tritoninit import Key, Normal, TargetError, Uniform, eye_, orthogonal_, zeros_
+from tritoninit.targets import as_array, as_target, device_type, dtype_name, write
+
+KEY = Key(11)
+
+
+class Sharded(torch.Tensor):
+    """The mark of DTensor and its like: the values are in another tensor."""
+
+    def __tensor_flatten__(self):
+        return ["local"], None
+
+
+def overlapping():
+    return np.lib.stride_tricks.as_strided(np.zeros(8, np.float32), (3, 4), (4, 4))
+
+
+class TestAccepted:
+    def test_tensors_and_arrays_as_they_are(self):
+        tensor, array = torch.empty(3), np.empty(3, np.float32)
+        parameter = torch.nn.Parameter(torch.empty(3))
+        assert as_target(tensor) is tensor
+        assert as_target(array) is array
+        assert as_target(parameter) is parameter
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: torch.empty(4, 6).T,
+            lambda: torch.empty(4, 6)[::2, 1::3],
+            lambda: torch.empty(2, 3, 4, 5).to(memory_format=torch.channels_last),
+            lambda: torch.empty(5)[:0].expand(0),
+            lambda: torch.empty(3, 1).expand(3, 1),
+            lambda: torch.empty(0).expand(7, 0),
+            lambda: torch.empty(20).as_strided((3, 3), (3, 2)),  # 0 2 4, 3 5 7, 6 8 10: interleaved, apart
+            lambda: np.empty((4, 6), np.float32)[::-1, ::-2],
+            lambda: np.empty((), np.float32),
+        ],
+    )
+    def test_any_layout_whose_elements_are_apart(self, make):
+        target = make()
+        filled = np.asarray(Normal()(target, key=KEY))
+        assert np.array_equal(filled, Normal()(np.empty(filled.shape, np.float32), key=KEY))
+
+    @pytest.mark.filterwarnings("ignore:the matrix subclass is not the recommended way")
+    def test_matrix(self):
+        """np.matrix has two dimensions whatever is done to it."""
+        expected = Normal()(np.empty((3, 4), np.float32), key=KEY)
+        matrix = Normal()(np.matrix(np.empty((3, 4), np.float32)), key=KEY)
+        assert type(matrix) is np.matrix
+        assert np.array_equal(matrix, expected)
+
+    def test_memory_of_a_file(self, tmp_path):
+        mapped = np.memmap(tmp_path / "weights", np.float32, "w+", shape=(3, 4))
+        Normal()(mapped, key=KEY).flush()
+        read = np.fromfile(tmp_path / "weights", np.float32).reshape(3, 4)
+        assert np.array_equal(read, Normal()(np.empty((3, 4), np.float32), key=KEY))
+
+    def test_unaligned_field_of_a_record_array(self):
+        records = np.zeros(70000, np.dtype([("flag", np.int8), ("weight", np.float32)]))
+        Normal()(records["weight"], key=KEY)
+        assert np.array_equal(records["weight"], Normal()(np.empty(70000, np.float32), key=KEY))
+        assert not records["flag"].any()
+
+    def test_real_part_of_a_complex_tensor(self):
+        z = torch.zeros(5, dtype=torch.complex64)
+        Normal()(z.real, key=KEY)
+        assert z.real.equal(Normal()(torch.empty(5), key=KEY))
+        assert not z.imag.any()
+
+
+class TestRefused:
+    @pytest.mark.parametrize("bad", [None, 1.0, [1.0, 2.0], "weight", np.float32(1), object()])
+    def test_no_tensor(self, bad):
+        with pytest.raises(TypeError, match="expected a tensor or an array"):
+            Uniform()(bad)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: torch.empty(2, device="meta"), "meta tensor"),
+            (lambda: torch.nn.LazyLinear(3).weight, "lazy parameter"),
+            (lambda: torch.empty(2).as_subclass(Sharded), "a Sharded holds other tensors"),
+            (lambda: torch.eye(2).to_sparse(), "only strided"),
+            (lambda: torch.eye(2).to_sparse_csr(), "only strided"),
+            (lambda: torch.ones(2, dtype=torch.complex64).conj().imag, "negation"),
+            (lambda: torch.empty(3).expand(2, 3), "more than one element"),
+            (lambda: torch.empty(9).as_strided((3, 3), (2, 1)), "more than one element"),
+            (lambda: torch.empty(9).unfold(0, 3, 1), "more than one element"),
+            (overlapping, "more than one element"),
+            (lambda: np.broadcast_to(np.zeros(3, np.float32), (2, 3)), "read-only"),
+            (lambda: np.zeros(3, ">f4" if np.little_endian else "<f4"), "byte order"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+    def test_what_cannot_be_written(self, make, message):
+        """As torch does for such tensors, ours raise a RuntimeError too."""
+        state = torch.get_rng_state()
+        for initialize in (Uniform(), zeros_, eye_, orthogonal_):
+            with pytest.raises(TargetError, match=message) as caught:
+                initialize(make())
+            assert isinstance(caught.value, ValueError)
+            assert isinstance(caught.value, RuntimeError)
+        assert torch.get_rng_state().equal(state)
+
+    def test_inference_tensor_outside_inference_mode(self):
+        with torch.inference_mode():
+            tensor = torch.full((3, 3), torch.nan)
+        for initialize in (Uniform(), zeros_, eye_, orthogonal_):
+            with pytest.raises(TargetError, match="inference"):
+                initialize(tensor)
+        assert tensor.isnan().all()
+        with torch.inference_mode():
+            assert not Uniform()(tensor).isnan().any()
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["float32", "float16", "float64", "int8", "complex64"])
+    def test_torch_and_numpy_agree(self, name):
+        assert dtype_name(torch.empty(1, dtype=getattr(torch, name))) == name
+        assert dtype_name(np.empty(1, name)) == name
+
+    def test_arrays_live_on_the_cpu(self):
+        assert device_type(np.empty(1)) == device_type(torch.empty(1)) == "cpu"
+
+
+class TestArrays:
+    def test_view_shares_memory(self):
+        parameter = torch.nn.Parameter(torch.zeros(4))
+        as_array(parameter)[:] = 3
+        assert (parameter == 3).all()
+
+    def test_bfloat16_is_its_patterns(self):
+        tensor = torch.tensor([1.0, -2.0], dtype=torch.bfloat16)
+        assert as_array(tensor).tolist() == [0x3F80, 0xC000]
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int16"])
+    def test_write_rounds_to_nearest_even(self, dtype):
+        """1 + 2**-8 and 1 + 3 * 2**-8 lie halfway between bfloat16 numbers; with 2**-11, float16 ones."""
+        values = torch.tensor([1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-11, 1 + 3 * 2.0**-11])
+        expected = {
+            "bfloat16": [1.0, 1 + 2.0**-6, 1.0, 1.0],
+            "float16": [1 + 2.0**-8, 1 + 3 * 2.0**-8, 1.0, 1 + 2.0**-9],
+            "int16": [1.0] * 4,
+        }.get(dtype, values.tolist())
+        tensor = torch.empty(4, dtype=getattr(torch, dtype))
+        write(tensor, values)
+        assert tensor.tolist() == expected
+        if dtype != "bfloat16":
+            array = np.empty(4, dtype)
+            write(array, values)
+            assert array.tolist() == expected
+
+    def test_write_into_a_dtype_that_torch_lacks(self):
+        array = np.empty((2, 3), np.longdouble)
+        write(array, torch.eye(2, 3))
+        assert array.tolist() == [[1, 0, 0], [0, 1, 0]]

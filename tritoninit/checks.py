@@ -1,0 +1,309 @@
+"""Proof, on this machine, that every available backend writes the bits that the NumPy reference writes.
+
+One grid of cases (distribution, dtype, shape, window, memory layout, cut) goes through each backend that the
+registry knows and each device that it serves. Where there is no GPU, Triton's kernels run in its interpreter,
+which is chosen when Triton is imported: hence in a process of its own, this module's ``main``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise, product
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from tritoninit import registry
+from tritoninit.fills import Constant, Fill, Normal, TruncatedNormal, Uniform
+from tritoninit.kernels.lowering import FLOAT_DTYPES
+from tritoninit.kernels.stream import Draw, row_major_strides
+from tritoninit.keys import Key
+from tritoninit.plan import Plan
+from tritoninit.registry import FillFunction
+from tritoninit.targets import Target
+from tritoninit.window import Window
+
+REFERENCE = "numpy"
+
+_FILLS = (
+    Constant(0.1),
+    Uniform(-0.1, 0.3),
+    Normal(0.01, 0.02),
+    TruncatedNormal(0.0, 0.02, -0.04, 0.04),
+    TruncatedNormal(0.0, 1.0, 1.5, 6.0),  # a tail, where the quantile has a polynomial of its own
+)
+# Around the sizes of a Philox block, of a program and of the reference's chunk.
+_SIZES = (0, 1, 5, 1023, 1025, 65537)
+# Aligned or not, across the end of the counter's low word, and near the end of a signed index.
+_STARTS = (0, 7, 2**34 - 5, 2**63 - 2**20)
+_PLACED = (
+    *(((37, 129), layout) for layout in ("contiguous", "shifted", "transposed", "sliced")),
+    ((5, 7, 9, 11), "channels-last"),
+    ((2, 3, 2, 3, 2, 2), "transposed"),  # more dimensions than a kernel takes
+)
+_LARGE = 2**20 + 1
+_INTERPRETER = "cpu, Triton's interpreter"
+_GUARD = 32  # elements of poison on each side of a tensor's memory
+
+
+def _every_other(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(2 * stride for stride in row_major_strides(shape))
+
+
+def _transposed(shape: Sequence[int]) -> tuple[int, ...]:
+    return row_major_strides(shape[::-1])[::-1]
+
+
+def _channels_last(shape: Sequence[int]) -> tuple[int, ...]:
+    *outer, channel = row_major_strides((shape[0], *shape[2:], shape[1]))
+    return (outer[0], channel, *outer[1:])
+
+
+# Memory strides, in elements, of a tensor of some shape. A shifted one starts off the 16-byte grid.
+_LAYOUTS: dict[str, Callable[[Sequence[int]], tuple[int, ...]]] = {
+    "contiguous": row_major_strides,
+    "shifted": row_major_strides,
+    "transposed": _transposed,
+    "sliced": _every_other,
+    "channels-last": _channels_last,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tensor to fill: what with, which window of a global tensor it is, and how it lies in memory.
+
+    ``cut`` is a dimension along which the tensor is filled in three pieces, each a window of its own.
+    """
+
+    fill: Fill
+    dtype: str
+    shape: tuple[int, ...]
+    window: Window
+    layout: str = "contiguous"
+    cut: int | None = None
+
+    def __str__(self) -> str:
+        cut = "" if self.cut is None else f", cut along dimension {self.cut}"
+        return f"{self.fill} {self.dtype} {self.shape} in {self.window}, {self.layout}{cut}"
+
+    def poison(self, device: torch.device) -> torch.Tensor:
+        """Memory for the tensor and a guard on each side, all of it NaN."""
+        strides = _LAYOUTS[self.layout](self.shape)
+        last = sum((n - 1) * stride for n, stride in zip(self.shape, strides, strict=True) if n)
+        size = last + 2 * _GUARD + 2
+        return torch.full((size,), float("nan"), dtype=getattr(torch, self.dtype), device=device)
+
+    def view(self, memory: torch.Tensor) -> torch.Tensor:
+        """The tensor in that memory."""
+        shift = 1 if self.layout == "shifted" else 0
+        return memory.as_strided(self.shape, _LAYOUTS[self.layout](self.shape), _GUARD + shift)
+
+    def pieces(self, tensor: torch.Tensor) -> Iterator[tuple[torch.Tensor, Window]]:
+        if self.cut is None:
+            yield tensor, self.window
+            return
+        size = self.shape[self.cut]
+        edges = (0, size // 5, size // 2 + 1, size)
+        for first, stop in pairwise(edges):
+            offsets = list(self.window.offsets)
+            offsets[self.cut] += first
+            piece = tensor.narrow(self.cut, first, stop - first)
+            yield piece, Window(self.window.global_shape, tuple(offsets))
+
+
+class CheckFailed(RuntimeError):
+    """The comparison itself could not be made."""
+
+
+class Outcome(NamedTuple):
+    """How many values a case compared, and the first that differs, in words, if one does."""
+
+    values: int
+    difference: str | None
+
+
+def grid(quick: bool = False) -> list[Case]:
+    """The cases that every backend goes through; if quick, fewer and smaller ones."""
+    sizes = (1025,) if quick else _SIZES
+    starts = _STARTS[:2] if quick else _STARTS
+    placed = _PLACED[2:-1] if quick else _PLACED
+    n = _LARGE // 8 if quick else _LARGE
+    cases = []
+    for fill, dtype in product(_FILLS, FLOAT_DTYPES):
+        add = partial(Case, fill, dtype)
+        cases += [add((n,), Window((start + n,), (start,))) for n, start in product(sizes, starts)]
+        for shape, layout in placed:
+            inside = Window(tuple(n + 7 for n in shape), tuple(range(1, len(shape) + 1)))
+            cases.append(add(shape, inside, layout))
+        cases += [add((37, 129), Window((37, 129), (0, 0)), cut=dim) for dim in ((1,) if quick else (0, 1))]
+        if fill.random:
+            cases.append(add((n,), Window((n + 3,), (3,))))
+            cases.append(add((n // 16,), Window((n // 16,), (0,)), cut=0))
+    return cases
+
+
+def compare(write: FillFunction, device: torch.device, cases: Sequence[Case], seed: int) -> Iterator[Outcome]:
+    """Fill every case by ``write`` on ``device`` and by the reference; ends at the first difference."""
+    for number, case in enumerate(cases):
+        words = Key(0, stream=seed).fold_in(number)  # hashes of the seed, so that all 64 bits of both vary
+        outcome = _compare(write, device, case, Key(words.stream, words.fold_in("stream").stream))
+        yield outcome
+        if outcome.difference:
+            return
+
+
+def _compare(write: FillFunction, device: torch.device, case: Case, key: Key) -> Outcome:
+    memory = case.poison(device)
+    expected = case.poison(torch.device("cpu"))
+    reference = torch.empty(case.shape, dtype=expected.dtype)
+    with registry.use_backend(REFERENCE):
+        plan = Plan()
+        plan.add(reference, case.fill, key, case.window)
+        plan.run()
+        for piece, window in case.pieces(case.view(memory)):
+            write(piece, Plan().add(piece, case.fill, key, window).draw)
+    case.view(expected).copy_(reference)
+    return Outcome(reference.numel(), _first_difference(case, memory.cpu(), expected))
+
+
+def _first_difference(case: Case, memory: torch.Tensor, expected: torch.Tensor) -> str | None:
+    got, want = _bits(memory), _bits(expected)
+    if torch.equal(got, want):
+        return None
+    for place in (case.view(got) != case.view(want)).nonzero().tolist()[:1]:
+        index = tuple(place)
+        pair = [_hexadecimal(case.view(bits)[index]) for bits in (got, want)]
+        return f"{case}: element {index} is {pair[0]}, the reference has {pair[1]}"
+    place = int((got != want).nonzero()[0])
+    return f"{case}: wrote outside the tensor, {place - _GUARD} elements after its first"
+
+
+def _bits(x: torch.Tensor) -> torch.Tensor:
+    return x.view(torch.int32 if x.itemsize == 4 else torch.int16)
+
+
+def _hexadecimal(bits: torch.Tensor) -> str:
+    digits = 2 * bits.itemsize
+    return f"0x{int(bits) & (16**digits - 1):0{digits}x}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A backend on a device, to be compared with the reference.
+
+    Attributes:
+        backend: its name.
+        where: the device, in words.
+        cases: how many there are.
+        run: compares them, one outcome a case; ends at the first difference.
+    """
+
+    backend: str
+    where: str
+    cases: int
+    run: Callable[[], Iterator[Outcome]]
+
+
+def comparisons(seed: int, quick: bool = False) -> list[Comparison]:
+    """Every backend on every device that it serves here, Triton's interpreter standing in for a GPU.
+
+    The reference is compared with itself where a case is cut or lies in memory otherwise.
+    """
+    cases = grid(quick)
+    found = []
+    for status in registry.backends():
+        backend = registry.get(status.name)
+        own = [case for case in cases if case.cut is not None or case.layout != "contiguous"]
+        mine = own if backend.name == REFERENCE else cases
+        devices = [device for device in _devices() if _serves(backend, device)]
+        for device in devices:
+            run = partial(compare, backend.load(), device, mine, seed)
+            found.append(Comparison(backend.name, _describe(backend, device), len(mine), run))
+        if backend.name == "triton" and not devices and importlib.util.find_spec("triton"):
+            interpreted = partial(_compare_in_interpreter, seed, quick)
+            found.append(Comparison(backend.name, _INTERPRETER, len(cases), interpreted))
+    return found
+
+
+def _devices() -> list[torch.device]:
+    return [torch.device("cpu"), *(torch.device("cuda", k) for k in range(torch.cuda.device_count()))]
+
+
+def _serves(backend: registry.Backend, device: torch.device) -> bool:
+    """Whether the backend writes to the device's memory itself; Triton does to the CPU's when interpreted."""
+    return (device.type in (*backend.devices, "cpu")) and backend.unavailable(device.type) is None
+
+
+def _describe(backend: registry.Backend, device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    if backend.name == REFERENCE:
+        return "cpu, tensors cut or laid out otherwise"
+    return "cpu" if "cpu" in backend.devices else _INTERPRETER
+
+
+def _compare_in_interpreter(seed: int, quick: bool) -> Iterator[Outcome]:
+    """The outcomes of :func:`main` in a process that interprets Triton.
+
+    Raises:
+        CheckFailed: the process did.
+    """
+    command = [sys.executable, "-m", "tritoninit.checks", "--seed", str(seed), *["--quick"] * quick]
+    root = str(Path(__file__).parents[1])  # whoever imported this from a checkout may not have installed it
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "TRITON_INTERPRET": "1"}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True, bufsize=1
+        )
+        with process:
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    yield Outcome(*json.loads(line))
+            except BaseException:  # an interrupt, too, must not leave it behind
+                process.kill()
+                raise
+        if process.returncode:
+            errors.seek(0)
+            reason = errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
+            raise CheckFailed(f"the check in Triton's interpreter failed: {reason[-1]}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare Triton's kernels, in its interpreter, with the reference: one JSON outcome a line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args(argv)
+    registry.get("triton").load()
+
+    from tritoninit.kernels import triton_kernels
+
+    def write(tensor: Target, draw: Draw) -> None:
+        assert isinstance(tensor, torch.Tensor)
+        # The interpreter takes 20 ms or more a program, whatever the program's size.
+        if tensor.numel() <= 4096:
+            triton_kernels.fill(tensor, draw)
+        else:
+            triton_kernels.fill(tensor, draw, counters=1 << 16, places=1 << 14)
+
+    for outcome in compare(write, torch.device("cpu"), grid(arguments.quick), arguments.seed):
+        sys.stdout.write(json.dumps(outcome) + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,819 @@
+"""The command line: initialise a model and look at it, see what is here, prove the backends equal."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import statistics
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from tritoninit import registry
+from tritoninit._version import __version__
+from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, TruncatedNormal, Uniform
+from tritoninit.initializers import Dirac, Eye, Ones, Orthogonal, Sparse, Zeros
+from tritoninit.kernels.lowering import FLOAT_DTYPES
+from tritoninit.kernels.stream import STREAM_VERSION
+from tritoninit.keys import Key
+from tritoninit.presets import PRESETS, TORCH_DEFAULTS, Preset, ZeroRow
+from tritoninit.rules import Assignment, initialize_
+from tritoninit.targets import as_target, dtype_name
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from tritoninit.checks import Comparison
+
+_TIMED_SECONDS = 0.3  # a fill shorter than this is repeated, and its median taken
+_TIMED_RUNS = 25
+_WARM_UP = (Constant(0.0), Uniform(), Normal(), TruncatedNormal())
+_SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done; the message is one line."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 1 (it failed), 2 (bad input) or 130 (interrupted)."""
+    try:
+        arguments = _parser().parse_args(argv)
+        code: int = arguments.run(arguments)
+        return code
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except BrokenPipeError:  # whoever read our output has read enough; Python must not complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, torch.OutOfMemoryError) as error:
+        return _fail(str(error).strip().partition("\n")[0], 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"tritoninit: {message}\n")
+    return code
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="tritoninit", description=__doc__)
+    parser.add_argument("--version", action="version", version=_version_line())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    init = commands.add_parser(
+        "init",
+        help="initialise a model and show every parameter",
+        description="Initialise a model, show every parameter, and compare the speed with torch.nn.init's.",
+        epilog=f"Presets: {', '.join(PRESETS)}. A module of your own is initialised as torch.nn does, unless"
+        " package.module:name is a tritoninit.presets.Preset, which brings rules of its own.",
+    )
+    init.add_argument(
+        "spec", metavar="SPEC", help="a preset, or package.module:callable that makes an nn.Module"
+    )
+    init.add_argument("--seed", type=_seed, default=0, help="64 bits (default: 0)")
+    init.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
+    init.add_argument("--dtype", default="float32", choices=FLOAT_DTYPES, help="default: float32")
+    init.add_argument("--backend", help="which backend fills (default: the first that serves the device)")
+    init.add_argument("--out", metavar="FILE", help="write the weights there, as safetensors")
+    init.add_argument("--json", metavar="FILE", help="write this report there, as JSON")
+    init.set_defaults(run=_init)
+
+    info = commands.add_parser("info", help="versions, devices and backends")
+    info.set_defaults(run=_info)
+
+    check = commands.add_parser(
+        "check",
+        help="prove that every backend here gives the same bits",
+        description="Fill tensors by every backend available here and compare them, bit for bit, with the"
+        " NumPy reference. Exit code 1 if a value differs.",
+    )
+    check.add_argument("--quick", action="store_true", help="fewer and smaller cases")
+    check.add_argument("--seed", type=_seed, default=0, help="64 bits (default: 0)")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _version_line() -> str:
+    return f"tritoninit {__version__}, stream version {STREAM_VERSION}"
+
+
+def _seed(text: str) -> int:
+    try:
+        return Key(int(text, 0)).seed
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer of 64 bits") from None
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    out, report_path = _output(arguments.out), _output(arguments.json)
+    if out is not None:
+        if out == report_path:
+            raise UsageError("--out and --json name the same file")
+        _import_safetensors()
+    preset = _preset(arguments.spec)
+    device = _device(arguments.device)
+    dtype: torch.dtype = getattr(torch, arguments.dtype)
+    with _backend(arguments.backend, device), _progress() as progress:
+        model = _build(preset, device, dtype, progress)
+        _touch(model)
+        small = torch.empty(4096, device=device, dtype=dtype)
+        assignments, ours = _initialize(model, preset, arguments.seed, small, progress)
+        rows = _measure(assignments, progress)
+        if out is not None:
+            _save(model, out, progress)
+        theirs = _time_torch(assignments, small, progress)
+    report = _report(arguments, device, rows, ours, theirs)
+    _show(report, preset)
+    if report_path is not None:
+        with _replacing(report_path) as temporary:
+            text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def _output(name: str | None) -> Path | None:
+    """The file to write, of which it is known that it can be written.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if name is None:
+        return None
+    path = Path(name).resolve()  # os.replace would put a file in a symbolic link's place
+    try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{name} is not a file")
+        with _temporary(path) as temporary:
+            temporary.touch()
+    except OSError as error:
+        raise UsageError(f"cannot write {name}: {error.strerror}") from None
+    return path
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """The name of a file beside ``path``, which is gone afterwards."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of ``path`` once it is complete, and never does if it fails."""
+    with _temporary(path) as temporary:
+        yield temporary
+        os.replace(temporary, path)
+
+
+def _preset(spec: str) -> Preset:
+    """A preset by its name, or what ``package.module:callable`` names.
+
+    Raises:
+        UsageError: there is no such thing.
+    """
+    if spec in PRESETS:
+        return PRESETS[spec]
+    module_name, colon, attribute = spec.partition(":")
+    if not colon:
+        near = _close_matches(spec, list(PRESETS))
+        raise UsageError(
+            f"unknown preset {spec!r}{near}; known are {', '.join(PRESETS)}, or give package.module:callable"
+        )
+    found = _attribute(_import(module_name, spec), attribute, spec)
+    if isinstance(found, Preset):
+        return found
+    if not callable(found) or isinstance(found, nn.Module):
+        raise UsageError(f"{spec} is no function that makes an nn.Module, but {found!r:.60}")
+    return Preset(spec, found, TORCH_DEFAULTS, "torch.nn's reset_parameters")
+
+
+def _import(name: str, spec: str) -> Any:
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises is the answer
+        raise UsageError(f"cannot import the module of {spec!r}: {_one_line(error)}") from error
+
+
+def _attribute(module: Any, path: str, spec: str) -> Any:
+    try:
+        return functools.reduce(getattr, path.split("."), module)
+    except AttributeError:
+        near = _close_matches(path, [name for name in vars(module) if not name.startswith("_")])
+        raise UsageError(f"no {path!r} in the module of {spec!r}{near}") from None
+
+
+def _close_matches(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, 3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is.
+
+    Raises:
+        UsageError: it is not here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:  # by what it is that is missing
+        raise UsageError(f"no device {name!r} here: {_one_line(error)}") from None
+    if device.type == "meta":
+        raise UsageError("the meta device has no memory to fill")
+    return device
+
+
+@contextmanager
+def _backend(name: str | None, device: torch.device) -> Iterator[None]:
+    """The backend asked for, found to be able to serve the device.
+
+    Raises:
+        UsageError: it cannot, or there is none of that name.
+    """
+    with ExitStack() as stack:
+        try:
+            if name is not None:
+                stack.enter_context(registry.use_backend(name))
+            registry.resolve(device.type)
+        except (ValueError, RuntimeError) as error:
+            raise UsageError(str(error)) from None
+        yield
+
+
+def _build(preset: Preset, device: torch.device, dtype: torch.dtype, progress: Progress | None) -> nn.Module:
+    """The module, its floats of ``dtype`` unless it says otherwise.
+
+    Raises:
+        UsageError: it cannot be built, or is no module with parameters.
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with _stage(progress, f"building {preset.name}"), device:
+            module = preset.build()
+            if isinstance(module, nn.Module):
+                module.to(device)
+    except Exception as error:  # whatever the user's code raises is the answer
+        raise UsageError(f"cannot build {preset.name}: {_one_line(error)}{_place(error)}") from error
+    finally:
+        torch.set_default_dtype(default)
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{preset.name} makes no nn.Module, but {module!r:.60}")
+    if not any(True for _ in module.parameters()):
+        raise UsageError(f"{preset.name} has no parameters")
+    return module
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception was raised, file and line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({frame.filename}:{frame.lineno})"
+
+
+def _touch(module: nn.Module) -> None:
+    """Write NaN to every parameter: memory is paged in before anything is timed, and an omission shows.
+
+    Raises:
+        UsageError: a parameter cannot be written.
+    """
+    for name, parameter in module.named_parameters():
+        try:
+            as_target(parameter)
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}") from None
+        with torch.no_grad():
+            parameter.fill_(math.nan if parameter.is_floating_point() else 0)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long it took, as the median of so many runs."""
+
+    seconds: float
+    runs: int
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> Timing:
+    """Time ``run`` to the end of its work on the device, more than once if it is short."""
+    seconds: list[float] = []
+    while sum(seconds) < _TIMED_SECONDS and len(seconds) < _TIMED_RUNS:
+        _synchronize(device)
+        start = time.perf_counter()
+        run()
+        _synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return Timing(statistics.median(seconds), len(seconds))
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _initialize(
+    model: nn.Module, preset: Preset, seed: int, small: Tensor, progress: Progress | None
+) -> tuple[list[Assignment], Timing]:
+    """Initialise the model and time that, from looking up the rules to the last element.
+
+    What happens once (kernels compile, threads start) belongs to no measurement: ``small`` is filled first.
+    """
+    assignments: list[Assignment] = []
+
+    def run() -> None:
+        assignments[:] = initialize_(model, preset.rules, seed=seed)
+
+    with _stage(progress, "initialising"):
+        for fill in _WARM_UP:
+            fill(small, key=Key(0))
+        try:
+            timing = _timed(run, small.device)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise UsageError(f"cannot initialise {preset.name}: {error}") from error
+    return assignments, timing
+
+
+def _time_torch(assignments: Sequence[Assignment], small: Tensor, progress: Progress | None) -> Timing | str:
+    """The same distributions by torch.nn.init, into the same memory; or why it cannot."""
+    with _stage(progress, "initialising by torch.nn.init"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            calls = [
+                (_torch_equivalent(_lowered(each.initializer, each.parameter.shape)), each.parameter)
+                for each in assignments
+            ]
+            for fill in _WARM_UP:
+                _torch_equivalent(fill)(small)
+
+            def run() -> None:
+                for call, parameter in calls:
+                    call(parameter)
+
+            return _timed(run, small.device)
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            return _one_line(error)
+
+
+def _lowered(initializer: Initializer, shape: Sequence[int]) -> Initializer:
+    return initializer.fill(shape) if isinstance(initializer, Elementwise) else initializer
+
+
+def _torch_equivalent(initializer: Initializer) -> Callable[[Tensor], object]:
+    """What torch.nn.init calls a fill, or an initializer that is built on fills.
+
+    Raises:
+        NotImplementedError: it has none.
+    """
+    match initializer:
+        case Constant(value):
+            return lambda x: nn.init.constant_(x, value)
+        case Uniform(low, high):
+            return lambda x: nn.init.uniform_(x, low, high)
+        case Normal(mean, std):
+            return lambda x: nn.init.normal_(x, mean, std)
+        case TruncatedNormal(mean, std, a, b):
+            return lambda x: nn.init.trunc_normal_(x, mean, std, a, b)
+        case Orthogonal(gain):
+            return lambda x: nn.init.orthogonal_(x, gain)
+        case Sparse(sparsity, std):
+            return lambda x: nn.init.sparse_(x, sparsity, std)
+        case Eye():
+            return nn.init.eye_
+        case Dirac(groups):
+            return lambda x: nn.init.dirac_(x, groups)
+        case ZeroRow(scheme, row):
+            whole = _torch_equivalent(scheme)
+            return lambda x: (whole(x), x.detach()[row].zero_())
+    raise NotImplementedError(f"torch.nn.init has no {type(initializer).__name__}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one parameter: a line of the table, an object of the JSON report."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    initializer: str
+    lowered: str
+    summary: str
+    stream: int
+    mean: float | None
+    std: float | None
+    backend: str
+
+
+def _measure(assignments: Sequence[Assignment], progress: Progress | None) -> list[Row]:
+    rows = []
+    with _stage(progress, "measuring", len(assignments)) as advance:
+        for each in assignments:
+            rows.append(_row(each))
+            advance()
+    return rows
+
+
+def _row(assignment: Assignment) -> Row:
+    parameter, initializer = assignment.parameter.detach(), assignment.initializer
+    mean, std = _moments(parameter)
+    return Row(
+        name=assignment.name,
+        shape=tuple(parameter.shape),
+        dtype=dtype_name(parameter),
+        bytes=parameter.nbytes,
+        initializer=repr(initializer),
+        lowered=repr(_lowered(initializer, parameter.shape)),
+        summary=describe(initializer, parameter.shape),
+        stream=assignment.key.stream,
+        mean=mean,
+        std=std,
+        backend=assignment.backend,
+    )
+
+
+def _moments(x: Tensor) -> tuple[float | None, float | None]:
+    """Mean and standard deviation of the elements themselves; None where they are not finite numbers."""
+    if not x.numel():
+        return None, None
+    std, mean = torch.std_mean(x if x.dtype == torch.float64 else x.float(), correction=0)
+    return _finite(float(mean)), _finite(float(std))
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
+
+
+def describe(initializer: Initializer, shape: Sequence[int]) -> str:
+    """An initializer's name and the numbers that it comes to for a tensor of ``shape``.
+
+    >>> describe(Uniform(0.0, 0.5), (2, 3))
+    'Uniform [0, 0.5)'
+    """
+    name = type(initializer).__name__
+    if isinstance(initializer, (Zeros, Ones)):
+        return name
+    if isinstance(initializer, Elementwise):
+        return f"{name} {_numbers(initializer.fill(shape))}"
+    words = [name]
+    for field in fields(initializer):
+        value = getattr(initializer, field.name)
+        if isinstance(value, Initializer):
+            words.append(describe(value, shape))
+        else:
+            words += [field.name, _short(value, 3) if isinstance(value, (int, float)) else str(value)]
+    return " ".join(words)
+
+
+def _numbers(fill: Fill) -> str:
+    match fill:
+        case Constant(value):
+            return _short(value, 3)
+        case Uniform(low, high):
+            return _interval(low, high, ")")
+        case Normal(mean, std):
+            return f"{_centre(mean)}{_SIGMA} {_short(std, 3)}"
+        case TruncatedNormal(mean, std, a, b):
+            return f"{_centre(mean)}{_SIGMA} {_short(std, 3)} in {_interval(a, b, ']')}"
+    raise NotImplementedError(type(fill).__name__)
+
+
+def _centre(mean: float) -> str:
+    return f"{_short(mean, 3)}, " if mean else ""
+
+
+def _interval(low: float, high: float, close: str) -> str:
+    return f"±{_short(high, 3)}" if low == -high else f"[{_short(low, 3)}, {_short(high, 3)}{close}"
+
+
+def _short(x: float | None, digits: int) -> str:
+    """A number in few characters: 1.8e-6 and not 1.8e-06."""
+    if x is None:
+        return "-"
+    mantissa, e, exponent = f"{x:.{digits}g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else mantissa
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A progress display on the terminal, and nowhere else."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as progress:
+        yield progress
+
+
+@contextmanager
+def _stage(progress: Progress | None, what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
+    """Show one piece of work while it lasts; yields what to call after each of its ``total`` parts."""
+    if progress is None:
+        yield lambda: None
+        return
+    task = progress.add_task(what, total=total)
+    try:
+        yield lambda: progress.advance(task)
+    finally:
+        progress.remove_task(task)
+
+
+def _import_safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise UsageError(f"--out needs the safetensors package: {error}") from None
+    return safetensors
+
+
+def _save(model: nn.Module, path: Path, progress: Progress | None) -> None:
+    """Write the state dict as safetensors, tied parameters once, under their first name."""
+    safetensors = _import_safetensors()
+    seen: set[int] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if isinstance(value, Tensor) and id(value) not in seen:
+            seen.add(id(value))
+            tensors[name] = value.detach().contiguous()
+    with _stage(progress, f"writing {path.name}"), _replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors would let nobody else read the file
+        try:
+            # One entry of metadata, which loaders ask for: safetensors writes several in no fixed order.
+            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from None
+        temporary.chmod(mode)
+
+
+def _report(
+    arguments: argparse.Namespace,
+    device: torch.device,
+    rows: Sequence[Row],
+    ours: Timing,
+    theirs: Timing | str,
+) -> dict[str, Any]:
+    """All that ``init`` has to say, as JSON has it."""
+    total_bytes = sum(row.bytes for row in rows)
+    totals = {
+        "parameters": len(rows),
+        "elements": sum(math.prod(row.shape) for row in rows),
+        "bytes": total_bytes,
+        **_rates(ours, total_bytes),
+    }
+    if isinstance(theirs, Timing):
+        compared: dict[str, Any] = {**_rates(theirs, total_bytes), "ratio": theirs.seconds / ours.seconds}
+    else:
+        compared = {"error": theirs}
+    return {
+        "spec": arguments.spec,
+        "seed": arguments.seed,
+        "stream_version": STREAM_VERSION,
+        "dtype": arguments.dtype,
+        "device": str(device),
+        "device_name": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "parameters": [asdict(row) for row in rows],
+        "totals": totals,
+        "torch_nn_init": compared,
+    }
+
+
+def _rates(timing: Timing, total_bytes: int) -> dict[str, float]:
+    return {
+        "seconds": timing.seconds,
+        "gigabytes_per_second": total_bytes / timing.seconds / 1e9,
+        "runs": timing.runs,
+    }
+
+
+def _show(report: Mapping[str, Any], preset: Preset) -> None:
+    totals, compared = report["totals"], report["torch_nn_init"]
+    rows = [
+        [
+            row["name"],
+            _TIMES.join(map(str, row["shape"])) or "scalar",
+            row["summary"],
+            _short(row["mean"], 2),
+            _short(row["std"], 3),
+            row["backend"],
+        ]
+        for row in report["parameters"]
+    ]
+    headings = ["parameter", "shape", "initializer", ">mean", ">std", "backend"]
+    _print(
+        f"{report['spec']}, seed {report['seed']}, {report['dtype']} on {report['device_name']}",
+        f"Scheme: {preset.citation}",
+        "",
+        *_table(headings, rows, shrink=[(0, 28), (2, 22), (0, 12)], width=_terminal_width()),
+        "",
+        f"{totals['elements']:,} elements in {totals['parameters']} parameters,"
+        f" {totals['bytes'] / 1e6:,.4g} MB: {_speed(totals)}",
+    )
+    if "error" in compared:
+        _print(f"torch.nn.init cannot do the same: {compared['error']}")
+    else:
+        _print(
+            f"torch.nn.init, same distributions and memory, run second: {_speed(compared)}",
+            _ratio(compared["ratio"]),
+        )
+
+
+def _speed(rates: Mapping[str, float]) -> str:
+    runs = "" if rates["runs"] == 1 else f" (median of {rates['runs']})"
+    return f"{rates['seconds']:.3g} s, {rates['gigabytes_per_second']:.3g} GB/s{runs}"
+
+
+def _ratio(ratio: float) -> str:
+    if ratio >= 1:
+        return f"{ratio:.2f} times torch.nn.init's speed"
+    return f"{100 * ratio:.2g}% of torch.nn.init's speed"
+
+
+def _print(*lines: str) -> None:
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # the locale may lack some signs
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()
+
+
+def _terminal_width() -> int | None:
+    """Columns of the terminal that shows standard output; None where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    shrink: Sequence[tuple[int, int]] = (),
+    width: int | None = None,
+) -> list[str]:
+    """Lines of text in columns, those whose heading starts with > to the right.
+
+    If they would exceed ``width``, ``shrink`` says which columns give way, in order, and down to what.
+    """
+    names = [heading.removeprefix(">") for heading in headings]
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    gap = "  "
+    if width is not None:
+        if sum(widths) + 2 * (len(widths) - 1) > width:
+            gap = " "
+        excess = sum(widths) + len(gap) * (len(widths) - 1) - width
+        for column, least in shrink:
+            cut = max(0, min(excess, widths[column] - least))
+            widths[column] -= cut
+            excess -= cut
+    lines = []
+    for first, *rest in (names, *rows):
+        # What tells a parameter's name from others is its end.
+        texts = [_elide(first[::-1], widths[0])[::-1], *map(_elide, rest, widths[1:])]
+        cells = [
+            text.rjust(room) if heading.startswith(">") else text.ljust(room)
+            for text, room, heading in zip(texts, widths, headings, strict=True)
+        ]
+        lines.append(gap.join(cells).rstrip())
+    return lines
+
+
+def _elide(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
+def _info(_: argparse.Namespace) -> int:
+    devices = [torch.device("cpu"), *(torch.device("cuda", k) for k in range(torch.cuda.device_count()))]
+    backends = [
+        [status.name, ", ".join(status.devices), _availability(status)] for status in registry.backends()
+    ]
+    _print(
+        "  ".join(f"{name} {version}" for name, version in versions().items()),
+        "",
+        *_table(["device", "what it is"], [[str(device), _device_name(device)] for device in devices]),
+        "",
+        *_table(["backend", "serves", "here"], backends),
+    )
+    return 0
+
+
+def _availability(status: registry.Status) -> str:
+    return "available" if status.available else f"unavailable: {status.unavailable}"
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on, by name."""
+    return {
+        "tritoninit": __version__,
+        "stream": str(STREAM_VERSION),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{package: _version(package) for package in ("triton", "numpy", "rich", "safetensors")},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        capability = f"{properties.major}.{properties.minor}"
+        return f"{properties.name}, capability {capability}, {properties.total_memory / 2**30:.0f} GiB"
+    if device.type == "cpu":
+        return f"{_processor()}, {torch.get_num_threads()} threads of {os.cpu_count()}"
+    return str(device)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from tritoninit import checks
+
+    _print(
+        f"Every backend here against {checks.REFERENCE}, the reference, bit for bit;"
+        f" stream version {STREAM_VERSION}, seed {arguments.seed}",
+        *(f"{each.name} is {_availability(each)}" for each in registry.backends() if not each.available),
+        "",
+    )
+    rows: list[list[str]] = []
+    total, difference = 0, None
+    with _progress() as progress:
+        for comparison in checks.comparisons(arguments.seed, arguments.quick):
+            try:
+                values, difference, seconds = _compare(comparison, progress)
+            except checks.CheckFailed as error:
+                return _fail(str(error), 1)
+            total += values
+            pair = f"{comparison.backend} = {checks.REFERENCE}"
+            rows.append([pair, comparison.where, f"{comparison.cases:,}", f"{values:,}", f"{seconds:.1f}"])
+            if difference:
+                break
+    _print(
+        *_table(["backends", "where", ">cases", ">values", ">seconds"], rows),
+        "",
+        f"{total:,} values compared. {'The first that differs:' if difference else 'No difference.'}",
+    )
+    if difference:
+        _print(difference)
+        return 1
+    return 0
+
+
+def _compare(comparison: Comparison, progress: Progress | None) -> tuple[int, str | None, float]:
+    """How many values were compared, the first that differs, and the seconds it took."""
+    values, difference = 0, None
+    start = time.perf_counter()
+    with _stage(progress, f"{comparison.backend} on {comparison.where}", comparison.cases) as advance:
+        for outcome in comparison.run():
+            values += outcome.values
+            difference = outcome.difference
+            advance()
+    return values, difference, time.perf_counter() - start

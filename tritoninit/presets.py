@@ -1,0 +1,516 @@
+"""Real models and their published initialization schemes, built from torch.nn alone; torch.nn's own scheme.
+
+Parameters carry the names and shapes of the published checkpoints. Dropout has no parameters and is left out.
+Rules set every parameter, so that ``Preset.build`` leaves some of them as the allocator found them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
+from tritoninit.initializers import (
+    KaimingNormal,
+    KaimingUniform,
+    Ones,
+    XavierNormal,
+    XavierUniform,
+    Zeros,
+    fans,
+)
+from tritoninit.plan import KeySource
+from tritoninit.rules import Initializers, Rule
+from tritoninit.targets import Target
+from tritoninit.window import Window
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model that can be initialised by name.
+
+    Attributes:
+        name: what the command line calls it.
+        build: makes the module, on the device of the enclosing ``torch.device`` and in the default dtype.
+        rules: how its parameters are set; every one matches.
+        citation: where the scheme is published.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    rules: tuple[Rule, ...]
+    citation: str
+
+
+@dataclass(frozen=True)
+class ZeroRow(Initializer):
+    """``scheme``, and then zeros in one row: the vector of an embedding's padding index."""
+
+    scheme: Initializer
+    row: int
+
+    def prepare(self, target: Target, key: KeySource, window: Window) -> Callable[[], None]:
+        write = self.scheme.prepare(target, key, window)
+        row = self.row % window.global_shape[0] - window.offsets[0]
+
+        def run() -> None:
+            write()
+            if 0 <= row < target.shape[0]:
+                with torch.no_grad():
+                    target[row] = 0
+
+        return run
+
+
+def _symmetric(bound: float) -> Uniform:
+    return Uniform(-bound, bound)
+
+
+def _inverse_root(size: int) -> float:
+    return 1 / math.sqrt(size) if size else 0.0
+
+
+def _weight(module: nn.Module) -> Tensor:
+    assert isinstance(module.weight, Tensor)
+    return module.weight
+
+
+def _by_fan_in(module: nn.Module) -> Mapping[str, Initializer]:
+    """Linear and convolutions: both weight and bias end up on +-1/sqrt(fan_in)."""
+    bound = _inverse_root(fans(_weight(module).shape)[0])
+    return {"weight": KaimingUniform(a=math.sqrt(5)), "bias": _symmetric(bound)}
+
+
+def _bilinear(module: nn.Module) -> Mapping[str, Initializer]:
+    uniform = _symmetric(_inverse_root(_weight(module).shape[1]))
+    return {"weight": uniform, "bias": uniform}
+
+
+def _embedding(module: nn.Module) -> Mapping[str, Initializer]:
+    assert isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+    padding = module.padding_idx
+    return {"weight": Normal() if padding is None else ZeroRow(Normal(), padding)}
+
+
+def _recurrent(module: nn.Module) -> Mapping[str, Initializer]:
+    assert isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+    uniform = _symmetric(_inverse_root(module.hidden_size))
+    return {name: uniform for name, _ in module.named_parameters(recurse=False)}
+
+
+def _prelu(module: nn.Module) -> Mapping[str, Initializer]:
+    assert isinstance(module, nn.PReLU)
+    return {"weight": Constant(module.init)}
+
+
+def _each(classes: Iterable[type[nn.Module]], initializers: Initializers) -> list[Rule]:
+    return [Rule(cls, initializers) for cls in classes]
+
+
+_UNIT_NORM: Mapping[str, Initializer] = {"weight": Ones(), "bias": Zeros()}
+_ATTENTION: Mapping[str, Initializer] = {
+    **{f"{name}_weight": XavierUniform() for name in ("in_proj", "q_proj", "k_proj", "v_proj")},
+    "in_proj_bias": Zeros(),
+    "bias_k": XavierNormal(),
+    "bias_v": XavierNormal(),
+}
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMS = (
+    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.SyncBatchNorm),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+
+# The distributions of the reset_parameters methods of torch.nn's modules (PyTorch 2.13, torch/nn/modules).
+# Not among them: nn.Transformer's second pass over its layers (Xavier uniform for every matrix), since a rule
+# sees the module that owns a parameter and not those around it.
+TORCH_DEFAULTS: tuple[Rule, ...] = (
+    Rule(NonDynamicallyQuantizableLinear, {"bias": Zeros()}),  # MultiheadAttention's out_proj
+    *_each((nn.Linear, *_CONVOLUTIONS), _by_fan_in),
+    Rule(nn.Bilinear, _bilinear),
+    *_each((nn.Embedding, nn.EmbeddingBag), _embedding),
+    *_each(_NORMS, _UNIT_NORM),
+    Rule(nn.PReLU, _prelu),
+    *_each((nn.RNNBase, nn.RNNCellBase), _recurrent),
+    Rule(nn.MultiheadAttention, _ATTENTION),
+)
+
+
+def _tied_head(embedding: nn.Embedding) -> nn.Linear:
+    """The projection back to the vocabulary, whose weight is the embedding's."""
+    head = nn.Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, device="meta")
+    head.weight = embedding.weight
+    return head
+
+
+class Conv1D(nn.Module):
+    """x @ weight + bias, with the weight (in, out) as OpenAI's checkpoints store it."""
+
+    def __init__(self, size_in: int, size_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size_in, size_out))
+        self.bias = nn.Parameter(torch.empty(size_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.T, self.bias)
+
+
+class GPT2Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.c_attn = Conv1D(width, 3 * width)
+        self.c_proj = Conv1D(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.c_attn(x).unflatten(-1, (3, self.heads, -1))
+        q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (batch, heads, length, size)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out: Tensor = self.c_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class GPT2MLP(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = Conv1D(width, 4 * width)
+        self.c_proj = Conv1D(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return out
+
+
+class GPT2Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = GPT2Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = GPT2MLP(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        x = x + self.mlp(self.ln_2(x))
+        return x
+
+
+class GPT2(nn.Module):
+    """GPT-2 (Radford et al., 2019); token indices (batch, length) to logits (batch, length, vocabulary)."""
+
+    def __init__(
+        self, vocabulary: int = 50257, context: int = 1024, width: int = 768, depth: int = 12, heads: int = 12
+    ) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(vocabulary, width)
+        self.wpe = nn.Embedding(context, width)
+        self.h = nn.ModuleList(GPT2Block(width, heads) for _ in range(depth))
+        self.ln_f = nn.LayerNorm(width)
+        self.lm_head = _tied_head(self.wte)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x: Tensor = self.wte(tokens) + self.wpe.weight[: tokens.shape[1]]
+        for block in self.h:
+            x = block(x)
+        logits: Tensor = self.lm_head(self.ln_f(x))
+        return logits
+
+
+def gpt2_rules(depth: int = 12) -> tuple[Rule, ...]:
+    """N(0, 0.02**2), and less by sqrt(2 depth) where a block writes to the residual stream.
+
+    These are Hugging Face's numbers, which retrainings of GPT-2 follow. OpenAI's code (openai/gpt-2,
+    src/model.py) draws the positions ``wpe`` with 0.01 and leaves the residual scaling to the paper.
+    """
+    return (
+        Rule("*.c_proj.weight", Normal(std=0.02 / math.sqrt(2 * depth))),
+        *_each((Conv1D, nn.Embedding), {"weight": Normal(std=0.02), "bias": Zeros()}),
+        Rule(nn.LayerNorm, _UNIT_NORM),
+    )
+
+
+def rotary_frequencies(
+    size: int,
+    base: float = 500_000.0,
+    factor: float = 32.0,
+    low: float = 1.0,
+    high: float = 4.0,
+    context: int = 8192,
+) -> Tensor:
+    """Radians a position of Llama 3's rotary embedding, float32 (size / 2,).
+
+    A frequency that makes fewer than ``low`` turns over the original context is divided by ``factor``, one
+    that makes more than ``high`` is kept, and those between are blended (Llama 3.1's ``rope_scaling``).
+    """
+    frequency = base ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
+    turns = context * frequency / (2 * math.pi)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequency * (kept + (1 - kept) / factor)
+
+
+def rotate(x: Tensor, frequencies: Tensor) -> Tensor:
+    """Turn the pairs (i, i + size / 2) of x (batch, heads, length, size) by position times frequency."""
+    angles = torch.outer(torch.arange(x.shape[-2], dtype=torch.float32, device=x.device), frequencies)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+
+
+class LlamaAttention(nn.Module):
+    def __init__(self, width: int, heads: int, kv_heads: int) -> None:
+        super().__init__()
+        self.head = width // heads
+        self.q_proj = nn.Linear(width, heads * self.head, bias=False)
+        self.k_proj = nn.Linear(width, kv_heads * self.head, bias=False)
+        self.v_proj = nn.Linear(width, kv_heads * self.head, bias=False)
+        self.o_proj = nn.Linear(heads * self.head, width, bias=False)
+
+    def forward(self, x: Tensor, frequencies: Tensor) -> Tensor:
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (project(x).unflatten(-1, (-1, self.head)).transpose(1, 2) for project in projections)
+        q, k = rotate(q, frequencies), rotate(k, frequencies)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class LlamaMLP(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class LlamaBlock(nn.Module):
+    def __init__(self, width: int, heads: int, kv_heads: int, inner: int) -> None:
+        super().__init__()
+        self.self_attn = LlamaAttention(width, heads, kv_heads)
+        self.mlp = LlamaMLP(width, inner)
+        self.input_layernorm = nn.RMSNorm(width, eps=1e-5)
+        self.post_attention_layernorm = nn.RMSNorm(width, eps=1e-5)
+
+    def forward(self, x: Tensor, frequencies: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), frequencies)
+        x = x + self.mlp(self.post_attention_layernorm(x))
+        return x
+
+
+class LlamaModel(nn.Module):
+    frequencies: Tensor
+
+    def __init__(
+        self, vocabulary: int, width: int, depth: int, heads: int, kv_heads: int, inner: int
+    ) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocabulary, width)
+        self.layers = nn.ModuleList(LlamaBlock(width, heads, kv_heads, inner) for _ in range(depth))
+        self.norm = nn.RMSNorm(width, eps=1e-5)
+        self.register_buffer("frequencies", rotary_frequencies(width // heads), persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x: Tensor = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, self.frequencies)
+        out: Tensor = self.norm(x)
+        return out
+
+
+class Llama(nn.Module):
+    """Llama 3.2 (Meta, 2024); token indices (batch, length) to logits (batch, length, vocabulary)."""
+
+    def __init__(
+        self,
+        vocabulary: int = 128256,
+        width: int = 2048,
+        depth: int = 16,
+        heads: int = 32,
+        kv_heads: int = 8,
+        inner: int = 8192,
+    ) -> None:
+        super().__init__()
+        self.model = LlamaModel(vocabulary, width, depth, heads, kv_heads, inner)
+        self.lm_head = _tied_head(self.model.embed_tokens)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.lm_head(self.model(tokens))
+        return logits
+
+
+# Meta published no scheme with the weights: this is the initializer_range of the model's published
+# configuration. (torchtitan trains the same shapes from truncated normals, scaled by depth.)
+LLAMA_RULES = (
+    Rule(nn.RMSNorm, {"weight": Ones()}),
+    *_each((nn.Linear, nn.Embedding), {"weight": Normal(std=0.02)}),
+)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut; the 3x3 strides (ResNet "v1.5")."""
+
+    def __init__(self, size_in: int, size: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(size_in, size, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(size)
+        self.conv2 = nn.Conv2d(size, size, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(size)
+        self.conv3 = nn.Conv2d(size, 4 * size, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * size)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or size_in != 4 * size:
+            shortcut = nn.Conv2d(size_in, 4 * size, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(4 * size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+class ResNet(nn.Module):
+    """Bottleneck ResNet (He et al., CVPR 2016); images (batch, 3, height, width) to (batch, classes)."""
+
+    def __init__(
+        self, depths: tuple[int, int, int, int] = (3, 4, 6, 3), size: int = 64, classes: int = 1000
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, size, 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(size)
+        sizes = [size, 4 * size, 8 * size, 16 * size, 32 * size]
+        self.layer1 = self._stage(sizes[0], size, depths[0], 1)
+        self.layer2 = self._stage(sizes[1], 2 * size, depths[1], 2)
+        self.layer3 = self._stage(sizes[2], 4 * size, depths[2], 2)
+        self.layer4 = self._stage(sizes[3], 8 * size, depths[3], 2)
+        self.fc = nn.Linear(sizes[4], classes)
+
+    @staticmethod
+    def _stage(size_in: int, size: int, depth: int, stride: int) -> nn.Sequential:
+        rest = (Bottleneck(4 * size, size, 1) for _ in range(depth - 1))
+        return nn.Sequential(Bottleneck(size_in, size, stride), *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, padding=1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
+
+
+RESNET_RULES = (
+    Rule(nn.Conv2d, {"weight": KaimingNormal(mode="fan_out", nonlinearity="relu")}),
+    Rule(nn.BatchNorm2d, _UNIT_NORM),
+    Rule(nn.Linear, _by_fan_in),
+)
+
+
+class ViTBlock(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width, eps=1e-6)
+        self.self_attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_2 = nn.LayerNorm(width, eps=1e-6)
+        # The two layers are 0 and 3 in the published checkpoint, which counts a dropout.
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Identity(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.ln_1(x)
+        x = x + self.self_attention(y, y, y, need_weights=False)[0]
+        x = x + self.mlp(self.ln_2(x))
+        return x
+
+
+class ViTEncoder(nn.Module):
+    def __init__(self, length: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.empty(1, length, width))
+        self.layers = nn.Sequential(
+            OrderedDict((f"encoder_layer_{k}", ViTBlock(width, heads)) for k in range(depth))
+        )
+        self.ln = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.ln(self.layers(x + self.pos_embedding))
+        return out
+
+
+class ViT(nn.Module):
+    """Vision Transformer (Dosovitskiy et al., 2021); images (batch, 3, image, image) to (batch, classes)."""
+
+    def __init__(
+        self,
+        image: int = 224,
+        patch: int = 16,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        classes: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.conv_proj = nn.Conv2d(3, width, patch, patch)
+        self.class_token = nn.Parameter(torch.empty(1, 1, width))
+        self.encoder = ViTEncoder((image // patch) ** 2 + 1, width, depth, heads)
+        self.heads = nn.Sequential(OrderedDict(head=nn.Linear(width, classes)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.conv_proj(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat((self.class_token.expand(len(x), -1, -1), patches), 1)
+        logits: Tensor = self.heads(self.encoder(tokens)[:, 0])
+        return logits
+
+
+def _patches(module: nn.Module) -> Mapping[str, Initializer]:
+    fan_in, _ = fans(_weight(module).shape)
+    return {"weight": TruncatedNormal(std=math.sqrt(1 / fan_in)), "bias": Zeros()}
+
+
+VIT_RULES = (
+    Rule(nn.Conv2d, _patches),
+    Rule("class_token", Zeros()),
+    Rule("encoder.pos_embedding", Normal(std=0.02)),
+    Rule("*.mlp.*", {"weight": XavierUniform(), "bias": Normal(std=1e-6)}),
+    Rule("heads.head.*", Zeros()),
+    *TORCH_DEFAULTS,  # attention and normalization
+)
+
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "gpt2",
+            GPT2,
+            gpt2_rules(),
+            "Radford et al. 2019, section 2.3; Hugging Face transformers, GPT2PreTrainedModel._init_weights",
+        ),
+        Preset(
+            "llama-3.2-1b",
+            Llama,
+            LLAMA_RULES,
+            "initializer_range of Meta's config.json; Hugging Face transformers, LlamaPreTrainedModel",
+        ),
+        Preset(
+            "resnet-50",
+            ResNet,
+            RESNET_RULES,
+            "He et al., ICCV 2015 (Kaiming normal, fan_out); torchvision.models.resnet50",
+        ),
+        Preset(
+            "vit-b-16",
+            ViT,
+            VIT_RULES,
+            "Dosovitskiy et al., ICLR 2021; torchvision.models.vit_b_16",
+        ),
+    )
+}
