@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 import tritoninit as ti
-from tritoninit import checks, cli
-from tritoninit.cli import describe, main
+from tritoninit import checks, cli, report
+from tritoninit.cli import main
 from tritoninit.presets import TORCH_DEFAULTS, ZeroRow
 
 ROOT = Path(__file__).parents[1]
@@ -143,7 +143,7 @@ class TestInit:
         ],
     )
     def test_ratio_says_which_is_faster(self, ratio, words):
-        assert cli._ratio(ratio) == words
+        assert report.ratio_in_words(ratio) == words
 
     def test_piped_rows_are_whole(self, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "40")
@@ -226,8 +226,8 @@ class TestInit:
 
     def test_report(self):
         assert init("zoo:tiny", "--seed", "3", "--out", "w", "--json", "r.json") == 0
-        report = json.loads(Path("r.json").read_text())
-        head = {key: report[key] for key in ("spec", "seed", "stream_version", "dtype", "device")}
+        summary = json.loads(Path("r.json").read_text())
+        head = {key: summary[key] for key in ("spec", "seed", "stream_version", "dtype", "device")}
         assert head == {
             "spec": "zoo:tiny",
             "seed": 3,
@@ -235,8 +235,8 @@ class TestInit:
             "dtype": "float32",
             "device": "cpu",
         }
-        assert report["versions"]["torch"] == torch.__version__
-        rows = {row["name"]: row for row in report["parameters"]}
+        assert summary["versions"]["torch"] == torch.__version__
+        rows = {row["name"]: row for row in summary["parameters"]}
         saved = load_file("w")
         assert rows.keys() == saved.keys()
         for name, row in rows.items():
@@ -249,7 +249,7 @@ class TestInit:
             assert row["std"] == pytest.approx(float(x.std(correction=0)), rel=1e-6, abs=1e-7)
         assert rows["1.bias"]["initializer"] == "Zeros()"
         assert rows["1.bias"]["lowered"] == "Constant(value=0.0)"
-        totals, torchs = report["totals"], report["torch_nn_init"]
+        totals, torchs = summary["totals"], summary["torch_nn_init"]
         assert (totals["elements"], totals["bytes"], totals["parameters"]) == (2288, 4 * 2288, 7)
         assert totals["gigabytes_per_second"] == pytest.approx(4 * 2288e-9 / totals["seconds"])
         assert torchs["ratio"] == pytest.approx(torchs["seconds"] / totals["seconds"])
@@ -283,9 +283,9 @@ class TestInit:
 
     def test_gpt2(self, capsys):
         assert init("gpt2", "--json", "r") == 0
-        report = json.loads(Path("r").read_text())
-        assert report["totals"]["elements"] == 124_439_808
-        for row in report["parameters"]:
+        summary = json.loads(Path("r").read_text())
+        assert summary["totals"]["elements"] == 124_439_808
+        for row in summary["parameters"]:
             n = torch.Size(row["shape"]).numel()
             if row["name"].endswith("bias"):
                 expected = 0.0, 0.0
@@ -445,9 +445,9 @@ class TestDevice:
         capsys.readouterr()
         assert main(["init", "zoo:tiny", "--dtype", dtype, "--out", "gpu", "--json", "r"]) == 0
         assert Path("gpu").read_bytes() == Path("cpu").read_bytes()
-        report = json.loads(Path("r").read_text())
-        assert report["device"] == "cuda"
-        assert {row["backend"] for row in report["parameters"]} == {"triton"}
+        summary = json.loads(Path("r").read_text())
+        assert summary["device"] == "cuda"
+        assert {row["backend"] for row in summary["parameters"]} == {"triton"}
         assert torch.cuda.get_device_name() in capsys.readouterr().out
 
 
@@ -473,7 +473,7 @@ class TestDescribe:
         ],
     )
     def test_words(self, initializer, words):
-        assert describe(initializer, (64, 768)) == words
+        assert report.describe(initializer, (64, 768)) == words
 
 
 class TestTorchEquivalent:
@@ -509,7 +509,7 @@ class TestTable:
 
     def lines(self, width, name, initializer="Normal s 0.00408"):
         row = [name, "50257x768", initializer, "-1.8e-6", "0.00408", "triton"]
-        return cli._table(self.HEADINGS, [row], self.SHRINK, width)
+        return report.table(self.HEADINGS, [row], self.SHRINK, width)
 
     @pytest.mark.parametrize("width", [80, 100, 120])
     def test_fits(self, width):

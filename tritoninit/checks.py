@@ -52,7 +52,6 @@ _PLACED = (
     ((2, 3, 2, 3, 2, 2), "transposed"),  # more dimensions than a kernel takes
 )
 _LARGE = 2**20 + 1
-_INTERPRETER = "cpu, Triton's interpreter"
 _GUARD = 32  # elements of poison on each side of a tensor's memory
 
 
@@ -185,8 +184,8 @@ def _first_difference(case: Case, memory: torch.Tensor, expected: torch.Tensor) 
         index = tuple(place)
         pair = [_hexadecimal(case.view(bits)[index]) for bits in (got, want)]
         return f"{case}: element {index} is {pair[0]}, the reference has {pair[1]}"
-    place = int((got != want).nonzero()[0])
-    return f"{case}: wrote outside the tensor, {place - _GUARD} elements after its first"
+    place = int((got != want).nonzero()[0]) - case.view(got).storage_offset()
+    return f"{case}: wrote outside the tensor, {place} elements after its first"
 
 
 def _bits(x: torch.Tensor) -> torch.Tensor:
@@ -232,7 +231,7 @@ def comparisons(seed: int, quick: bool = False) -> list[Comparison]:
             found.append(Comparison(backend.name, _describe(backend, device), len(mine), run))
         if backend.name == "triton" and not devices and importlib.util.find_spec("triton"):
             interpreted = partial(_compare_in_interpreter, seed, quick)
-            found.append(Comparison(backend.name, _INTERPRETER, len(cases), interpreted))
+            found.append(Comparison(backend.name, "cpu, Triton's interpreter", len(cases), interpreted))
     return found
 
 
@@ -241,16 +240,13 @@ def _devices() -> list[torch.device]:
 
 
 def _serves(backend: registry.Backend, device: torch.device) -> bool:
-    """Whether the backend writes to the device's memory itself; Triton does to the CPU's when interpreted."""
-    return (device.type in (*backend.devices, "cpu")) and backend.unavailable(device.type) is None
+    return device.type in backend.devices and backend.unavailable(device.type) is None
 
 
 def _describe(backend: registry.Backend, device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
-    if backend.name == REFERENCE:
-        return "cpu, tensors cut or laid out otherwise"
-    return "cpu" if "cpu" in backend.devices else _INTERPRETER
+    return "cpu, tensors cut or laid out otherwise" if backend.name == REFERENCE else "cpu"
 
 
 def _compare_in_interpreter(seed: int, quick: bool) -> Iterator[Outcome]:

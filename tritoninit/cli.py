@@ -10,16 +10,13 @@ import importlib.metadata
 import json
 import math
 import os
-import platform
-import shutil
 import statistics
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,14 +25,27 @@ from torch import Tensor, nn
 
 from tritoninit import registry
 from tritoninit._version import __version__
-from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, TruncatedNormal, Uniform
-from tritoninit.initializers import Dirac, Eye, Ones, Orthogonal, Sparse, Zeros
+from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
+from tritoninit.initializers import Dirac, Eye, Orthogonal, Sparse
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
 from tritoninit.presets import PRESETS, TORCH_DEFAULTS, Preset, ZeroRow
+from tritoninit.report import (
+    Row,
+    Timing,
+    availability,
+    build_report,
+    device_name,
+    lowered,
+    measure,
+    print_lines,
+    show,
+    table,
+    versions,
+)
 from tritoninit.rules import Assignment, initialize_
-from tritoninit.targets import as_target, dtype_name
+from tritoninit.targets import as_target
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -152,8 +162,8 @@ def _init(arguments: argparse.Namespace) -> int:
         if out is not None:
             _save(model, out, progress)
         theirs = _time_torch(assignments, small, progress)
-    report = _report(arguments, device, rows, ours, theirs)
-    _show(report, preset)
+    report = build_report(arguments, device, rows, ours, theirs)
+    show(report, preset)
     if report_path is not None:
         with _replacing(report_path) as temporary:
             text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False)
@@ -322,14 +332,6 @@ def _touch(module: nn.Module) -> None:
             parameter.fill_(math.nan if parameter.is_floating_point() else 0)
 
 
-@dataclass(frozen=True)
-class Timing:
-    """How long it took, as the median of so many runs."""
-
-    seconds: float
-    runs: int
-
-
 def _timed(run: Callable[[], object], device: torch.device) -> Timing:
     """Time ``run`` to the end of its work on the device, more than once if it is short."""
     seconds: list[float] = []
@@ -375,7 +377,7 @@ def _time_torch(assignments: Sequence[Assignment], small: Tensor, progress: Prog
         warnings.simplefilter("ignore")
         try:
             calls = [
-                (_torch_equivalent(_lowered(each.initializer, each.parameter.shape)), each.parameter)
+                (_torch_equivalent(lowered(each.initializer, each.parameter.shape)), each.parameter)
                 for each in assignments
             ]
             for fill in _WARM_UP:
@@ -388,10 +390,6 @@ def _time_torch(assignments: Sequence[Assignment], small: Tensor, progress: Prog
             return _timed(run, small.device)
         except (RuntimeError, ValueError, NotImplementedError) as error:
             return _one_line(error)
-
-
-def _lowered(initializer: Initializer, shape: Sequence[int]) -> Initializer:
-    return initializer.fill(shape) if isinstance(initializer, Elementwise) else initializer
 
 
 def _torch_equivalent(initializer: Initializer) -> Callable[[Tensor], object]:
@@ -423,110 +421,13 @@ def _torch_equivalent(initializer: Initializer) -> Callable[[Tensor], object]:
     raise NotImplementedError(f"torch.nn.init has no {type(initializer).__name__}")
 
 
-@dataclass(frozen=True)
-class Row:
-    """What became of one parameter: a line of the table, an object of the JSON report."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
-    initializer: str
-    lowered: str
-    summary: str
-    stream: int
-    mean: float | None
-    std: float | None
-    backend: str
-
-
 def _measure(assignments: Sequence[Assignment], progress: Progress | None) -> list[Row]:
     rows = []
     with _stage(progress, "measuring", len(assignments)) as advance:
         for each in assignments:
-            rows.append(_row(each))
+            rows.append(measure(each))
             advance()
     return rows
-
-
-def _row(assignment: Assignment) -> Row:
-    parameter, initializer = assignment.parameter.detach(), assignment.initializer
-    mean, std = _moments(parameter)
-    return Row(
-        name=assignment.name,
-        shape=tuple(parameter.shape),
-        dtype=dtype_name(parameter),
-        bytes=parameter.nbytes,
-        initializer=repr(initializer),
-        lowered=repr(_lowered(initializer, parameter.shape)),
-        summary=describe(initializer, parameter.shape),
-        stream=assignment.key.stream,
-        mean=mean,
-        std=std,
-        backend=assignment.backend,
-    )
-
-
-def _moments(x: Tensor) -> tuple[float | None, float | None]:
-    """Mean and standard deviation of the elements themselves; None where they are not finite numbers."""
-    if not x.numel():
-        return None, None
-    std, mean = torch.std_mean(x if x.dtype == torch.float64 else x.float(), correction=0)
-    return _finite(float(mean)), _finite(float(std))
-
-
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
-
-
-def describe(initializer: Initializer, shape: Sequence[int]) -> str:
-    """An initializer's name and the numbers that it comes to for a tensor of ``shape``.
-
-    >>> describe(Uniform(0.0, 0.5), (2, 3))
-    'Uniform [0, 0.5)'
-    """
-    name = type(initializer).__name__
-    if isinstance(initializer, (Zeros, Ones)):
-        return name
-    if isinstance(initializer, Elementwise):
-        return f"{name} {_numbers(initializer.fill(shape))}"
-    words = [name]
-    for field in fields(initializer):
-        value = getattr(initializer, field.name)
-        if isinstance(value, Initializer):
-            words.append(describe(value, shape))
-        else:
-            words += [field.name, _short(value, 3) if isinstance(value, (int, float)) else str(value)]
-    return " ".join(words)
-
-
-def _numbers(fill: Fill) -> str:
-    match fill:
-        case Constant(value):
-            return _short(value, 3)
-        case Uniform(low, high):
-            return _interval(low, high, ")")
-        case Normal(mean, std):
-            return f"{_centre(mean)}{_SIGMA} {_short(std, 3)}"
-        case TruncatedNormal(mean, std, a, b):
-            return f"{_centre(mean)}{_SIGMA} {_short(std, 3)} in {_interval(a, b, ']')}"
-    raise NotImplementedError(type(fill).__name__)
-
-
-def _centre(mean: float) -> str:
-    return f"{_short(mean, 3)}, " if mean else ""
-
-
-def _interval(low: float, high: float, close: str) -> str:
-    return f"±{_short(high, 3)}" if low == -high else f"[{_short(low, 3)}, {_short(high, 3)}{close}"
-
-
-def _short(x: float | None, digits: int) -> str:
-    """A number in few characters: 1.8e-6 and not 1.8e-06."""
-    if x is None:
-        return "-"
-    mantissa, e, exponent = f"{x:.{digits}g}".partition("e")
-    return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
 @contextmanager
@@ -584,203 +485,28 @@ def _save(model: nn.Module, path: Path, progress: Progress | None) -> None:
         temporary.chmod(mode)
 
 
-def _report(
-    arguments: argparse.Namespace,
-    device: torch.device,
-    rows: Sequence[Row],
-    ours: Timing,
-    theirs: Timing | str,
-) -> dict[str, Any]:
-    """All that ``init`` has to say, as JSON has it."""
-    total_bytes = sum(row.bytes for row in rows)
-    totals = {
-        "parameters": len(rows),
-        "elements": sum(math.prod(row.shape) for row in rows),
-        "bytes": total_bytes,
-        **_rates(ours, total_bytes),
-    }
-    if isinstance(theirs, Timing):
-        compared: dict[str, Any] = {**_rates(theirs, total_bytes), "ratio": theirs.seconds / ours.seconds}
-    else:
-        compared = {"error": theirs}
-    return {
-        "spec": arguments.spec,
-        "seed": arguments.seed,
-        "stream_version": STREAM_VERSION,
-        "dtype": arguments.dtype,
-        "device": str(device),
-        "device_name": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "parameters": [asdict(row) for row in rows],
-        "totals": totals,
-        "torch_nn_init": compared,
-    }
-
-
-def _rates(timing: Timing, total_bytes: int) -> dict[str, float]:
-    return {
-        "seconds": timing.seconds,
-        "gigabytes_per_second": total_bytes / timing.seconds / 1e9,
-        "runs": timing.runs,
-    }
-
-
-def _show(report: Mapping[str, Any], preset: Preset) -> None:
-    totals, compared = report["totals"], report["torch_nn_init"]
-    rows = [
-        [
-            row["name"],
-            _TIMES.join(map(str, row["shape"])) or "scalar",
-            row["summary"],
-            _short(row["mean"], 2),
-            _short(row["std"], 3),
-            row["backend"],
-        ]
-        for row in report["parameters"]
-    ]
-    headings = ["parameter", "shape", "initializer", ">mean", ">std", "backend"]
-    _print(
-        f"{report['spec']}, seed {report['seed']}, {report['dtype']} on {report['device_name']}",
-        f"Scheme: {preset.citation}",
-        "",
-        *_table(headings, rows, shrink=[(0, 28), (2, 22), (0, 12)], width=_terminal_width()),
-        "",
-        f"{totals['elements']:,} elements in {totals['parameters']} parameters,"
-        f" {totals['bytes'] / 1e6:,.4g} MB: {_speed(totals)}",
-    )
-    if "error" in compared:
-        _print(f"torch.nn.init cannot do the same: {compared['error']}")
-    else:
-        _print(
-            f"torch.nn.init, same distributions and memory, run second: {_speed(compared)}",
-            _ratio(compared["ratio"]),
-        )
-
-
-def _speed(rates: Mapping[str, float]) -> str:
-    runs = "" if rates["runs"] == 1 else f" (median of {rates['runs']})"
-    return f"{rates['seconds']:.3g} s, {rates['gigabytes_per_second']:.3g} GB/s{runs}"
-
-
-def _ratio(ratio: float) -> str:
-    if ratio >= 1:
-        return f"{ratio:.2f} times torch.nn.init's speed"
-    return f"{100 * ratio:.2g}% of torch.nn.init's speed"
-
-
-def _print(*lines: str) -> None:
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # the locale may lack some signs
-    sys.stdout.writelines(f"{line}\n" for line in lines)
-    sys.stdout.flush()
-
-
-def _terminal_width() -> int | None:
-    """Columns of the terminal that shows standard output; None where it goes elsewhere."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def _table(
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    shrink: Sequence[tuple[int, int]] = (),
-    width: int | None = None,
-) -> list[str]:
-    """Lines of text in columns, those whose heading starts with > to the right.
-
-    If they would exceed ``width``, ``shrink`` says which columns give way, in order, and down to what.
-    """
-    names = [heading.removeprefix(">") for heading in headings]
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    gap = "  "
-    if width is not None:
-        if sum(widths) + 2 * (len(widths) - 1) > width:
-            gap = " "
-        excess = sum(widths) + len(gap) * (len(widths) - 1) - width
-        for column, least in shrink:
-            cut = max(0, min(excess, widths[column] - least))
-            widths[column] -= cut
-            excess -= cut
-    lines = []
-    for first, *rest in (names, *rows):
-        # What tells a parameter's name from others is its end.
-        texts = [_elide(first[::-1], widths[0])[::-1], *map(_elide, rest, widths[1:])]
-        cells = [
-            text.rjust(room) if heading.startswith(">") else text.ljust(room)
-            for text, room, heading in zip(texts, widths, headings, strict=True)
-        ]
-        lines.append(gap.join(cells).rstrip())
-    return lines
-
-
-def _elide(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: room - 1]}…"
-
-
 def _info(_: argparse.Namespace) -> int:
     devices = [torch.device("cpu"), *(torch.device("cuda", k) for k in range(torch.cuda.device_count()))]
     backends = [
-        [status.name, ", ".join(status.devices), _availability(status)] for status in registry.backends()
+        [status.name, ", ".join(status.devices), availability(status)] for status in registry.backends()
     ]
-    _print(
+    print_lines(
         "  ".join(f"{name} {version}" for name, version in versions().items()),
         "",
-        *_table(["device", "what it is"], [[str(device), _device_name(device)] for device in devices]),
+        *table(["device", "what it is"], [[str(device), device_name(device)] for device in devices]),
         "",
-        *_table(["backend", "serves", "here"], backends),
+        *table(["backend", "serves", "here"], backends),
     )
     return 0
-
-
-def _availability(status: registry.Status) -> str:
-    return "available" if status.available else f"unavailable: {status.unavailable}"
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on, by name."""
-    return {
-        "tritoninit": __version__,
-        "stream": str(STREAM_VERSION),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{package: _version(package) for package in ("triton", "numpy", "rich", "safetensors")},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        capability = f"{properties.major}.{properties.minor}"
-        return f"{properties.name}, capability {capability}, {properties.total_memory / 2**30:.0f} GiB"
-    if device.type == "cpu":
-        return f"{_processor()}, {torch.get_num_threads()} threads of {os.cpu_count()}"
-    return str(device)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from tritoninit import checks
 
-    _print(
+    print_lines(
         f"Every backend here against {checks.REFERENCE}, the reference, bit for bit;"
         f" stream version {STREAM_VERSION}, seed {arguments.seed}",
-        *(f"{each.name} is {_availability(each)}" for each in registry.backends() if not each.available),
+        *(f"{each.name} is {availability(each)}" for each in registry.backends() if not each.available),
         "",
     )
     rows: list[list[str]] = []
@@ -796,13 +522,13 @@ def _check(arguments: argparse.Namespace) -> int:
             rows.append([pair, comparison.where, f"{comparison.cases:,}", f"{values:,}", f"{seconds:.1f}"])
             if difference:
                 break
-    _print(
-        *_table(["backends", "where", ">cases", ">values", ">seconds"], rows),
+    print_lines(
+        *table(["backends", "where", ">cases", ">values", ">seconds"], rows),
         "",
         f"{total:,} values compared. {'The first that differs:' if difference else 'No difference.'}",
     )
     if difference:
-        _print(difference)
+        print_lines(difference)
         return 1
     return 0
 

@@ -76,7 +76,7 @@ def edge_parameters(name: str, dtype: str) -> list[tuple[float, ...]]:
     if name == "normal":
         return [lowering.normal(*p, dtype) for p in ((0, 1e-40), (0, 0), (1e-38, 1e-39), (0, large / 8))]
     if name == "truncated":
-        intervals = [(0, 1, 0, 9), (0, 1, -9, 0), (0, 1, -50, 50), (0, 1, 6, 50), (-1, 0.1, -50, -1.6)]
+        intervals = [(0, 1, 0, 9), (0, 1, -9, 0), (0, 1, -50, 50), (0, 1, 6, 50), (-1, 0.1, -50, -1.5)]
     else:
         intervals = [
             (0, 1, -1, 0),

@@ -125,7 +125,7 @@ def test_truncated_normal_parameters(mean, std, low, high):
 def smallest_from(x: float, dtype: str) -> float:
     """The dtype's smallest number that is at least x."""
     number = torch.tensor(x, dtype=torch.float32).to(getattr(torch, dtype))
-    return float(number if number >= x else torch.nextafter(number, torch.full_like(number, math.inf)))
+    return float(number if number.item() >= x else torch.nextafter(number, torch.full_like(number, math.inf)))
 
 
 def within_float32(pair: tuple[float, float]) -> bool:

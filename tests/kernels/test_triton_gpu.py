@@ -243,5 +243,5 @@ def test_new_seeds_and_bounds_do_not_compile():
     with compilations() as later:
         for seed in (0, 1, 16, 2**31, 2**32 - 1, 2**32, 2**64 - 1):
             for start in (0, 16, 2**31, 2**40):
-                fill(seed, 2**64 - 1 - seed, start, lowering.uniform(-seed % 7 - 1, 1 + seed % 3, "float32"))
+                fill(seed, 2**64 - 1 - seed, start, lowering.uniform(-1 - seed % 7, 1 + seed % 3, "float32"))
     assert later == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from kernel_cases import (
     DTYPES,
@@ -60,8 +61,9 @@ def test_windows(name, dtype):
 
 @every_fill
 def test_edge_parameters(name, dtype):
-    for draw in edge_draws(name, dtype):
-        assert_fill_matches(fill_for(0), contiguous(2048), dtype, draw)
+    with np.errstate(over="ignore"):  # a constant beyond float16's range is infinite, as IEEE 754 says
+        for draw in edge_draws(name, dtype):
+            assert_fill_matches(fill_for(0), contiguous(2048), dtype, draw)
 
 
 @every_fill
