@@ -1,12 +1,13 @@
 """The stream in NumPy: the definition that every other backend must equal, bit for bit.
 
-Written to be read beside ``kernels/README.md``. A chunk of 65,536 elements is drawn at a time, so that the
-scratch is about 2 MB a thread whatever the tensor's size; chunks go to a thread pool.
+Written to be read beside ``kernels/README.md``. A chunk is drawn at a time, which bounds the scratch whatever
+the tensor's size; chunks go to a thread pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,52 +20,43 @@ from tritoninit.kernels.stream import Draw
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
 Wide = npt.NDArray[np.uint64]
-Lanes = tuple[Words, Words, Words, Words]
 
-CHUNK = 1 << 16  # elements
+CHUNK = 1 << 19  # elements: long operations, so that threads seldom meet at the interpreter's lock
 
 _LOW_32 = np.uint64(0xFFFFFFFF)
 _HIGH_32 = np.uint64(32)
+_MULTIPLIERS = np.array([[stream.PHILOX_M0], [stream.PHILOX_M1]], np.uint64)
+_WEYL = np.array([[stream.PHILOX_W0], [stream.PHILOX_W1]], np.uint64)
 
 
-def philox4x32(c0: Any, c1: Any, c2: Any, c3: Any, k0: int, k1: int) -> tuple[Wide, Wide, Wide, Wide]:
-    """Philox4x32-10 of four 32-bit counter words and a key: four 32-bit words.
+def philox4x32(even: Wide, odd: Wide, key: Wide) -> None:
+    """Philox4x32-10, in place: counters become words.
 
-    The words are kept in uint64, arrays or scalars, so that products are whole.
+    Args:
+        even: (2, n), the 32-bit words c0 and c2 in uint64, so that products are whole.
+        odd: (2, n), c1 and c3.
+        key: (2, 1), k0 and k1; left as it is.
     """
+    product = np.empty_like(even)
     for _ in range(stream.PHILOX_ROUNDS):
-        p0 = c0 * np.uint64(stream.PHILOX_M0)
-        p1 = c2 * np.uint64(stream.PHILOX_M1)
-        c0 = p1 >> _HIGH_32
-        c0 ^= c1
-        c0 ^= np.uint64(k0)
-        c2 = p0 >> _HIGH_32
-        c2 ^= c3
-        c2 ^= np.uint64(k1)
-        p1 &= _LOW_32
-        p0 &= _LOW_32
-        c1, c3 = p1, p0
-        k0 = (k0 + stream.PHILOX_W0) & 0xFFFFFFFF
-        k1 = (k1 + stream.PHILOX_W1) & 0xFFFFFFFF
-    return c0, c1, c2, c3
+        np.multiply(even, _MULTIPLIERS, out=product)
+        crossed = product[::-1]  # c0 comes of the product of c2, and c2 of that of c0
+        np.right_shift(crossed, _HIGH_32, out=even)
+        even ^= odd
+        even ^= key
+        np.bitwise_and(crossed, _LOW_32, out=odd)
+        key = (key + _WEYL) & _LOW_32
 
 
-def words(seed: int, stream_: int, blocks: Wide) -> Lanes:
-    """The four uint32 words of each 64-bit block of a stream."""
-    a, b, c, d = philox4x32(
-        blocks & _LOW_32,
-        blocks >> _HIGH_32,
-        np.uint64(stream_ & 0xFFFFFFFF),
-        np.uint64(stream_ >> 32),
-        seed & 0xFFFFFFFF,
-        seed >> 32,
-    )
-    return (
-        a.astype(np.uint32),
-        b.astype(np.uint32),
-        c.astype(np.uint32),
-        d.astype(np.uint32),
-    )
+def words(seed: int, stream_: int, blocks: Wide) -> Words:
+    """The words (4, n) of n 64-bit blocks of a stream."""
+    even, odd = np.empty((2, 2, blocks.size), np.uint64)
+    even[0], odd[0] = blocks & _LOW_32, blocks >> _HIGH_32
+    even[1], odd[1] = stream_ & 0xFFFFFFFF, stream_ >> 32
+    philox4x32(even, odd, np.array([[seed & 0xFFFFFFFF], [seed >> 32]], np.uint64))
+    found = np.empty((4, blocks.size), np.uint32)
+    found[0::2], found[1::2] = even, odd
+    return found
 
 
 def fma(a: Any, b: Any, c: Any) -> Floats:
@@ -73,9 +65,10 @@ def fma(a: Any, b: Any, c: Any) -> Floats:
     The product of two float32 is exact in float64; the sum is rounded to float64 and then to float32. Over
     the stream's whole domain that equals the single rounding of a true fma (tested exhaustively).
     """
-    product: npt.NDArray[np.float64] = np.multiply(a, b, dtype=np.float64)
-    product += c
-    return product.astype(np.float32)
+    product = np.multiply(a, b, dtype=np.float64)
+    rounded = np.empty(product.shape, np.float32)
+    np.add(product, c, out=rounded, dtype=np.float64, casting="same_kind")
+    return rounded
 
 
 def polynomial(x: Floats, coefficients: tuple[float, ...]) -> Floats:
@@ -126,25 +119,22 @@ def _keep_within(value: Floats, floor: float, cap: float) -> Floats:
     return np.minimum(value, np.float32(cap), out=value)
 
 
-def uniform(words_: Lanes, low: float, scale: float, floor: float, cap: float) -> list[Floats]:
+def uniform(x: Words, low: float, scale: float, floor: float, cap: float) -> Floats:
     """low + u * span in two roundings, u = (x >> 8) * 2**-24, kept within [floor, cap]."""
-    lanes = []
-    for x in words_:
-        value = (x >> np.uint32(8)).view(np.int32).astype(np.float32)
-        value *= np.float32(scale)
-        value += np.float32(low)
-        lanes.append(_keep_within(value, floor, cap))
-    return lanes
+    value = (x >> np.uint32(8)).view(np.int32).astype(np.float32)
+    value *= np.float32(scale)
+    value += np.float32(low)
+    return _keep_within(value, floor, cap)
 
 
-def normal(words_: Lanes, mean: float, std: float) -> list[Floats]:
+def normal(x: Words, mean: float, std: float) -> Floats:
     """mean + z * std in two roundings, z by Box-Muller on the word pairs (0, 1) and (2, 3)."""
-    lanes = []
-    for z in (*box_muller(words_[0], words_[1]), *box_muller(words_[2], words_[3])):
-        z *= np.float32(std)
-        z += np.float32(mean)
-        lanes.append(z)
-    return lanes
+    z = np.empty(x.shape, np.float32)
+    for pair in (0, 2):  # one at a time, for less scratch
+        z[pair], z[pair + 1] = box_muller(x[pair], x[pair + 1])
+    z *= np.float32(std)
+    z += np.float32(mean)
+    return z
 
 
 def quantile(below: Floats, above: Floats) -> Floats:
@@ -158,59 +148,68 @@ def quantile(below: Floats, above: Floats) -> Floats:
 
 
 def truncated_normal(
-    words_: Lanes, mean: float, std: float, below: float, above: float, mass: float, floor: float, cap: float
-) -> list[Floats]:
+    x: Words, mean: float, std: float, below: float, above: float, mass: float, floor: float, cap: float
+) -> Floats:
     """Inverse distribution function: mean + z * std in two roundings, kept within [floor, cap]."""
-    lanes = []
-    for x in words_:
-        left = (x | np.uint32(1)).astype(np.float32) * np.float32(mass) + np.float32(below)
-        right = (~x | np.uint32(1)).astype(np.float32) * np.float32(mass) + np.float32(above)
-        value = quantile(left, right)
-        value *= np.float32(std)
-        value += np.float32(mean)
-        lanes.append(_keep_within(value, floor, cap))
-    return lanes
+    value = np.empty(x.shape, np.float32)
+    for lane, word in enumerate(x):  # one at a time, for less scratch
+        left = (word | np.uint32(1)).astype(np.float32) * np.float32(mass) + np.float32(below)
+        right = (~word | np.uint32(1)).astype(np.float32) * np.float32(mass) + np.float32(above)
+        value[lane] = quantile(left, right)
+    value *= np.float32(std)
+    value += np.float32(mean)
+    return _keep_within(value, floor, cap)
 
 
-_TRANSFORMS: dict[str, Callable[..., list[Floats]]] = {
+_TRANSFORMS: dict[str, Callable[..., Floats]] = {
     "uniform": uniform,
     "normal": normal,
     "truncated_normal": truncated_normal,
 }
 
 
-def narrow(values: Floats, dtype: str) -> Array:
+def narrow(x: Floats, dtype: str) -> Array:
     """float32 rounded once, to nearest even; bfloat16 is given as its 16-bit patterns."""
     if dtype == "float32":
-        return values
+        return x
     if dtype == "float16":
         with np.errstate(over="ignore"):  # beyond 65519 the rounded value is infinite, as IEEE 754 says
-            return values.astype(np.float16)
-    bits = values.view(np.uint32)
+            return x.astype(np.float16)
+    bits = x.view(np.uint32)
     bits = (bits + (((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF))) >> np.uint32(16)
     return bits.astype(np.uint16)
 
 
+def values(draw: Draw, blocks: Wide) -> Floats:
+    """The values (4, n) of n blocks."""
+    return _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
+
+
 def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
-    stop = first + out.size
-    blocks = np.arange(first // 4, (stop + 3) // 4, dtype=np.uint64)
-    lanes = _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
-    for lane, values in enumerate(lanes):
-        skip = (lane - first) % 4
-        behind = 1 if lane < first % 4 else 0  # the lane's first element lies before the run
-        target = out[skip::4]
-        target[:] = narrow(values[behind : behind + target.size], dtype)
+    blocks = np.arange(first // 4, (first + out.size + 3) // 4, dtype=np.uint64)
+    in_order = narrow(values(draw, blocks), dtype).T.reshape(-1)
+    out[:] = in_order[first % 4 : first % 4 + out.size]
 
 
 def places(out: Array, dtype: str, draw: Draw, indices: Wide) -> None:
     """Write the elements at the given stream indices into a contiguous 1-d array."""
-    blocks = indices >> np.uint64(2)
-    lanes = _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
-    out[:] = narrow(np.choose((indices & np.uint64(3)).astype(np.intp), lanes), dtype)
+    lanes = (indices & np.uint64(3)).astype(np.intp)
+    out[:] = narrow(values(draw, indices >> np.uint64(2))[lanes, np.arange(out.size)], dtype)
 
 
 DRAWER = Drawer(run, places, CHUNK)
+
+
+@cache
+def _reuse_scratch() -> None:
+    """Have glibc keep freed scratch for the next operation.
+
+    Its malloc maps large blocks anew, at a page fault every 4 KiB, until one as large was freed: from then on
+    blocks up to that size are kept (mallopt(3), the dynamic M_MMAP_THRESHOLD). Faults took over half of the
+    time. Other allocators see one allocation that is never touched.
+    """
+    np.empty(1 << 24, np.uint8)
 
 
 def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
@@ -225,4 +224,5 @@ def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
     if draw.distribution == "constant":
         target[...] = narrow(np.array(draw.parameters, np.float32), dtype)[0]
     else:
+        _reuse_scratch()
         chunks.fill(DRAWER, target, dtype, draw, threads)
