@@ -50,27 +50,34 @@ def fill(drawer: Drawer, target: Array, dtype: str, draw: Draw, threads: int = 1
     """
     dims = stream.collapse(target.shape, draw.strides, stream.row_major_strides(target.shape))
     is_run = not dims or (len(dims) == 1 and dims[0][1] == 1)
-    contiguous = target.flags.c_contiguous
-    flat = target.reshape(-1) if contiguous else target.flat
+    flat = target.reshape(-1) if target.flags.c_contiguous else None
     step = drawer.chunk if is_run else drawer.chunk // 4
 
     def fill_chunk(begin: int) -> None:
         end = min(begin + step, target.size)
-        out = flat[begin:end] if contiguous else np.empty(end - begin, target.dtype)
-        if is_run:
-            drawer.run(out, dtype, draw, draw.start + begin)
-        else:
-            drawer.places(out, dtype, draw, _stream_indices(target.shape, draw, begin, end))
-        if not contiguous:
-            flat[begin:end] = out
+        out = np.empty(end - begin, target.dtype) if flat is None else flat[begin:end]
+        with np.errstate(
+            all="ignore"
+        ):  # overflow and underflow are as IEEE 754 says, whatever the caller set
+            if is_run:
+                drawer.run(out, dtype, draw, draw.start + begin)
+            else:
+                drawer.places(out, dtype, draw, _stream_indices(target.shape, draw, begin, end))
+        if flat is None:
+            target.flat[begin:end] = out
 
     begins = range(0, target.size, step)
-    if threads == 1 or len(begins) <= 1:
-        for begin in begins:
+
+    def fill_every(worker: int) -> None:
+        for begin in begins[worker::workers]:
             fill_chunk(begin)
+
+    workers = max(1, min(threads, len(begins)))
+    if workers == 1:
+        fill_every(0)
         return
-    with ThreadPoolExecutor(min(threads, len(begins))) as pool:
-        for _ in pool.map(fill_chunk, begins):
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(fill_every, range(workers)):
             pass
 
 

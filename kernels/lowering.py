@@ -118,7 +118,7 @@ def uniform(low: float, high: float, dtype: str) -> tuple[float, ...]:
     cap = largest_rounding_within(high32, dtype, strict=True)
     if floor > cap:
         raise ParameterError(f"no {dtype} number lies in [{low}, {high})")
-    return low32, span * 2.0**-24, floor, cap
+    return low32, float32(span * 2.0**-24), floor, cap
 
 
 def normal(mean: float, std: float, dtype: str) -> tuple[float, ...]:
@@ -144,15 +144,22 @@ def _upper_tail(x: float) -> Decimal:
     return Decimal("0.5") - total * (-square / 2).exp() / (2 * _PI).sqrt()
 
 
+def _within_float32(name: str, bound: float) -> float:
+    """A truncation bound in float32; one that is infinite there is the largest finite number."""
+    if math.isnan(bound):
+        raise ParameterError(f"{name} must be a number, not {bound}")
+    return max(-_FLOAT32_MAX, min(_FLOAT32_MAX, float32(bound))) + 0.0
+
+
 @lru_cache(maxsize=1024)
 def truncated_normal(mean: float, std: float, low: float, high: float, dtype: str) -> tuple[float, ...]:
-    """(mean, std, below, above, mass * 2**-32, floor, cap) of a normal conditioned to [low, high].
+    """(mean, std, below, above, below - above, mass * 2**-32, floor, cap) of a normal within [low, high].
 
     below = P(X < low), above = P(X > high) and mass = 1 - below - above of the whole normal; floor and cap
-    keep the rounded values inside [low, high].
+    keep the rounded values inside [low, high]. Either bound may be infinite.
     """
     mean32, std32 = finite_float32("mean", mean), finite_float32("std", std)
-    low32, high32 = finite_float32("a", low), finite_float32("b", high)
+    low32, high32 = _within_float32("a", low), _within_float32("b", high)
     if not std32 > 0:
         raise ParameterError(f"truncated normal needs std > 0, not {std}")
     if not low < high:
@@ -163,7 +170,6 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
             f"[{low}, {high}] lies more than {FARTHEST_TAIL:g} standard deviations from the mean {mean}"
         )
     with localcontext(Context(prec=80)):
-        # P(X > x) at both ends, and its complement, each to full relative precision.
         ends = [max(-13.0, min(13.0, x)) for x in (left, right)]
         below, above = _upper_tail(-ends[0]), _upper_tail(ends[1])
         mass = 1 - below - above
@@ -171,6 +177,7 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
             below = Decimal(0)
         if right > 13.0:
             above = Decimal(0)
+        difference = below - above
     floor = 0.0 - largest_rounding_within(-low32, dtype, strict=False)
     cap = largest_rounding_within(high32, dtype, strict=False)
     if floor > cap:
@@ -180,7 +187,8 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
         std32,
         float32(float(below)),
         float32(float(above)),
-        float32(float(mass)) * 2.0**-32,
+        float32(float(difference)),
+        float32(float32(float(mass)) * 2.0**-32),
         floor,
         cap,
     )

@@ -137,25 +137,35 @@ def normal(x: Words, mean: float, std: float) -> Floats:
     return z
 
 
-def quantile(below: Floats, above: Floats) -> Floats:
-    """The standard normal z with P(Z < z) = below and P(Z > z) = above, from both: no tail cancels."""
+def slope(below: Floats, above: Floats) -> Floats:
+    """z / (below - above) of the standard normal z with P(Z < z) = below and P(Z > z) = above."""
     big = minus_two_log(below * above, -2)
     centre = polynomial(big - np.float32(stream.QUANTILE_CENTRE_SHIFT), stream.QUANTILE_CENTRE)
     root = np.sqrt(np.maximum(big, np.float32(stream.QUANTILE_SPLIT)))
     tail = polynomial(root - np.float32(stream.QUANTILE_TAIL_SHIFT), stream.QUANTILE_TAIL)
-    slope = np.where(big < np.float32(stream.QUANTILE_SPLIT), centre, tail)
-    return (below - above) * slope
+    return np.where(big < np.float32(stream.QUANTILE_SPLIT), centre, tail)
 
 
 def truncated_normal(
-    x: Words, mean: float, std: float, below: float, above: float, mass: float, floor: float, cap: float
+    x: Words,
+    mean: float,
+    std: float,
+    below: float,
+    above: float,
+    difference: float,
+    mass: float,
+    floor: float,
+    cap: float,
 ) -> Floats:
     """Inverse distribution function: mean + z * std in two roundings, kept within [floor, cap]."""
     value = np.empty(x.shape, np.float32)
     for lane, word in enumerate(x):  # one at a time, for less scratch
-        left = (word | np.uint32(1)).astype(np.float32) * np.float32(mass) + np.float32(below)
+        odd = word | np.uint32(1)
+        left = odd.astype(np.float32) * np.float32(mass) + np.float32(below)
         right = (~word | np.uint32(1)).astype(np.float32) * np.float32(mass) + np.float32(above)
-        value[lane] = quantile(left, right)
+        signed = (odd ^ np.uint32(1 << 31)).view(np.int32).astype(np.float32)
+        value[lane] = signed * np.float32(2 * mass) + np.float32(difference)
+        value[lane] *= slope(left, right)
     value *= np.float32(std)
     value += np.float32(mean)
     return _keep_within(value, floor, cap)
@@ -173,8 +183,7 @@ def narrow(x: Floats, dtype: str) -> Array:
     if dtype == "float32":
         return x
     if dtype == "float16":
-        with np.errstate(over="ignore"):  # beyond 65519 the rounded value is infinite, as IEEE 754 says
-            return x.astype(np.float16)
+        return x.astype(np.float16)
     bits = x.view(np.uint32)
     bits = (bits + (((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF))) >> np.uint32(16)
     return bits.astype(np.uint16)
@@ -222,7 +231,8 @@ def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
         threads: how many threads share the chunks.
     """
     if draw.distribution == "constant":
-        target[...] = narrow(np.array(draw.parameters, np.float32), dtype)[0]
+        with np.errstate(all="ignore"):
+            target[...] = narrow(np.array(draw.parameters, np.float32), dtype)[0]
     else:
         _reuse_scratch()
         chunks.fill(DRAWER, target, dtype, draw, threads)

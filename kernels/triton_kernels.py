@@ -111,14 +111,17 @@ def box_muller(x, y):
 
 
 @triton.jit
-def quantile(below, above, TAILS: tl.constexpr):
-    """The standard normal z with P(Z < z) = below and P(Z > z) = above; TAILS where |z| can pass 3.2."""
+def slope(below, above, TAILS: tl.constexpr):
+    """z / (below - above) of the standard normal z with P(Z < z) = below and P(Z > z) = above.
+
+    TAILS where |z| can pass 3.2.
+    """
     big = minus_two_log(below * above, -2)
-    slope = polynomial(big - _CENTRE_SHIFT, _CENTRE, _CENTRE_TERMS)
+    value = polynomial(big - _CENTRE_SHIFT, _CENTRE, _CENTRE_TERMS)
     if TAILS:
         tail = polynomial(tl.sqrt_rn(tl.maximum(big, _SPLIT)) - _TAIL_SHIFT, _TAIL, _TAIL_TERMS)
-        slope = tl.where(big < _SPLIT, slope, tail)
-    return (below - above) * slope
+        value = tl.where(big < _SPLIT, value, tail)
+    return value
 
 
 @triton.jit
@@ -132,10 +135,12 @@ def uniform(x, p, NARROW: tl.constexpr):
 
 @triton.jit
 def truncated_normal(x, p, TAILS: tl.constexpr):
-    """x put through the quantile function of (mean, std, below, above, mass, floor, cap) = p."""
-    left = (x | 1).to(tl.float32) * p[4] + p[2]
-    right = ((x ^ 0xFFFFFFFF) | 1).to(tl.float32) * p[4] + p[3]
-    return tl.minimum(tl.maximum(quantile(left, right, TAILS) * p[1] + p[0], p[5]), p[6])
+    """The quantile of x, where (mean, std, below, above, below - above, mass, floor, cap) = p."""
+    left = (x | 1).to(tl.float32) * p[5] + p[2]
+    right = ((x ^ 0xFFFFFFFF) | 1).to(tl.float32) * p[5] + p[3]
+    difference = ((x | 1) ^ 0x80000000).to(tl.int32, bitcast=True).to(tl.float32) * (2 * p[5]) + p[4]
+    z = difference * slope(left, right, TAILS)
+    return tl.minimum(tl.maximum(z * p[1] + p[0], p[6]), p[7])
 
 
 @triton.jit
@@ -181,7 +186,7 @@ def draw_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.const
         return truncated_normal(tl.where(odd, second, first), p, DISTRIBUTION == TRUNCATED_NORMAL)
 
 
-_UNSPECIALIZED = ["start", "stop", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6"]
+_UNSPECIALIZED = ["start", "stop", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"]
 
 
 @triton.jit(do_not_specialize=_UNSPECIALIZED)
@@ -200,6 +205,7 @@ def run_kernel(
     p4: tl.float32,
     p5: tl.float32,
     p6: tl.float32,
+    p7: tl.float32,
     DISTRIBUTION: tl.constexpr,
     ALIGNED: tl.constexpr,
     COUNTERS: tl.constexpr,
@@ -208,7 +214,7 @@ def run_kernel(
     TILE: tl.constexpr = 4 * COUNTERS
     NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
     key = (s0, s1, k0, k1)
-    p = (p0, p1, p2, p3, p4, p5, p6)
+    p = (p0, p1, p2, p3, p4, p5, p6, p7)
     start = start.to(tl.int64)
     if ALIGNED:
         start = (start >> 4) << 4  # the compiler sees the alignment, and stores 16 bytes a thread
@@ -260,6 +266,7 @@ def scattered_kernel(
     p4: tl.float32,
     p5: tl.float32,
     p6: tl.float32,
+    p7: tl.float32,
     n1: tl.int64,
     n2: tl.int64,
     n3: tl.int64,
@@ -281,7 +288,7 @@ def scattered_kernel(
     """
     NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
     key = (s0, s1, k0, k1)
-    p = (p0, p1, p2, p3, p4, p5, p6)
+    p = (p0, p1, p2, p3, p4, p5, p6, p7)
     if WIDE:
         element = tl.program_id(0).to(tl.int64) * PLACES + tl.arange(0, PLACES)
     else:  # 32-bit divisions cost a fifth of 64-bit ones
@@ -327,7 +334,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         draw.seed & 0xFFFFFFFF,
         draw.seed >> 32,
         *draw.parameters,
-        *(0.0,) * (7 - len(draw.parameters)),
+        *(0.0,) * (8 - len(draw.parameters)),
     )
     distribution = draw.distribution
     if distribution == "truncated_normal" and min(draw.parameters[2:4]) >= CENTRAL_TAIL:

@@ -84,12 +84,18 @@ class VarianceScaling(Elementwise):
     mode: str = "fan_in"
     distribution: str = "truncated_normal"
 
+    def __post_init__(self) -> None:
+        if not self.scale >= 0:
+            raise ParameterError(f"variance scaling needs scale >= 0, not {self.scale}")
+        if self.distribution not in ("uniform", "normal", "truncated_normal"):
+            raise ParameterError(
+                f"unknown distribution {self.distribution!r}: uniform, normal or truncated_normal"
+            )
+
     def fill(self, shape: Sequence[int]) -> Fill:
         fan = _fan(shape, self.mode)
         if not fan:
             return Constant(0.0)  # no element, or nothing fans in: there is no variance to scale
-        if not self.scale >= 0:
-            raise ParameterError(f"variance scaling needs scale >= 0, not {self.scale}")
         variance = self.scale / fan
         if self.distribution == "uniform":
             bound = math.sqrt(3.0 * variance)
@@ -97,10 +103,8 @@ class VarianceScaling(Elementwise):
         std = math.sqrt(variance)
         if self.distribution == "normal":
             return Normal(0.0, std)
-        if self.distribution == "truncated_normal":
-            wide = std / _TRUNCATED_STD
-            return TruncatedNormal(0.0, wide, -2 * wide, 2 * wide)
-        raise ValueError(f"unknown distribution {self.distribution!r}: uniform, normal or truncated_normal")
+        wide = std / _TRUNCATED_STD
+        return TruncatedNormal(0.0, wide, -2 * wide, 2 * wide)
 
 
 @dataclass(frozen=True)
@@ -269,7 +273,8 @@ class Orthogonal(Structured):
     and ``numpy.linalg`` on arrays. Dimensions after the first are flattened. bfloat16 and float16 are
     computed in float32 and rounded once.
 
-    The normals are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only.
+    The normals are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only. With
+    a window, each shard builds the whole global matrix and keeps its part.
     """
 
     gain: float = 1.0
@@ -301,7 +306,8 @@ class Sparse(Structured):
     """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest N(0, std**2).
 
     Martens, "Deep learning via Hessian-free optimization", ICML 2010. In each column the rows with the
-    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed.
+    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed. With a window, each
+    shard builds the whole global matrix and keeps its part.
 
     Args:
         sparsity: the fraction of each column that is zero, in [0, 1].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -94,8 +95,9 @@ def resolve(device: str) -> Backend:
     override = _OVERRIDE.get() or os.environ.get(ENVIRONMENT_VARIABLE)
     if override:
         backend = get(override)
-        # A CPU backend serves every device, by way of host memory.
-        reason = backend.unavailable("cpu" if "cpu" in backend.devices else device)
+        # A CPU backend serves devices that are not its own by way of host memory.
+        staged = "cpu" in backend.devices and device not in backend.devices
+        reason = backend.unavailable("cpu" if staged else device)
         if reason:
             raise RuntimeError(f"backend {override!r} cannot serve {device!r}: {reason}")
         return backend
@@ -128,7 +130,7 @@ def fill(backend: Backend, target: Target, draw: Draw) -> None:
     write = backend.load()
     if isinstance(target, torch.Tensor):
         target = target.detach()
-        if device_type(target) != "cpu" and "cpu" in backend.devices:
+        if "cpu" in backend.devices and device_type(target) not in backend.devices:
             for piece, part in _pieces(target, draw):
                 staged = torch.empty(piece.shape, dtype=piece.dtype, device="cpu")
                 write(staged, part)
@@ -186,16 +188,36 @@ def _load_numpy() -> FillFunction:
     return write
 
 
+@cache
+def _load_numba() -> FillFunction:
+    from tritoninit.kernels import numba_kernels
+
+    def write(target: Target, draw: Draw) -> None:
+        numba_kernels.fill(as_array(target), dtype_name(target), draw, threads=torch.get_num_threads())
+
+    return write
+
+
+def _numba_unavailable(device: str) -> str | None:
+    if device != "cpu":
+        return f"it does not serve {device!r}"
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed (pip install tritoninit[cpu])"
+    return None
+
+
 def interpreting() -> bool:
-    """Whether Triton runs its kernels in its interpreter, on the CPU, in this process."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    """Whether Triton, if imported now, runs its kernels in its interpreter, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
 @cache
 def _load_triton() -> FillFunction:
+    import triton
+
     from tritoninit.kernels import triton_kernels
 
-    if interpreting():
+    if not isinstance(triton_kernels.run_kernel, triton.JITFunction):
         from tritoninit.kernels import interpreter
 
         interpreter.make_exact()
@@ -218,12 +240,15 @@ def _triton_unavailable(device: str) -> str | None:
     if not torch.cuda.is_available():
         return "torch finds no CUDA or ROCm device"
     try:
-        probe = torch.empty(1, device=device)
-        _load_triton()(probe, Draw("constant", (1.0,), 0, 0, 0, (1,)))
+        probe = torch.empty(1, device=device, dtype=torch.bfloat16)
+        _load_triton()(probe, Draw("normal", (0.0, 1.0), 0, 0, 0, (1,)))
+    except torch.OutOfMemoryError:  # says nothing of Triton, and passes
+        raise
     except Exception as error:  # noqa: BLE001 - whatever stops Triton (no compiler, an old GPU) is shown
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     return None
 
 
 register(Backend("triton", frozenset({"cuda"}), _triton_unavailable, _load_triton))
+register(Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba))
 register(Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy))

@@ -130,6 +130,8 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, RuntimeError) as error:
+        if len(error.args) != 1:  # an exception of another make, which one message does not rebuild
+            raise
         raise type(error)(f"{name}: {error}") from error
 
 

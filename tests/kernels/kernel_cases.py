@@ -82,6 +82,7 @@ def edge_parameters(name: str, dtype: str) -> list[tuple[float, ...]]:
             (0, 1, -1, 0),
             (0, 1, 0, 3),
             (0, 1e-39, -1e-39, 2e-39),
+            (0, 1, -1e-30, 1e-30),
             (0, large / 4, -large / 4, large / 2),
         ]
     return [lowering.truncated_normal(*p, dtype) for p in intervals]

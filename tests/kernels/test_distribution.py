@@ -202,7 +202,7 @@ def extremes(distribution: str, parameters: tuple[float, ...], dtype: str) -> np
     """2**14 values of a stream, and those of the words at both ends and in the middle, as float64."""
     values = drawn(distribution, parameters, 1 << 14, dtype=dtype, seed=23)
     words = np.concatenate([np.arange(512), 2**32 - 1 - np.arange(512), 2**31 + np.arange(-256, 256)])
-    lanes = (words.astype(np.uint32),) * 4
+    lanes = np.tile(words.astype(np.uint32), (4, 1))
     ends = reference.narrow(getattr(reference, distribution)(lanes, *parameters)[0], dtype)
     if dtype == "bfloat16":
         ends = (ends.astype(np.uint32) << 16).view(np.float32)

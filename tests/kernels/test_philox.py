@@ -16,15 +16,15 @@ from tritoninit.kernels.stream import Draw
 UINT64 = st.integers(0, 2**64 - 1)
 
 
+def reference_words(seed: int, stream: int, block: int) -> tuple[int, ...]:
+    return tuple(reference.words(seed, stream, np.array([block], np.uint64))[:, 0].tolist())
+
+
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN_ANSWERS)
 def test_known_answers(counter, key, answer):
     assert philox4x32(counter, key) == answer
-    assert reference.philox4x32(*(np.array([word], np.uint64) for word in counter), *key) == answer
-
-
-def reference_words(seed: int, stream: int, block: int) -> tuple[int, ...]:
-    lanes = reference.words(seed, stream, np.array([block], np.uint64))
-    return tuple(int(lane[0]) for lane in lanes)
+    seed, stream, block = (low | high << 32 for low, high in (key, counter[2:], counter[:2]))
+    assert reference_words(seed, stream, block) == answer
 
 
 @pytest.mark.parametrize("seed", BOUNDARIES)

@@ -121,9 +121,9 @@ def test_logs_of_probability_products():
     assert compared == 60 * 2**20 + 1
 
 
-def test_box_muller_and_quantile():
+def test_box_muller_and_slope():
     transform_cases.check_box_muller("cuda")
-    transform_cases.check_quantiles("cuda")
+    transform_cases.check_slopes("cuda")
 
 
 # Tensors of more than 2**31 elements: 4 GiB of 16-bit numbers, 64-bit addresses.

@@ -50,10 +50,10 @@ def sine_kernel(f, out, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def quantile_kernel(below, above, out, size, TAILS: tl.constexpr, BLOCK: tl.constexpr):
+def slope_kernel(below, above, out, size, TAILS: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     left, right = tl.load(below + at, at < size, 0.5), tl.load(above + at, at < size, 0.5)
-    tl.store(out + at, triton_kernels.quantile(left, right, TAILS), at < size)
+    tl.store(out + at, triton_kernels.slope(left, right, TAILS), at < size)
 
 
 @triton.jit

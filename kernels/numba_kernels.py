@@ -1,0 +1,332 @@
+"""The stream compiled for the CPU by numba: the reference's arithmetic in loops that LLVM vectorises.
+
+A tile of 512 blocks passes through three stages, each a loop over arrays that stay in the L1 cache: words,
+values, narrowed store. LLVM's ``fma`` is the hardware's, or the C library's ``fmaf`` where there is none: the
+same bits either way. No fast-math, so that nothing else is fused or reordered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from tritoninit.kernels import chunks, reference, stream
+from tritoninit.kernels.chunks import Array, Drawer, Places
+from tritoninit.kernels.stream import Draw
+
+f32, i32, i64, u16, u32, u64 = np.float32, np.int32, np.int64, np.uint16, np.uint32, np.uint64
+
+BLOCKS = 512  # a tile: 8 KiB of words and 8 KiB of values
+CHUNK = 1 << 18  # elements a call, 0.1 ms and more
+
+UNIFORM, NORMAL, TRUNCATED_NORMAL = range(3)
+DISTRIBUTIONS = {"uniform": UNIFORM, "normal": NORMAL, "truncated_normal": TRUNCATED_NORMAL}
+FLOAT32, FLOAT16, BFLOAT16 = range(3)
+DTYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
+
+_M0, _M1 = u64(stream.PHILOX_M0), u64(stream.PHILOX_M1)
+_W0, _W1 = u32(stream.PHILOX_W0), u32(stream.PHILOX_W1)
+_ROUNDS = stream.PHILOX_ROUNDS
+_LOG = tuple(f32(c) for c in stream.LOG)
+_LOG_SPLIT = i32(stream.LOG_SPLIT)
+_LN2 = f32(stream.MINUS_TWO_LN2 / 2**23)
+_SINE = tuple(f32(c) for c in stream.SINE)
+_CENTRE = tuple(f32(c) for c in stream.QUANTILE_CENTRE)
+_CENTRE_SHIFT = f32(stream.QUANTILE_CENTRE_SHIFT)
+_TAIL = tuple(f32(c) for c in stream.QUANTILE_TAIL)
+_TAIL_SHIFT = f32(stream.QUANTILE_TAIL_SHIFT)
+_SPLIT = f32(stream.QUANTILE_SPLIT)
+_SIGN = u32(1 << 31)
+
+
+@intrinsic
+def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
+    """float32 ``a * b + c``, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+@intrinsic
+def sqrt(context: Any, x: Any) -> Any:
+    """Correctly rounded float32 square root."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.call(builder.module.declare_intrinsic("llvm.sqrt", [ir.FloatType()]), arguments)
+
+    return types.float32(types.float32), generate
+
+
+@intrinsic
+def bits(context: Any, x: Any) -> Any:
+    """The 32 bits of a float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), generate
+
+
+@intrinsic
+def real(context: Any, x: Any) -> Any:
+    """The float32 of 32 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
+
+
+_inline = njit(inline="always", error_model="numpy")
+
+
+@_inline
+def philox4x32(c0, c1, c2, c3, k0, k1):
+    """Philox4x32-10 of four uint32 counter words and two uint32 key words: four uint32 words."""
+    for _ in range(_ROUNDS):
+        p0 = u64(c0) * _M0
+        p1 = u64(c2) * _M1
+        c0 = u32(p1 >> u64(32)) ^ c1 ^ k0
+        c2 = u32(p0 >> u64(32)) ^ c3 ^ k1
+        c1 = u32(p1)
+        c3 = u32(p0)
+        k0 = u32(k0 + _W0)
+        k1 = u32(k1 + _W1)
+    return c0, c1, c2, c3
+
+
+@_inline
+def words(block, key):
+    """The four words of a block; ``key`` is the stream's and the seed's words, low first."""
+    return philox4x32(u32(block), u32(block >> u64(32)), key[0], key[1], key[2], key[3])
+
+
+@_inline
+def log_polynomial(m):
+    v = fma(fma(fma(_LOG[0], m, _LOG[1]), m, _LOG[2]), m, _LOG[3])
+    return fma(fma(fma(fma(v, m, _LOG[4]), m, _LOG[5]), m, _LOG[6]), m, _LOG[7])
+
+
+@_inline
+def quantile_polynomial(t, c):
+    v = fma(fma(fma(fma(c[0], t, c[1]), t, c[2]), t, c[3]), t, c[4])
+    return fma(fma(fma(fma(v, t, c[5]), t, c[6]), t, c[7]), t, c[8])
+
+
+@_inline
+def minus_two_log(x, shift):
+    """-2 ln(x / 2**k) of positive normal float32 x; ``shift`` is k * 2**23."""
+    i = i32(bits(x))
+    e = i32(i32(i - i32(_LOG_SPLIT + shift)) & i32(-(1 << 23)))
+    m = real(u32(i32(i32(i - e) - shift))) - f32(1)
+    return fma(f32(e), _LN2, fma(m, f32(-2), (m * m) * log_polynomial(m)))
+
+
+@_inline
+def sine(f):
+    """sin(pi/2 f) of quarter turns f in [-1, 1]."""
+    w = fma(-f, f, f32(1))
+    p = fma(fma(fma(_SINE[0], w, _SINE[1]), w, _SINE[2]), w, _SINE[3])
+    return fma(f, w * p, f)
+
+
+@_inline
+def box_muller(x, y):
+    """Two independent standard normals from two words."""
+    r = sqrt(minus_two_log(f32(x | u32(1)), i32(32 << 23)))
+    f = f32(i32(u32(u32(y << u32(1)) + _SIGN))) * f32(-(2.0**-31))
+    signed = real(bits(r) ^ (y & _SIGN))
+    return signed * sine(f), signed * sine(f32(1) - abs(f))
+
+
+@_inline
+def clamp(v, floor, cap):
+    v = v if v > floor else floor
+    return v if v < cap else cap
+
+
+@_inline
+def uniform(x, p):
+    """x scaled to (low, scale, floor, cap) = p."""
+    return clamp(f32(i32(x >> u32(8))) * p[1] + p[0], p[2], p[3])
+
+
+@_inline
+def truncated_normal(x, p):
+    """The quantile of x, where (mean, std, below, above, below - above, mass, floor, cap) = p."""
+    left = f32(x | u32(1)) * p[5] + p[2]
+    right = f32(u32(~x) | u32(1)) * p[5] + p[3]
+    big = minus_two_log(left * right, i32(-(2 << 23)))
+    centre = quantile_polynomial(big - _CENTRE_SHIFT, _CENTRE)
+    tail = quantile_polynomial(sqrt(big if big > _SPLIT else _SPLIT) - _TAIL_SHIFT, _TAIL)
+    difference = f32(i32((x | u32(1)) ^ _SIGN)) * (f32(2) * p[5]) + p[4]
+    z = difference * (centre if big < _SPLIT else tail)
+    return clamp(z * p[1] + p[0], p[6], p[7])
+
+
+@_inline
+def half(v):
+    """The float16 pattern of a float32, rounded to nearest even."""
+    b = bits(v)
+    a = b & u32(0x7FFFFFFF)
+    # Below 2**-14 float16 is a grid of 2**-24, the grid of float32 at one half: the addition rounds to it.
+    small = u32(bits(real(a) + f32(0.5)) - u32(0x3F000000))
+    large = u32(u32(a + u32(0xC8000FFF)) + ((a >> u32(13)) & u32(1))) >> u32(13)
+    large = large if a < u32(0x477FF000) else u32(0x7C00)
+    return u16((small if a < u32(0x38800000) else large) | ((b >> u32(16)) & u32(0x8000)))
+
+
+@_inline
+def brain(v):
+    """The bfloat16 pattern of a float32, rounded to nearest even."""
+    b = bits(v)
+    return u16(u32(u32(b + u32(0x7FFF)) + ((b >> u32(16)) & u32(1))) >> u32(16))
+
+
+@njit(nogil=True, error_model="numpy")
+def draw_tile(z, x, block, key, p, distribution):
+    """The values z (4, BLOCKS) of the blocks from ``block`` on; x is scratch for their words."""
+    for j in range(BLOCKS):
+        x[0, j], x[1, j], x[2, j], x[3, j] = words(block + u64(j), key)
+    if distribution == UNIFORM:
+        for lane in range(4):
+            for j in range(BLOCKS):
+                z[lane, j] = uniform(x[lane, j], p)
+    elif distribution == NORMAL:
+        for lane in range(0, 4, 2):
+            # Views of their own: with z[lane, j] and z[lane + 1, j] LLVM does not prove that they differ.
+            first, second, u, v = x[lane], x[lane + 1], z[lane], z[lane + 1]
+            for j in range(BLOCKS):
+                z0, z1 = box_muller(first[j], second[j])
+                u[j] = z0 * p[1] + p[0]
+                v[j] = z1 * p[1] + p[0]
+    else:
+        for lane in range(4):
+            for j in range(BLOCKS):
+                z[lane, j] = truncated_normal(x[lane, j], p)
+
+
+@njit(nogil=True, error_model="numpy")
+def store_tile(z, wide, narrow, dtype, at):
+    """All of z, interleaved and rounded to the dtype, to the elements from ``at`` on."""
+    if dtype == FLOAT32:
+        out = wide[at : at + 4 * BLOCKS]
+        for j in range(BLOCKS):
+            for lane in range(4):
+                out[4 * j + lane] = z[lane, j]
+        return
+    patterns = narrow[at : at + 4 * BLOCKS]
+    if dtype == FLOAT16:
+        for j in range(BLOCKS):
+            for lane in range(4):
+                patterns[4 * j + lane] = half(z[lane, j])
+    else:
+        for j in range(BLOCKS):
+            for lane in range(4):
+                patterns[4 * j + lane] = brain(z[lane, j])
+
+
+@_inline
+def store(value, wide, narrow, dtype, at):
+    if dtype == FLOAT32:
+        wide[at] = value
+    elif dtype == FLOAT16:
+        narrow[at] = half(value)
+    else:
+        narrow[at] = brain(value)
+
+
+_WIDE, _NARROW = types.float32[::1], types.uint16[::1]
+_KEY, _PARAMETERS = types.UniTuple(types.uint32, 4), types.UniTuple(types.float32, 8)
+
+
+def _kernel(*signature: Any) -> Any:
+    """Compile on import, or load from numba's cache on disk; without one where numba can write none."""
+
+    def compiled(function: Any) -> Any:
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+        try:
+            return njit(types.void(*signature), cache=True, **options)(function)
+        except RuntimeError:  # "no locator available": slower to start, no other difference
+            return njit(types.void(*signature), **options)(function)
+
+    return compiled
+
+
+@_kernel(_WIDE, _NARROW, types.int64, types.int64, types.uint64, _KEY, _PARAMETERS)
+def run_kernel(wide, narrow, dtype, distribution, first, key, p):
+    """Elements ``first``, ``first + 1``, ... of the stream; one of the two outputs is empty."""
+    x = np.empty((4, BLOCKS), np.uint32)
+    z = np.empty((4, BLOCKS), np.float32)
+    size = max(wide.size, narrow.size)
+    block = first >> u64(2)
+    at = -i64(first & u64(3))  # where the tile's first element goes: before the output, at first
+    while at < size:
+        draw_tile(z, x, block, key, p, distribution)
+        if at >= 0 and at + 4 * BLOCKS <= size:
+            store_tile(z, wide, narrow, dtype, at)
+        else:
+            for k in range(4 * BLOCKS):
+                if 0 <= at + k < size:
+                    store(z[k & 3, k >> 2], wide, narrow, dtype, at + k)
+        at += 4 * BLOCKS
+        block += u64(BLOCKS)
+
+
+@_kernel(_WIDE, _NARROW, types.int64, types.int64, types.uint64[::1], _KEY, _PARAMETERS)
+def places_kernel(wide, narrow, dtype, distribution, indices, key, p):
+    """The elements at the given stream indices, each from a block of its own."""
+    for k in range(indices.size):
+        a, b, c, d = words(indices[k] >> u64(2), key)
+        word = indices[k] & u64(3)
+        first, second = (a, b) if word < 2 else (c, d)
+        odd = (word & u64(1)) == u64(1)
+        if distribution == NORMAL:
+            z0, z1 = box_muller(first, second)
+            value = (z1 if odd else z0) * p[1] + p[0]
+        elif distribution == UNIFORM:
+            value = uniform(second if odd else first, p)
+        else:
+            value = truncated_normal(second if odd else first, p)
+        store(value, wide, narrow, dtype, k)
+
+
+def _arguments(out: Array, dtype: str, draw: Draw) -> tuple[Any, ...]:
+    if dtype == "float32":
+        wide, narrow = out, np.empty(0, np.uint16)
+    else:
+        wide, narrow = np.empty(0, np.float32), out.view(np.uint16)
+    return wide, narrow, DTYPES[dtype], DISTRIBUTIONS[draw.distribution]
+
+
+def _numbers(draw: Draw) -> tuple[Any, ...]:
+    key = (draw.stream & 0xFFFFFFFF, draw.stream >> 32, draw.seed & 0xFFFFFFFF, draw.seed >> 32)
+    p = (*draw.parameters, *(0.0,) * (8 - len(draw.parameters)))
+    return tuple(map(u32, key)), tuple(map(f32, p))
+
+
+def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
+    """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
+    run_kernel(*_arguments(out, dtype, draw), u64(first), *_numbers(draw))
+
+
+def places(out: Array, dtype: str, draw: Draw, indices: Places) -> None:
+    """Write the elements at the given stream indices into a contiguous 1-d array."""
+    places_kernel(*_arguments(out, dtype, draw), indices, *_numbers(draw))
+
+
+DRAWER = Drawer(run, places, CHUNK)
+
+
+def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
+    """Write ``draw`` into an array of any layout, in place; as ``reference.fill``, the same bits."""
+    if draw.distribution == "constant":
+        reference.fill(target, dtype, draw)
+    else:
+        chunks.fill(DRAWER, target, dtype, draw, threads)
