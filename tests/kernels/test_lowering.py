@@ -118,7 +118,7 @@ def test_truncated_normal_parameters(mean, std, low, high):
         exact = tuple(lowering.float32(float(x)) for x in (below, above, mass))
         difference = lowering.float32(float(below - above))
     assert found[:5] == (mean, lowering.float32(std), *exact[:2], difference)
-    assert found[5] == exact[2] * 2.0**-32
+    assert found[5] == lowering.float32(exact[2] * 2.0**-32)
     assert found[6:] == (lowering.float32(low), lowering.float32(high))
 
 

@@ -79,8 +79,8 @@ def test_nvidia(kernel, distribution, dtype, arch):
     assert sum(found.store_bytes) == size * found.elements
 
 
-# Instructions an element on sm_90's hot path, measured with Triton 3.7.1. Asserted: no more than these and 5%,
-# for another version's ptxas.
+# Instructions an element on sm_90's hot path, measured with Triton 3.7.1. Asserted: no more than these and
+# 5%, for another version's ptxas.
 MEASURED_SM_90 = {
     ("constant", "float32"): 2.28,
     ("uniform", "float32"): 16.69,
