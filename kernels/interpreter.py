@@ -1,9 +1,11 @@
 """Triton's interpreter, made to compute what the hardware computes.
 
-Two of its operations are not the hardware's. It evaluates ``tl.fma(x, y, z)`` as ``x * y + z``, rounded
-twice, and it truncates float32 to bfloat16, where the hardware rounds to nearest even. The stream needs a
-single rounding in both, so exact ones are put in their place; the fma works with error-free transformations,
-hence for every input and independently of the reference's shortcut.
+Three things are not the hardware's. It evaluates ``tl.fma(x, y, z)`` as ``x * y + z``, rounded twice; it
+truncates float32 to bfloat16, where the hardware rounds to nearest even; and it guesses the types of a kernel's
+scalars from their values: a float that is subnormal or infinite in float32 becomes a float64, and an integer
+from 2**31 to 2**32 an int64 of 32 unsigned bits, which a right shift takes for a negative number. Exact ones
+are put in their place; the fma works with error-free transformations, hence for every input and independently
+of the reference's shortcut.
 """
 
 from __future__ import annotations
@@ -35,8 +37,11 @@ def correctly_rounded_fma(a: Any, b: Any, c: Any) -> npt.NDArray[np.float32]:
 
 
 def make_exact() -> None:
-    """Give Triton's interpreter a true ``tl.fma`` and a rounded bfloat16, for the rest of this process."""
+    """Give Triton's interpreter a true ``tl.fma``, a rounded bfloat16 and arguments as a compiled kernel gets
+    them, for the rest of this process.
+    """
     import triton.language as tl
+    from triton.runtime import interpreter
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
     def create_fma(_: Any, x: Any, y: Any, z: Any) -> Any:
@@ -52,6 +57,16 @@ def make_exact() -> None:
             return TensorHandle(patterns.astype(np.uint16), target.scalar)
         return truncating_cast(self, source, target)
 
+    def implicit_cvt(argument: Any) -> Any:
+        if isinstance(argument, float):
+            return tl.tensor(TensorHandle(np.array([argument], np.float32), tl.float32), tl.float32)
+        converted = guessing_cvt(argument)
+        if isinstance(argument, int) and 2**31 <= argument < 2**32:
+            converted.handle.data = converted.handle.data.astype(np.int64)
+        return converted
+
     truncating_cast = InterpreterBuilder.cast_impl
+    guessing_cvt = interpreter._implicit_cvt
+    interpreter._implicit_cvt = implicit_cvt
     InterpreterBuilder.create_fma = create_fma
     InterpreterBuilder.cast_impl = cast_impl
