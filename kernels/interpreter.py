@@ -1,8 +1,8 @@
 """Triton's interpreter, made to compute what the hardware computes.
 
 Three things are not the hardware's. It evaluates ``tl.fma(x, y, z)`` as ``x * y + z``, rounded twice; it
-truncates float32 to bfloat16, where the hardware rounds to nearest even; and it guesses the types of a kernel's
-scalars from their values: a float that is subnormal or infinite in float32 becomes a float64, and an integer
+truncates float32 to bfloat16, where the hardware rounds to nearest even; and it guesses the types of scalars
+from their values: a float that is subnormal or infinite in float32 becomes a float64, and an integer
 from 2**31 to 2**32 an int64 of 32 unsigned bits, which a right shift takes for a negative number. Exact ones
 are put in their place; the fma works with error-free transformations, hence for every input and independently
 of the reference's shortcut.
