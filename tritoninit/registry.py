@@ -198,11 +198,16 @@ def _load_numba() -> FillFunction:
     return write
 
 
+@cache
 def _numba_unavailable(device: str) -> str | None:
     if device != "cpu":
         return f"it does not serve {device!r}"
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed (pip install tritoninit[cpu])"
+    try:
+        _load_numba()
+    except ImportError as error:  # numba refuses a NumPy newer than it knows
+        return f"numba cannot be imported: {error}"
     return None
 
 

@@ -13,6 +13,7 @@ import pytest
 from float_domains import angle_numbers, chunks, radius_numbers
 from kernel_cases import make_draw
 
+from tritoninit import registry
 from tritoninit.kernels import reference
 from tritoninit.kernels.stream import Draw
 
@@ -155,3 +156,18 @@ def test_narrowing(kind):
 def test_importing_tritoninit_imports_no_numba():
     code = "import sys, tritoninit; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_numba_that_cannot_be_imported_is_passed_over(monkeypatch):
+    """It raises ImportError beside a NumPy newer than it knows; NumPy then serves the CPU."""
+
+    def refuse():
+        raise ImportError("Numba needs NumPy 2.4 or less. Got NumPy 2.5.")
+
+    monkeypatch.setattr(registry, "_load_numba", refuse)
+    registry._numba_unavailable.cache_clear()
+    try:
+        assert registry.resolve("cpu").name == "numpy"
+        assert "NumPy 2.5" in {b.name: b for b in registry.backends()}["numba"].unavailable
+    finally:
+        registry._numba_unavailable.cache_clear()
