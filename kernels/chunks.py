@@ -56,9 +56,8 @@ def fill(drawer: Drawer, target: Array, dtype: str, draw: Draw, threads: int = 1
     def fill_chunk(begin: int) -> None:
         end = min(begin + step, target.size)
         out = np.empty(end - begin, target.dtype) if flat is None else flat[begin:end]
-        with np.errstate(
-            all="ignore"
-        ):  # overflow and underflow are as IEEE 754 says, whatever the caller set
+        # Overflow and underflow are as IEEE 754 says, whatever the caller's settings would raise.
+        with np.errstate(all="ignore"):
             if is_run:
                 drawer.run(out, dtype, draw, draw.start + begin)
             else:
