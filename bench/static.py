@@ -3,7 +3,8 @@
 Triton's wheel carries ptxas, nvdisasm and cuobjdump, so that a machine without a GPU can read what an NVIDIA
 GPU would execute. The hot path is the one that a full tile takes: from the entry to an EXIT, through no
 subroutine (ptxas puts the rare operands of sqrt.rn, and 64-bit division, there), storing every element of
-the thread with stores that nothing guards.
+the thread with stores that nothing guards. Where a program writes several tiles in a loop, a further tile
+costs a further turn.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -35,7 +39,7 @@ def compile_kernel(
     """Compile one of ``triton_kernels`` as its launcher would; never from Triton's cache.
 
     Args:
-        kernel: "run_kernel" or "scattered_kernel".
+        kernel: "run_kernel", "table_kernel" or "scattered_kernel".
         distribution: a key of ``triton_kernels.DISTRIBUTIONS``.
         dtype: "float32", "float16" or "bfloat16".
         arch: a key of ``TARGETS``.
@@ -49,12 +53,17 @@ def compile_kernel(
     if not isinstance(function, triton.JITFunction):
         raise RuntimeError("Triton's interpreter replaces its compiler: unset TRITON_INTERPRET")
     constants: dict[str, Any] = {"DISTRIBUTION": triton_kernels.DISTRIBUTIONS[distribution]}
+    pointer = "*" + _TRITON_DTYPES[dtype]
     if kernel == "run_kernel":
         constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
+    elif kernel == "table_kernel":
+        constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
+        constants["DTYPE"] = triton_kernels.DTYPES[getattr(torch, dtype)]
+        pointer = "*i64"
     else:
         constants |= {"WIDE": wide, "PLACES": triton_kernels.PLACES}
     signature = {p.name: "constexpr" if p.is_constexpr else p.annotation_type for p in function.params}
-    signature["pointer"] = "*" + _TRITON_DTYPES[dtype]
+    signature[function.arg_names[0]] = pointer
     source = ASTSource(
         fn=function,
         signature=signature,
@@ -69,7 +78,7 @@ def compile_kernel(
 
 def elements_per_thread(kernel: str, arch: str) -> int:
     """How many elements a thread of a full tile writes."""
-    tile = 4 * triton_kernels.COUNTERS if kernel == "run_kernel" else triton_kernels.PLACES
+    tile = triton_kernels.PLACES if kernel == "scattered_kernel" else 4 * triton_kernels.COUNTERS
     return int(tile // (triton_kernels.NUM_WARPS * TARGETS[arch].warp_size))
 
 
@@ -101,6 +110,14 @@ _LABEL = re.compile(r"(\.L_[\w.]+):")
 _TARGET = re.compile(r"`\((\.L_[\w.]+)\)")
 # Instructions whose target the listing does not give. A path through one cannot be followed.
 _INDIRECT: Final = frozenset({"BRX", "BRXU", "JMP", "JMX", "JMXU", "BREAK", "BRK", "CONT", "SYNC", "KILL"})
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Indices of a loop's instructions, and of the one through which it is entered."""
+
+    head: int
+    members: frozenset[int]
 
 
 class ControlFlow:
@@ -137,47 +154,103 @@ class ControlFlow:
         return [index + 1, self._labels[target.group(1)]] if conditional else [self._labels[target.group(1)]]
 
     def hot_path(self) -> Route:
-        """The path of a full tile, NOPs left out.
+        """The path of a full tile, NOPs left out; a loop on the way is gone through once.
 
         Of all paths from the entry to an EXIT, the one that stores most bytes without a guard (a masked
         store is guarded, or jumped over), and of those the one that stores most in all.
 
         Raises:
-            ValueError: no path, a loop, or two paths that store the same; then no count would be sound.
+            ValueError: no path, more than one loop, or two paths that store the same; then no count would
+                be sound.
         """
-        hottest = self._hottest(0, {})
+        return self._hottest(0, self._exits)
+
+    def hot_turn(self) -> Route:
+        """What each further turn of the loop adds to :meth:`hot_path`; empty where there is no loop.
+
+        Raises:
+            ValueError: as for :meth:`hot_path`, of the paths from the loop's head back to it.
+        """
+        return () if self._loop is None else self._hottest(self._loop.head, self._turns)
+
+    def _exits(self, index: int) -> bool:
+        return self.instructions[index].operation == "EXIT"
+
+    def _turns(self, index: int) -> bool:
+        loop = self._loop
+        return loop is not None and index in loop.members and loop.head in self.successors(index)
+
+    def _hottest(self, start: int, ends: Callable[[int], bool]) -> Route:
+        """The path from an instruction to an end that stores most, NOPs left out."""
+        hottest = self._candidates(start, ends, {})
         if len(hottest) != 1:
-            raise ValueError("no path leads to an EXIT" if not hottest else "two paths store the same")
+            raise ValueError("no path leads to the end" if not hottest else "two paths store the same")
         return tuple(i for i in hottest[0] if i.operation != "NOP")
 
-    def _hottest(self, start: int, known: dict[int, list[Route] | None]) -> list[Route]:
-        """Those paths from an instruction to an EXIT that store most: at most two, which is one too many."""
+    def _candidates(
+        self, start: int, ends: Callable[[int], bool], known: dict[int, list[Route]]
+    ) -> list[Route]:
+        """Those paths from an instruction to an end that store most: at most two, which is one too many."""
         if start in known:
-            paths = known[start]
-            if paths is None:
-                raise ValueError("the kernel loops")
-            return paths
-        known[start] = None
-        straight, following = self._straight(start)
-        tails: list[Route] = [()] if straight[-1].operation == "EXIT" else []
-        for index in following:
-            tails += self._hottest(index, known)
+            return known[start]
+        straight = [start]
+        while not ends(straight[-1]) and len(following := self._onward(straight[-1])) == 1:
+            straight += following
+        passed = tuple(self.instructions[i] for i in straight)
+        tails: list[Route] = [()] if ends(straight[-1]) else []
+        for index in self._onward(straight[-1]):
+            tails += self._candidates(index, ends, known)
         most = max(map(_bytes_stored, tails), default=None)
-        known[start] = paths = [straight + tail for tail in tails if _bytes_stored(tail) == most][:2]
-        return paths
+        known[start] = [passed + tail for tail in tails if _bytes_stored(tail) == most][:2]
+        return known[start]
 
-    def _straight(self, start: int) -> tuple[Route, list[int]]:
-        """The instructions from ``start`` up to a fork or an end, and where that leads."""
-        passed = []
-        following = [start]
-        while len(following) == 1:
-            if following[0] in passed:
-                raise ValueError("the kernel loops")
-            passed.append(following[0])
-            following = self.successors(passed[-1])
-            if self.instructions[passed[-1]].operation == "EXIT":
-                break
-        return tuple(self.instructions[i] for i in passed), following
+    def _onward(self, index: int) -> list[int]:
+        """The successors, without the way from the loop's end back to its head."""
+        loop = self._loop
+        back = loop.head if loop is not None and index in loop.members else None
+        return [i for i in self.successors(index) if i != back]
+
+    @cached_property
+    def _loop(self) -> Loop | None:
+        """The loop that the entry leads to, or None."""
+        predecessors, back = self._explore()
+        heads = {head for _, head in back}
+        if len(heads) > 1:
+            raise ValueError(f"the kernel has {len(heads)} loops")
+        if not heads:
+            return None
+        (head,) = heads
+        # The natural loop (Aho, Lam, Sethi and Ullman, "Compilers", 9.6.6): what leads to the edges back to
+        # the head without passing it.
+        members = {head}
+        waiting = [source for source, _ in back]
+        while waiting:
+            index = waiting.pop()
+            if index not in members:
+                members.add(index)
+                waiting += predecessors[index]
+        if head and 0 in members:
+            raise ValueError("the loop is entered in two places")
+        return Loop(head, frozenset(members))
+
+    def _explore(self) -> tuple[dict[int, list[int]], list[tuple[int, int]]]:
+        """The predecessors of what the entry leads to, and the edges that close a cycle, depth first."""
+        predecessors: dict[int, list[int]] = {0: []}
+        back = []
+        path = {0: iter(self.successors(0))}
+        while path:
+            index, onward = next(reversed(path.items()))
+            following = next(onward, None)
+            if following is None:
+                del path[index]
+                continue
+            if following in path:
+                back.append((index, following))
+            if following not in predecessors:
+                predecessors[following] = []
+                path[following] = iter(self.successors(following))
+            predecessors[following].append(index)
+        return predecessors, back
 
 
 def _bytes_stored(path: Route) -> tuple[int, int]:
@@ -191,8 +264,10 @@ class StaticCost:
     """What one NVIDIA kernel costs, read off its machine code.
 
     Attributes:
-        elements: elements a thread of a full tile writes.
-        instructions: instructions of the hot path, NOPs left out; a warp issues each once.
+        elements: elements a thread of a full tile writes; those of one turn, where the hot path has a loop.
+        instructions: instructions of the hot path, NOPs left out; a warp issues each once. A loop on it is
+            gone through once.
+        turn: instructions that each further turn of that loop adds; 0 where there is none.
         fused: fused multiply-adds of a thread on the hot path; sqrt.rn holds two of its own.
         registers: registers a thread.
         stack_bytes: stack and local memory a thread, spilled registers included.
@@ -204,6 +279,7 @@ class StaticCost:
 
     elements: int
     instructions: int
+    turn: int
     fused: int
     registers: int
     stack_bytes: int
@@ -214,7 +290,11 @@ class StaticCost:
 
     @property
     def instructions_per_element(self) -> float:
-        return self.instructions / self.elements
+        return self.per_element(1)
+
+    def per_element(self, turns: int) -> float:
+        """Instructions an element, where the hot path's loop is gone through ``turns`` times."""
+        return (self.instructions + (turns - 1) * self.turn) / (turns * self.elements)
 
 
 def _nvidia_tool(name: str, *arguments: str, cubin: bytes) -> str:
@@ -233,13 +313,16 @@ def disassemble(cubin: bytes) -> str:
 def static_cost(compiled: Any, elements: int) -> StaticCost:
     """Measure a kernel compiled for an NVIDIA target, of which a thread writes ``elements`` elements."""
     flow = ControlFlow(disassemble(compiled.asm["cubin"]))
-    path = flow.hot_path()
+    path, turn = flow.hot_path(), flow.hot_turn()
+    if turn and _bytes_stored(turn) != _bytes_stored(path):
+        raise ValueError("a turn of the loop does not store what the path through it does")
     usage = _nvidia_tool("cuobjdump", "-res-usage", cubin=compiled.asm["cubin"])
     used = {name: int(number) for name, number in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
     ptx = compiled.asm["ptx"]
     return StaticCost(
         elements=elements,
         instructions=len(path),
+        turn=len(turn),
         fused=sum({"FFMA": 1, "FFMA2": 2}.get(i.operation, 0) for i in path),
         registers=used["REG"],
         stack_bytes=used["STACK"] + used["LOCAL"],

@@ -1,14 +1,18 @@
 """How a CPU backend fills memory of any layout: in chunks, over threads, in bounded scratch.
 
-What a backend brings is two functions that draw into contiguous memory: the elements of a run of the stream,
-and the elements at any places of it.
+What a backend brings is three functions: one sets memory to a constant, one writes a run of the stream,
+one the elements at any of its places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain, islice
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,7 @@ from tritoninit.kernels.stream import Draw
 
 Array = npt.NDArray[Any]
 Places = npt.NDArray[np.uint64]
+Item = tuple[Array, str, Draw]
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Drawer:
     """A CPU backend's arithmetic.
 
     Attributes:
+        constant: sets an array of any layout: ``constant(out, dtype, draw)``.
         run: writes elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array:
             ``run(out, dtype, draw, first)``.
         places: writes the elements at the given stream indices: ``places(out, dtype, draw, indices)``.
@@ -33,51 +39,89 @@ class Drawer:
             its elements needs a block of its own.
     """
 
+    constant: Callable[[Array, str, Draw], None]
     run: Callable[[Array, str, Draw, int], None]
     places: Callable[[Array, str, Draw, Places], None]
     chunk: int
 
 
-def fill(drawer: Drawer, target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
-    """Write a random ``draw`` into an array, in place.
+def fill(drawer: Drawer, items: Iterable[Item], threads: int = 1) -> None:
+    """Write draws into arrays that do not overlap, in place.
 
     Args:
         drawer: who draws.
-        target: float32, float16, or the uint16 patterns of bfloat16; any shape and strides.
-        dtype: "float32", "float16" or "bfloat16".
-        draw: what to write.
-        threads: how many threads share the chunks; they live as long as the call.
+        items: (target, dtype, draw) each. The target is float32, float16, or the uint16 patterns of bfloat16,
+            of any shape and strides; the dtype "float32", "float16" or "bfloat16".
+        threads: how many threads share the chunks of all of them, the caller's one of them.
     """
+    chunks = (chunk for item in items for chunk in _chunks(drawer, *item))
+    first = list(islice(chunks, threads))
+    rest, lock = chain(first, chunks), Lock()
+    futures = [_pool().submit(_work, rest, lock) for _ in first[1:]]
+    try:
+        _work(rest, lock)
+    finally:
+        for future in futures:
+            # Helpers that other callers keep busy have nothing left to do here.
+            if not future.cancel():
+                future.result()
+
+
+def _work(chunks: Iterator[Callable[[], None]], lock: Lock) -> None:
+    while True:
+        with lock:
+            chunk = next(chunks, None)
+        if chunk is None:
+            return
+        chunk()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that wait for work, as many as the machine can use; shared by all callers."""
+    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), "tritoninit")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
+def _chunks(drawer: Drawer, target: Array, dtype: str, draw: Draw) -> Iterator[Callable[[], None]]:
+    """What there is to do for one target, in parts that may run in any order, on any thread."""
+    flat = target.reshape(-1) if target.flags.c_contiguous else None
+    if draw.distribution == "constant":
+        if flat is None:
+            yield partial(drawer.constant, target, dtype, draw)
+            return
+        for begin in range(0, target.size, drawer.chunk):
+            yield partial(drawer.constant, flat[begin : begin + drawer.chunk], dtype, draw)
+        return
     dims = stream.collapse(target.shape, draw.strides, stream.row_major_strides(target.shape))
     is_run = not dims or (len(dims) == 1 and dims[0][1] == 1)
-    flat = target.reshape(-1) if target.flags.c_contiguous else None
     step = drawer.chunk if is_run else drawer.chunk // 4
-
-    def fill_chunk(begin: int) -> None:
+    for begin in range(0, target.size, step):
         end = min(begin + step, target.size)
-        out = np.empty(end - begin, target.dtype) if flat is None else flat[begin:end]
-        # Overflow and underflow are as IEEE 754 says, whatever the caller's settings would raise.
-        with np.errstate(all="ignore"):
-            if is_run:
-                drawer.run(out, dtype, draw, draw.start + begin)
-            else:
-                drawer.places(out, dtype, draw, _stream_indices(target.shape, draw, begin, end))
-        if flat is None:
-            target.flat[begin:end] = out
+        yield partial(_draw, drawer, target, flat, dtype, draw, is_run, begin, end)
 
-    begins = range(0, target.size, step)
 
-    def fill_every(worker: int) -> None:
-        for begin in begins[worker::workers]:
-            fill_chunk(begin)
-
-    workers = max(1, min(threads, len(begins)))
-    if workers == 1:
-        fill_every(0)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(fill_every, range(workers)):
-            pass
+def _draw(
+    drawer: Drawer,
+    target: Array,
+    flat: Array | None,
+    dtype: str,
+    draw: Draw,
+    is_run: bool,
+    begin: int,
+    end: int,
+) -> None:
+    """Write the elements ``begin`` to ``end``, row-major; ``flat`` is a contiguous target's 1-d view."""
+    out = np.empty(end - begin, target.dtype) if flat is None else flat[begin:end]
+    if is_run:
+        drawer.run(out, dtype, draw, draw.start + begin)
+    else:
+        drawer.places(out, dtype, draw, _stream_indices(target.shape, draw, begin, end))
+    if flat is None:
+        target.flat[begin:end] = out
 
 
 def _stream_indices(shape: tuple[int, ...], draw: Draw, begin: int, end: int) -> Places:

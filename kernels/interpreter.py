@@ -65,8 +65,15 @@ def make_exact() -> None:
             converted.handle.data = converted.handle.data.astype(np.int64)
         return converted
 
+    def patch_lang_tensor(tensor: Any, *scope: Any) -> None:
+        patch(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
     truncating_cast = InterpreterBuilder.cast_impl
     guessing_cvt = interpreter._implicit_cvt
     interpreter._implicit_cvt = implicit_cvt
+    # Before 3.7 a loop's bound is int() of an array of one element, which NumPy 2.4 refuses.
+    patch = interpreter._patch_lang_tensor
+    interpreter._patch_lang_tensor = patch_lang_tensor
     InterpreterBuilder.create_fma = create_fma
     InterpreterBuilder.cast_impl = cast_impl

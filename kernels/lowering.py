@@ -121,6 +121,7 @@ def uniform(low: float, high: float, dtype: str) -> tuple[float, ...]:
     return low32, float32(span * 2.0**-24), floor, cap
 
 
+@lru_cache(maxsize=4096)
 def normal(mean: float, std: float, dtype: str) -> tuple[float, ...]:
     """(mean, std), whatever the dtype."""
     if not std >= 0:

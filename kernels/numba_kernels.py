@@ -7,6 +7,7 @@ same bits either way. No fast-math, so that nothing else is fused or reordered.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from tritoninit.kernels import chunks, reference, stream
-from tritoninit.kernels.chunks import Array, Drawer, Places
+from tritoninit.kernels.chunks import Array, Drawer, Item, Places
 from tritoninit.kernels.stream import Draw
 
 f32, i32, i64, u16, u32, u64 = np.float32, np.int32, np.int64, np.uint16, np.uint32, np.uint64
@@ -321,12 +322,14 @@ def places(out: Array, dtype: str, draw: Draw, indices: Places) -> None:
     places_kernel(*_arguments(out, dtype, draw), indices, *_numbers(draw))
 
 
-DRAWER = Drawer(run, places, CHUNK)
+DRAWER = Drawer(reference.constant, run, places, CHUNK)
 
 
 def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
-    """Write ``draw`` into an array of any layout, in place; as ``reference.fill``, the same bits."""
-    if draw.distribution == "constant":
-        reference.fill(target, dtype, draw)
-    else:
-        chunks.fill(DRAWER, target, dtype, draw, threads)
+    """Write ``draw`` into one array of any layout, in place; as ``reference.fill``, the same bits."""
+    fill_many([(target, dtype, draw)], threads)
+
+
+def fill_many(items: Iterable[Item], threads: int = 1) -> None:
+    """Write draws into arrays of any layout; as ``reference.fill_many``, the same bits."""
+    chunks.fill(DRAWER, items, threads)

@@ -6,7 +6,7 @@ the tensor's size; chunks go to a thread pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritoninit.kernels import chunks, stream
-from tritoninit.kernels.chunks import Array, Drawer
+from tritoninit.kernels.chunks import Array, Drawer, Item
 from tritoninit.kernels.stream import Draw
 
 Floats = npt.NDArray[np.float32]
@@ -183,7 +183,8 @@ def narrow(x: Floats, dtype: str) -> Array:
     if dtype == "float32":
         return x
     if dtype == "float16":
-        return x.astype(np.float16)
+        with np.errstate(all="ignore"):
+            return x.astype(np.float16)
     bits = x.view(np.uint32)
     bits = (bits + (((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF))) >> np.uint32(16)
     return bits.astype(np.uint16)
@@ -191,7 +192,8 @@ def narrow(x: Floats, dtype: str) -> Array:
 
 def values(draw: Draw, blocks: Wide) -> Floats:
     """The values (4, n) of n blocks."""
-    return _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
+    with np.errstate(all="ignore"):  # whatever the caller's settings would raise
+        return _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
 
 
 def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
@@ -207,7 +209,13 @@ def places(out: Array, dtype: str, draw: Draw, indices: Wide) -> None:
     out[:] = narrow(values(draw, indices >> np.uint64(2))[lanes, np.arange(out.size)], dtype)
 
 
-DRAWER = Drawer(run, places, CHUNK)
+def constant(out: Array, dtype: str, draw: Draw) -> None:
+    """Set an array of any layout to the draw's one parameter."""
+    with np.errstate(all="ignore"):
+        out[...] = narrow(np.array(draw.parameters, np.float32), dtype)[0]
+
+
+DRAWER = Drawer(constant, run, places, CHUNK)
 
 
 @cache
@@ -222,17 +230,17 @@ def _reuse_scratch() -> None:
 
 
 def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
-    """Write ``draw`` into an array of any layout, in place.
+    """Write ``draw`` into one array of any layout, in place; see :func:`fill_many`."""
+    fill_many([(target, dtype, draw)], threads)
+
+
+def fill_many(items: Iterable[Item], threads: int = 1) -> None:
+    """Write draws into arrays of any layout that do not overlap, in place.
 
     Args:
-        target: float32, float16, or the uint16 patterns of bfloat16; any shape and strides.
-        dtype: "float32", "float16" or "bfloat16".
-        draw: what to write.
+        items: (target, dtype, draw) each, where the target is float32, float16, or the uint16 patterns of
+            bfloat16, and the dtype "float32", "float16" or "bfloat16".
         threads: how many threads share the chunks.
     """
-    if draw.distribution == "constant":
-        with np.errstate(all="ignore"):
-            target[...] = narrow(np.array(draw.parameters, np.float32), dtype)[0]
-    else:
-        _reuse_scratch()
-        chunks.fill(DRAWER, target, dtype, draw, threads)
+    _reuse_scratch()
+    chunks.fill(DRAWER, items, threads)

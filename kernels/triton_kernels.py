@@ -1,4 +1,4 @@
-"""The stream in Triton: device helpers on values, two thin kernels, and their launcher.
+"""The stream in Triton: device helpers on values, three thin kernels, and their launchers.
 
 Helpers take loaded values, never pointers. A float32 multiply and add are fused only where ``tl.fma`` is
 written: kernels compile with ``enable_fp_fusion=False``.
@@ -6,9 +6,13 @@ written: kernels compile with ``enable_fp_fusion=False``.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
@@ -51,6 +55,26 @@ NUM_WARPS = 4
 COUNTERS = 1024
 PLACES = 512  # elements a program of the scattered kernel draws
 MAX_DIMS = 4
+DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+
+# What a launch over many tensors reads of each. The origin is where element 0 of the stream would lie, modulo
+# 2**64; the tile is the one that the launch's first program would begin with, were it this tensor's.
+ROW = np.dtype(
+    [
+        ("origin", np.uint64),
+        ("start", np.int64),
+        ("stop", np.int64),
+        ("tile", np.int64),
+        ("stream", np.uint64),
+        ("seed", np.uint64),
+        ("parameters", np.float32, 8),
+    ]
+)
+_ROW_WORDS = tl.constexpr(ROW.itemsize // 8)
+# A program over many tensors draws more tiles, so that reading its row is shared, once there are this many
+# programs: enough for the largest GPU, and for its multiprocessors to finish at about the same time.
+PROGRAMS = 4096
+MOST_TILES = 16
 
 
 @triton.jit
@@ -171,6 +195,30 @@ def draw_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr)
 
 
 @triton.jit
+def tile_values(tile, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr, COUNTERS: tl.constexpr):
+    """The float32 values, in order, of the 4 * COUNTERS elements of a tile of the stream."""
+    if DISTRIBUTION == CONSTANT:
+        return tl.full((4 * COUNTERS,), p[0], tl.float32)
+    else:
+        block = tile.to(tl.uint64) * COUNTERS
+        low = block.to(tl.uint32)
+        high = (block >> 32).to(tl.uint32)
+        if NARROW:
+            # Eight elements fill 16 bytes: a thread holds the two neighbouring blocks that make them.
+            even = low | (2 * tl.arange(0, COUNTERS // 2)).to(tl.uint32)
+            a, b, c, d = draw_block(even, high, key, p, DISTRIBUTION, NARROW)
+            e, f, g, h = draw_block(even + 1, high, key, p, DISTRIBUTION, NARROW)
+            a = tl.join(a, e)
+            b = tl.join(b, f)
+            c = tl.join(c, g)
+            d = tl.join(d, h)
+        else:
+            lane = low | tl.arange(0, COUNTERS).to(tl.uint32)
+            a, b, c, d = draw_block(lane, high, key, p, DISTRIBUTION, NARROW)
+        return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (4 * COUNTERS,))
+
+
+@triton.jit
 def draw_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
     """The float32 value of one element, ``word`` (0 to 3), of each block."""
     a, b, c, d = words(c0, c1, key)
@@ -221,31 +269,68 @@ def run_kernel(
     # Tiles lie on a grid of the stream, not of the memory, so that a block's high word is the tile's.
     tile = tl.program_id(0).to(tl.int64) + start // TILE
     first = tile * TILE
-    if DISTRIBUTION == CONSTANT:
-        values = tl.full((TILE,), p0, tl.float32)
-    else:
-        block = tile.to(tl.uint64) * COUNTERS
-        low = block.to(tl.uint32)
-        high = (block >> 32).to(tl.uint32)
-        if NARROW:
-            # Eight elements fill 16 bytes: a thread holds the two neighbouring blocks that make them.
-            even = low | (2 * tl.arange(0, COUNTERS // 2)).to(tl.uint32)
-            a, b, c, d = draw_block(even, high, key, p, DISTRIBUTION, NARROW)
-            e, f, g, h = draw_block(even + 1, high, key, p, DISTRIBUTION, NARROW)
-            a = tl.join(a, e)
-            b = tl.join(b, f)
-            c = tl.join(c, g)
-            d = tl.join(d, h)
-        else:
-            lane = low | tl.arange(0, COUNTERS).to(tl.uint32)
-            a, b, c, d = draw_block(lane, high, key, p, DISTRIBUTION, NARROW)
-        values = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (TILE,))
+    values = tile_values(tile, key, p, DISTRIBUTION, NARROW, COUNTERS)
     values = values.to(pointer.dtype.element_ty)
     index = first + tl.arange(0, TILE)
     if (first >= start) & (stop - first >= TILE):  # first + TILE may overflow
         tl.store(pointer + (index - start), values)
     else:
         tl.store(pointer + (index - start), values, mask=(index >= start) & (index < stop))
+
+
+@triton.jit(do_not_specialize=["rows", "programs", "tiles"])
+def table_kernel(
+    table,
+    rows: tl.int64,
+    programs: tl.int64,
+    tiles: tl.int32,
+    DISTRIBUTION: tl.constexpr,
+    DTYPE: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    COUNTERS: tl.constexpr,
+):
+    """Many tensors as run_kernel writes one: each program ``tiles`` tiles of a tensor, or those left of it.
+
+    The table is of 64-bit words: from ``rows`` on the tensors' rows (ROW), from ``programs`` on the number of
+    each program's row, in 32 bits. ALIGNED says that 16 divides every origin.
+    """
+    TILE: tl.constexpr = 4 * COUNTERS
+    NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
+    SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
+    program = tl.program_id(0)
+    number = tl.load((table + programs).to(tl.pointer_type(tl.int32)) + program)
+    row = table + rows + number.to(tl.int64) * _ROW_WORDS
+    origin = tl.load(row)
+    start = tl.load(row + 1)
+    stop = tl.load(row + 2)
+    tile = tl.load(row + 3) + program.to(tl.int64) * tiles
+    half = (row + 4).to(tl.pointer_type(tl.uint32))
+    key = (tl.load(half), tl.load(half + 1), tl.load(half + 2), tl.load(half + 3))
+    p0 = (row + 6).to(tl.pointer_type(tl.float32))
+    p = (
+        tl.load(p0),
+        tl.load(p0 + 1),
+        tl.load(p0 + 2),
+        tl.load(p0 + 3),
+        tl.load(p0 + 4),
+        tl.load(p0 + 5),
+        tl.load(p0 + 6),
+        tl.load(p0 + 7),
+    )
+    lane = tl.arange(0, TILE)
+    left = (stop - 1) // TILE - tile + 1
+    # Hoisting what no tile changes saves nothing, and takes 128 registers for a normal's 64 (on sm_90).
+    for k in tl.range(tl.minimum(left, tiles).to(tl.int32), disable_licm=True):
+        first = (tile + k) * TILE
+        values = tile_values(tile + k, key, p, DISTRIBUTION, NARROW, COUNTERS).to(DTYPE)
+        pointer = (origin + first * SIZE).to(tl.pointer_type(DTYPE))
+        if ALIGNED:
+            pointer = tl.multiple_of(pointer, 16)
+        if (first >= start) & (stop - first >= TILE):  # first + TILE may overflow
+            tl.store(pointer + lane, values)
+        else:
+            index = first + lane
+            tl.store(pointer + lane, values, mask=(index >= start) & (index < stop))
 
 
 @triton.jit(
@@ -314,6 +399,18 @@ def scattered_kernel(
     tl.store(pointer + where, values.to(pointer.dtype.element_ty), mask=inside)
 
 
+def variant(draw: Draw) -> int:
+    """The kernels' DISTRIBUTION for a draw."""
+    if draw.distribution == "truncated_normal" and min(draw.parameters[2:4]) >= CENTRAL_TAIL:
+        return DISTRIBUTIONS["central_normal"]
+    return DISTRIBUTIONS[draw.distribution]
+
+
+def is_run(dims: list[tuple[int, int, int]]) -> bool:
+    """Whether collapsed dimensions walk memory and stream element by element."""
+    return not dims or (len(dims) == 1 and dims[0][1:] == (1, 1))
+
+
 def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: int = PLACES) -> None:
     """Write ``draw`` into a float32, float16 or bfloat16 tensor of any strides, in place.
 
@@ -336,16 +433,13 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         *draw.parameters,
         *(0.0,) * (8 - len(draw.parameters)),
     )
-    distribution = draw.distribution
-    if distribution == "truncated_normal" and min(draw.parameters[2:4]) >= CENTRAL_TAIL:
-        distribution = "central_normal"
     options: dict[str, Any] = {
-        "DISTRIBUTION": DISTRIBUTIONS[distribution],
+        "DISTRIBUTION": variant(draw),
         "num_warps": NUM_WARPS,
         "enable_fp_fusion": False,
     }
     with torch.cuda.device_of(tensor):
-        if not dims or (len(dims) == 1 and dims[0][1:] == (1, 1)):
+        if is_run(dims):
             stop = draw.start + tensor.numel()
             tile = 4 * counters
             grid = ((stop + tile - 1) // tile - draw.start // tile,)
@@ -372,3 +466,127 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
             PLACES=places,
             **options,
         )
+
+
+class Group(NamedTuple):
+    """What the runs of one launch have in common: the table kernel's constants."""
+
+    dtype: torch.dtype
+    distribution: int
+    aligned: bool
+
+
+class Run(NamedTuple):
+    """A tensor that a run of the stream goes through."""
+
+    tensor: torch.Tensor
+    draw: Draw
+    origin: int
+
+    def group(self) -> Group:
+        return Group(self.tensor.dtype, variant(self.draw), self.origin % 16 == 0)
+
+
+def fill_many(
+    items: Sequence[tuple[torch.Tensor, Draw]],
+    *,
+    counters: int = COUNTERS,
+    tiles_per_program: int | None = None,
+) -> None:
+    """Write each draw into its tensor as :func:`fill` does, in few launches.
+
+    One launch serves all runs of a device, dtype and distribution, and another those of them whose memory no
+    16-byte store fits; all their tables go to a device in one copy. Launches on each device's current stream,
+    without synchronising. Tensors that no run of the stream goes through have launches of their own, and so
+    has every tensor while a CUDA graph is captured: replayed, the copy would read memory freed since.
+
+    Args:
+        items: tensors that do not overlap, and what to write into them.
+        counters: blocks that a program draws at a time (a power of two); never changes a value.
+        tiles_per_program: how often a program does so, by default more the more there is to draw; never
+            changes a value.
+    """
+    if len(items) == 1:
+        fill(*items[0], counters=counters)
+        return
+    devices: dict[torch.device, list[tuple[torch.Tensor, Draw]]] = defaultdict(list)
+    for tensor, draw in items:
+        if tensor.numel():
+            devices[tensor.device].append((tensor, draw))
+    for device, members in devices.items():
+        with torch.cuda.device_of(members[0][0]):
+            capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+            groups, alone = ({}, members) if capturing else _group(members)
+            for tensor, draw in alone:
+                fill(tensor, draw, counters=counters)
+            if groups:
+                _launch(device, groups, counters, tiles_per_program)
+
+
+def _group(
+    items: list[tuple[torch.Tensor, Draw]],
+) -> tuple[dict[Group, list[Run]], list[tuple[torch.Tensor, Draw]]]:
+    """The tensors of a device that share launches, and those to launch one by one."""
+    alone = []
+    groups: dict[Group, list[Run]] = defaultdict(list)
+    for tensor, draw in items:
+        if is_run(stream.collapse(tensor.shape, tensor.stride(), draw.strides)):
+            origin = (tensor.data_ptr() - draw.start * tensor.element_size()) & 0xFFFFFFFFFFFFFFFF
+            run = Run(tensor, draw, origin)
+            groups[run.group()].append(run)
+        else:
+            alone.append((tensor, draw))
+    alone += [(runs[0].tensor, runs[0].draw) for runs in groups.values() if len(runs) == 1]
+    return {group: runs for group, runs in groups.items() if len(runs) > 1}, alone
+
+
+def _launch(
+    device: torch.device, groups: dict[Group, list[Run]], counters: int, tiles_per_program: int | None
+) -> None:
+    """Launch the groups of the current device, behind one copy of their tables."""
+    words: list[npt.NDArray[np.int64]] = []
+    launches = []
+    end = 0
+    for group, runs in groups.items():
+        rows, programs, tiles = _table(runs, 4 * counters, tiles_per_program)
+        padded = np.append(programs, programs[: programs.size % 2])  # two to a word
+        launches.append((group, end, end + rows.nbytes // 8, tiles, programs.size))
+        words += [rows.view(np.int64), padded.view(np.int64)]
+        end += (rows.nbytes + padded.nbytes) // 8
+    # Pinned, so that the host need not wait; torch keeps the memory until the stream has read it.
+    host = torch.empty(end, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
+    np.concatenate(words, out=host.numpy())
+    table = host.to(device, non_blocking=True)
+    for group, rows_at, programs_at, tiles, grid in launches:
+        table_kernel[(grid,)](
+            table,
+            rows_at,
+            programs_at,
+            tiles,
+            DISTRIBUTION=group.distribution,
+            DTYPE=DTYPES[group.dtype],
+            ALIGNED=group.aligned,
+            COUNTERS=counters,
+            num_warps=NUM_WARPS,
+            enable_fp_fusion=False,
+        )
+
+
+def _table(
+    runs: list[Run], tile: int, tiles_per_program: int | None
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.int32], int]:
+    """The rows of a launch, the number of each program's row, and how many tiles a program draws."""
+    rows = np.zeros(len(runs), ROW)
+    draws = [run.draw for run in runs]
+    rows["origin"] = [run.origin for run in runs]
+    rows["start"] = [draw.start for draw in draws]
+    rows["stop"] = [run.draw.start + run.tensor.numel() for run in runs]
+    rows["stream"] = [draw.stream for draw in draws]
+    rows["seed"] = [draw.seed for draw in draws]
+    rows["parameters"][:, : len(draws[0].parameters)] = [draw.parameters for draw in draws]
+    first = rows["start"] // tile
+    count = (rows["stop"] - 1) // tile - first + 1
+    tiles = tiles_per_program or min(max(int(count.sum()) // PROGRAMS, 1), MOST_TILES)
+    programs = -(-count // tiles)
+    rows["tile"] = first - (np.cumsum(programs) - programs) * tiles
+    return rows, np.repeat(np.arange(len(runs), dtype=np.int32), programs), tiles

@@ -42,9 +42,9 @@ def _own_registry(monkeypatch):
 def fake(name, devices, unavailable=None):
     """A backend that writes as NumPy does and counts what it wrote."""
 
-    def write(target, draw):
-        written.append(target.shape.numel())
-        get("numpy").load()(target, draw)
+    def write(items):
+        written.extend(target.shape.numel() for target, _ in items)
+        get("numpy").load()(items)
 
     written = []
     backend = Backend(name, frozenset(devices), lambda _: unavailable, lambda: write)
@@ -282,11 +282,11 @@ def test_every_available_cpu_backend_writes_the_same_bits():
     target = np.empty((33, 7), np.float32)
     reference = get("numpy")
     draw = Plan().add(target, Normal(), KEY).draw
-    registry.fill(reference, target, draw)
+    registry.fill(reference, [(target, draw)])
     others = [get(s.name) for s in backends() if "cpu" in s.devices and s.available]
     for backend in others:
         again = np.full_like(target, np.nan)
-        registry.fill(backend, again, draw)
+        registry.fill(backend, [(again, draw)])
         assert np.array_equal(again.view(np.uint32), target.view(np.uint32)), backend.name
     assert reference in others
 

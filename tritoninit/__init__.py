@@ -1,7 +1,10 @@
 """Weight-initialization kernels that give the same weights on every device, GPU model, dtype and sharding."""
 
 from tritoninit._version import __version__
+from tritoninit.auditing import Audit, Report, audit
+from tritoninit.fans import Axes
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
+from tritoninit.fingerprint import bits_hash
 from tritoninit.functional import (
     constant,
     constant_,
@@ -29,57 +32,78 @@ from tritoninit.functional import (
     xavier_uniform_,
     zeros_,
 )
+from tritoninit.initialize import initialize_
 from tritoninit.initializers import (
     Dirac,
     Eye,
     KaimingNormal,
     KaimingUniform,
+    Keep,
     Ones,
     Orthogonal,
+    Scaled,
     Sparse,
+    Value,
     VarianceScaling,
     XavierNormal,
     XavierUniform,
+    ZeroRow,
     Zeros,
     calculate_gain,
 )
+from tritoninit.interception import Intercepted, intercept
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
+from tritoninit.mup import mup
 from tritoninit.plan import Plan
 from tritoninit.registry import Backend, backends, get, register, resolve, use_backend
-from tritoninit.rules import Rule, initialize_
+from tritoninit.rules import Assignment, Rule, RuleSet
+from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
 
 __all__ = [
     "STREAM_VERSION",
+    "TORCH_DEFAULTS",
+    "Assignment",
+    "Audit",
+    "Axes",
     "Backend",
     "Constant",
     "Dirac",
     "Eye",
     "Fill",
     "Initializer",
+    "Intercepted",
     "KaimingNormal",
     "KaimingUniform",
+    "Keep",
     "Key",
     "Normal",
     "Ones",
     "Orthogonal",
     "ParameterError",
     "Plan",
+    "Report",
     "Rule",
+    "RuleSet",
+    "Scaled",
     "Sparse",
     "TargetError",
     "TruncatedNormal",
     "Uniform",
+    "Value",
     "VarianceScaling",
     "Window",
     "XavierNormal",
     "XavierUniform",
+    "ZeroRow",
     "Zeros",
     "__version__",
+    "audit",
     "backends",
+    "bits_hash",
     "calculate_gain",
     "constant",
     "constant_",
@@ -89,10 +113,12 @@ __all__ = [
     "eye_",
     "get",
     "initialize_",
+    "intercept",
     "kaiming_normal",
     "kaiming_normal_",
     "kaiming_uniform",
     "kaiming_uniform_",
+    "mup",
     "normal",
     "normal_",
     "ones_",

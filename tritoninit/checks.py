@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -52,6 +53,7 @@ _PLACED = (
     ((2, 3, 2, 3, 2, 2), "transposed"),  # more dimensions than a kernel takes
 )
 _LARGE = 2**20 + 1
+_SMALL = 5000  # elements of the tensors that are filled in one call
 _GUARD = 32  # elements of poison on each side of a tensor's memory
 
 
@@ -95,6 +97,11 @@ class Case:
     def __str__(self) -> str:
         cut = "" if self.cut is None else f", cut along dimension {self.cut}"
         return f"{self.fill} {self.dtype} {self.shape} in {self.window}, {self.layout}{cut}"
+
+    @property
+    def small(self) -> bool:
+        """Whether it is filled a second time, together with others."""
+        return math.prod(self.shape) <= _SMALL
 
     def poison(self, device: torch.device) -> torch.Tensor:
         """Memory for the tensor and a guard on each side, all of it NaN."""
@@ -153,27 +160,41 @@ def grid(quick: bool = False) -> list[Case]:
 
 
 def compare(write: FillFunction, device: torch.device, cases: Sequence[Case], seed: int) -> Iterator[Outcome]:
-    """Fill every case by ``write`` on ``device`` and by the reference; ends at the first difference."""
+    """Fill every case by ``write`` on ``device`` and by the reference; ends at the first difference.
+
+    First each case by itself, its pieces in one call, then all that are small in one call.
+    """
+    numbered = []
     for number, case in enumerate(cases):
         words = Key(0, stream=seed).fold_in(number)  # hashes of the seed, so that all 64 bits of both vary
-        outcome = _compare(write, device, case, Key(words.stream, words.fold_in("stream").stream))
-        yield outcome
-        if outcome.difference:
-            return
+        numbered.append((case, Key(words.stream, words.fold_in("stream").stream)))
+    together = [each for each in numbered if each[0].small]
+    for batch in [*([each] for each in numbered), *([together] * bool(together))]:
+        for outcome in _compare(write, device, batch):
+            yield outcome
+            if outcome.difference:
+                return
 
 
-def _compare(write: FillFunction, device: torch.device, case: Case, key: Key) -> Outcome:
-    memory = case.poison(device)
-    expected = case.poison(torch.device("cpu"))
-    reference = torch.empty(case.shape, dtype=expected.dtype)
+def _compare(
+    write: FillFunction, device: torch.device, cases: Sequence[tuple[Case, Key]]
+) -> Iterator[Outcome]:
+    memories = [case.poison(device) for case, _ in cases]
     with registry.use_backend(REFERENCE):
-        plan = Plan()
-        plan.add(reference, case.fill, key, case.window)
-        plan.run()
-        for piece, window in case.pieces(case.view(memory)):
-            write(piece, Plan().add(piece, case.fill, key, window).draw)
-    case.view(expected).copy_(reference)
-    return Outcome(reference.numel(), _first_difference(case, memory.cpu(), expected))
+        items = [
+            (piece, Plan().add(piece, case.fill, key, window).draw)
+            for (case, key), memory in zip(cases, memories, strict=True)
+            for piece, window in case.pieces(case.view(memory))
+        ]
+        write(items)
+        for (case, key), memory in zip(cases, memories, strict=True):
+            expected = case.poison(torch.device("cpu"))
+            reference = torch.empty(case.shape, dtype=expected.dtype)
+            plan = Plan()
+            plan.add(reference, case.fill, key, case.window)
+            plan.run()
+            case.view(expected).copy_(reference)
+            yield Outcome(reference.numel(), _first_difference(case, memory.cpu(), expected))
 
 
 def _first_difference(case: Case, memory: torch.Tensor, expected: torch.Tensor) -> str | None:
@@ -204,8 +225,8 @@ class Comparison:
     Attributes:
         backend: its name.
         where: the device, in words.
-        cases: how many there are.
-        run: compares them, one outcome a case; ends at the first difference.
+        cases: how many there are, those that are filled twice counted twice.
+        run: compares them, one outcome each; ends at the first difference.
     """
 
     backend: str
@@ -228,11 +249,15 @@ def comparisons(seed: int, quick: bool = False) -> list[Comparison]:
         devices = [device for device in _devices() if _serves(backend, device)]
         for device in devices:
             run = partial(compare, backend.load(), device, mine, seed)
-            found.append(Comparison(backend.name, _describe(backend, device), len(mine), run))
+            found.append(Comparison(backend.name, _describe(backend, device), _outcomes(mine), run))
         if backend.name == "triton" and not devices and importlib.util.find_spec("triton"):
             interpreted = partial(_compare_in_interpreter, seed, quick)
-            found.append(Comparison(backend.name, "cpu, Triton's interpreter", len(cases), interpreted))
+            found.append(Comparison(backend.name, "cpu, Triton's interpreter", _outcomes(cases), interpreted))
     return found
+
+
+def _outcomes(cases: Sequence[Case]) -> int:
+    return len(cases) + sum(case.small for case in cases)
 
 
 def _devices() -> list[torch.device]:
@@ -287,13 +312,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tritoninit.kernels import triton_kernels
 
-    def write(tensor: Target, draw: Draw) -> None:
-        assert isinstance(tensor, torch.Tensor)
+    def write(items: Sequence[tuple[Target, Draw]]) -> None:
         # The interpreter takes 20 ms or more a program, whatever the program's size.
-        if tensor.numel() <= 4096:
-            triton_kernels.fill(tensor, draw)
+        tensors = [(tensor, draw) for tensor, draw in items if isinstance(tensor, torch.Tensor)]
+        if max(tensor.numel() for tensor, _ in tensors) > _SMALL:
+            for tensor, draw in tensors:
+                triton_kernels.fill(tensor, draw, counters=1 << 16, places=1 << 14)
         else:
-            triton_kernels.fill(tensor, draw, counters=1 << 16, places=1 << 14)
+            triton_kernels.fill_many(tensors)
 
     for outcome in compare(write, torch.device("cpu"), grid(arguments.quick), arguments.seed):
         sys.stdout.write(json.dumps(outcome) + "\n")

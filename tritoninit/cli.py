@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import functools
 import importlib
@@ -17,34 +18,38 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from tritoninit import registry
 from tritoninit._version import __version__
+from tritoninit.auditing import Report
 from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
-from tritoninit.initializers import Dirac, Eye, Orthogonal, Sparse
+from tritoninit.initialize import initialize_
+from tritoninit.initializers import Dirac, Eye, Orthogonal, Sparse, ZeroRow
+from tritoninit.interception import Intercepted, intercept
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
-from tritoninit.presets import PRESETS, TORCH_DEFAULTS, Preset, ZeroRow
+from tritoninit.presets import PRESETS, Preset
 from tritoninit.report import (
-    Row,
     Timing,
     availability,
     build_report,
     device_name,
     lowered,
-    measure,
     print_lines,
     show,
     table,
     versions,
 )
-from tritoninit.rules import Assignment, initialize_
+from tritoninit.rules import RuleSet
+from tritoninit.schemes import SCHEMES
 from tritoninit.targets import as_target
 
 if TYPE_CHECKING:
@@ -104,11 +109,24 @@ def _parser() -> argparse.ArgumentParser:
         "init",
         help="initialise a model and show every parameter",
         description="Initialise a model, show every parameter, and compare the speed with torch.nn.init's.",
-        epilog=f"Presets: {', '.join(PRESETS)}. A module of your own is initialised as torch.nn does, unless"
-        " package.module:name is a tritoninit.presets.Preset, which brings rules of its own.",
+        epilog=f"Presets: {', '.join(PRESETS)}; they are built on the meta device and filled once. A module"
+        " of your own, or a transformers class (transformers:GPT2LMHeadModel), is built with its own"
+        " initialisation intercepted, unless --rules names a scheme or the attribute is a"
+        " tritoninit.presets.Preset, which brings rules of its own.",
     )
     init.add_argument(
         "spec", metavar="SPEC", help="a preset, or package.module:callable that makes an nn.Module"
+    )
+    init.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_setting,
+        help="an argument of the callable, or of a transformers class's configuration; may be repeated",
+    )
+    init.add_argument(
+        "--rules", choices=SCHEMES, help="a scheme to initialise by, instead of the model's own"
     )
     init.add_argument("--seed", type=_seed, default=0, help="64 bits (default: 0)")
     init.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
@@ -144,29 +162,48 @@ def _seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is no integer of 64 bits") from None
 
 
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value  # a string without quotes
+
+
 def _init(arguments: argparse.Namespace) -> int:
     out, report_path = _output(arguments.out), _output(arguments.json)
     if out is not None:
         if out == report_path:
             raise UsageError("--out and --json name the same file")
         _import_safetensors()
-    preset = _preset(arguments.spec)
+    subject = _subject(arguments)
     device = _device(arguments.device)
     dtype: torch.dtype = getattr(torch, arguments.dtype)
     with _backend(arguments.backend, device), _progress() as progress:
-        model = _build(preset, device, dtype, progress)
-        _touch(model)
         small = torch.empty(4096, device=device, dtype=dtype)
-        assignments, ours = _initialize(model, preset, arguments.seed, small, progress)
-        rows = _measure(assignments, progress)
+        theirs: Timing | str | None = None
+        scheme, passed_on = None, []
+        if subject.rules is None:
+            model, intercepted, ours, theirs = _intercept(subject, arguments.seed, small, progress)
+            report, passed_on = intercepted.report(model), intercepted.passed_on
+        else:
+            model, rules = _build(subject, small, progress)
+            report, ours = _initialize(model, rules, subject.name, arguments.seed, small, progress)
+            scheme = rules.citation
+        with _stage(progress, "measuring"):
+            _ = report.audit
         if out is not None:
             _save(model, out, progress)
-        theirs = _time_torch(assignments, small, progress)
-    report = build_report(arguments, device, rows, ours, theirs)
-    show(report, preset)
+        if theirs is None:
+            theirs = _time_torch(report, small, progress)
+    summary = build_report(arguments, device, report, ours, theirs)
+    summary["passed_on"] = [asdict(each) for each in passed_on]
+    show(report, summary, scheme)
     if report_path is not None:
         with _replacing(report_path) as temporary:
-            text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False)
+            text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
     return 0
 
@@ -208,26 +245,42 @@ def _replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
-def _preset(spec: str) -> Preset:
-    """A preset by its name, or what ``package.module:callable`` names.
+class _Subject(NamedTuple):
+    """A model to be initialised: how it is built, and by which rules; without any, by its own code.
+
+    ``on_meta`` says that it can be built on the meta device.
+    """
+
+    name: str
+    build: Callable[[], Any]
+    rules: Callable[[nn.Module], RuleSet] | None
+    on_meta: bool = False
+
+
+def _subject(arguments: argparse.Namespace) -> _Subject:
+    """What the command line asks for: a preset by its name, or what ``package.module:callable`` names.
 
     Raises:
         UsageError: there is no such thing.
     """
-    if spec in PRESETS:
-        return PRESETS[spec]
+    spec, settings = arguments.spec, dict(arguments.set)
     module_name, colon, attribute = spec.partition(":")
-    if not colon:
+    if not colon and spec not in PRESETS:
         near = _close_matches(spec, list(PRESETS))
         raise UsageError(
             f"unknown preset {spec!r}{near}; known are {', '.join(PRESETS)}, or give package.module:callable"
         )
-    found = _attribute(_import(module_name, spec), attribute, spec)
+    found = _attribute(_import(module_name, spec), attribute, spec) if colon else PRESETS[spec]
+    chosen = SCHEMES[arguments.rules] if arguments.rules else None
     if isinstance(found, Preset):
-        return found
+        own = found.rules
+        return _Subject(spec, partial(found.build, **settings), chosen or (lambda _: own), on_meta=True)
     if not callable(found) or isinstance(found, nn.Module):
         raise UsageError(f"{spec} is no function that makes an nn.Module, but {found!r:.60}")
-    return Preset(spec, found, TORCH_DEFAULTS, "torch.nn's reset_parameters")
+    configuration = getattr(found, "config_class", None)
+    if configuration is None:
+        return _Subject(spec, partial(found, **settings), chosen)
+    return _Subject(spec, lambda: found(configuration(**settings)), chosen)
 
 
 def _import(name: str, spec: str) -> Any:
@@ -287,7 +340,24 @@ def _backend(name: str | None, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _build(preset: Preset, device: torch.device, dtype: torch.dtype, progress: Progress | None) -> nn.Module:
+def _build(subject: _Subject, like: Tensor, progress: Progress | None) -> tuple[nn.Module, RuleSet]:
+    """The module with memory of its own, NaN throughout so that an omission shows, and its rules.
+
+    Raises:
+        UsageError: it cannot be built or written, or is no module with parameters.
+    """
+    assert subject.rules is not None
+    with _stage(progress, f"building {subject.name}"):
+        model = _constructed(subject, torch.device("meta") if subject.on_meta else like.device, like.dtype)
+        rules = subject.rules(model)
+        if subject.on_meta:
+            with _usage_errors(f"cannot initialise {subject.name}"):
+                initialize_(model, rules, seed=0, device=like.device, dtype=like.dtype)
+        _touch(model)
+    return model, rules
+
+
+def _constructed(subject: _Subject, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The module, its floats of ``dtype`` unless it says otherwise.
 
     Raises:
@@ -296,19 +366,50 @@ def _build(preset: Preset, device: torch.device, dtype: torch.dtype, progress: P
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with _stage(progress, f"building {preset.name}"), device:
-            module = preset.build()
+        with device:
+            module = subject.build()
             if isinstance(module, nn.Module):
                 module.to(device)
     except Exception as error:  # whatever the user's code raises is the answer
-        raise UsageError(f"cannot build {preset.name}: {_one_line(error)}{_place(error)}") from error
+        raise UsageError(f"cannot build {subject.name}: {_one_line(error)}{_place(error)}") from error
     finally:
         torch.set_default_dtype(default)
     if not isinstance(module, nn.Module):
-        raise UsageError(f"{preset.name} makes no nn.Module, but {module!r:.60}")
+        raise UsageError(f"{subject.name} makes no nn.Module, but {module!r:.60}")
     if not any(True for _ in module.parameters()):
-        raise UsageError(f"{preset.name} has no parameters")
+        raise UsageError(f"{subject.name} has no parameters")
     return module
+
+
+def _intercept(
+    subject: _Subject, seed: int, small: Tensor, progress: Progress | None
+) -> tuple[nn.Module, Intercepted, Timing, Timing]:
+    """Construct the model by its own code, its initialisation intercepted; timed, and beside it without."""
+    built: list[tuple[nn.Module, Intercepted]] = []
+
+    def run() -> None:
+        built.clear()
+        with intercept(seed=seed) as intercepted:
+            module = _constructed(subject, small.device, small.dtype)
+        built.append((module, intercepted))
+
+    def run_plain() -> None:
+        _constructed(subject, small.device, small.dtype)
+
+    with _stage(progress, f"building {subject.name}"):
+        _warm_up(small)
+        theirs = _timed(run_plain, small.device)
+        ours = _timed(run, small.device)
+    model, intercepted = built[0]
+    return model, intercepted, ours, theirs
+
+
+@contextmanager
+def _usage_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UsageError(f"{what}: {error}") from error
 
 
 def _place(error: BaseException) -> str:
@@ -349,36 +450,35 @@ def _synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _initialize(
-    model: nn.Module, preset: Preset, seed: int, small: Tensor, progress: Progress | None
-) -> tuple[list[Assignment], Timing]:
-    """Initialise the model and time that, from looking up the rules to the last element.
+def _warm_up(small: Tensor) -> None:
+    """Let what happens once (kernels compile, threads start) happen outside of measurements."""
+    for fill in _WARM_UP:
+        fill(small, key=Key(0))
 
-    What happens once (kernels compile, threads start) belongs to no measurement: ``small`` is filled first.
-    """
-    assignments: list[Assignment] = []
+
+def _initialize(
+    model: nn.Module, rules: RuleSet, name: str, seed: int, small: Tensor, progress: Progress | None
+) -> tuple[Report, Timing]:
+    """Initialise the model and time that, from looking up the rules to the last element."""
+    reports: list[Report] = []
 
     def run() -> None:
-        assignments[:] = initialize_(model, preset.rules, seed=seed)
+        reports[:] = [initialize_(model, rules, seed=seed)]
 
-    with _stage(progress, "initialising"):
-        for fill in _WARM_UP:
-            fill(small, key=Key(0))
-        try:
-            timing = _timed(run, small.device)
-        except (ValueError, TypeError, NotImplementedError) as error:
-            raise UsageError(f"cannot initialise {preset.name}: {error}") from error
-    return assignments, timing
+    with _stage(progress, "initialising"), _usage_errors(f"cannot initialise {name}"):
+        _warm_up(small)
+        timing = _timed(run, small.device)
+    return reports[0], timing
 
 
-def _time_torch(assignments: Sequence[Assignment], small: Tensor, progress: Progress | None) -> Timing | str:
+def _time_torch(report: Report, small: Tensor, progress: Progress | None) -> Timing | str:
     """The same distributions by torch.nn.init, into the same memory; or why it cannot."""
     with _stage(progress, "initialising by torch.nn.init"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             calls = [
-                (_torch_equivalent(lowered(each.initializer, each.parameter.shape)), each.parameter)
-                for each in assignments
+                (_torch_equivalent(lowered(each.initializer, each.tensor.shape)), each.tensor)
+                for each in report
             ]
             for fill in _WARM_UP:
                 _torch_equivalent(fill)(small)
@@ -419,15 +519,6 @@ def _torch_equivalent(initializer: Initializer) -> Callable[[Tensor], object]:
             whole = _torch_equivalent(scheme)
             return lambda x: (whole(x), x.detach()[row].zero_())
     raise NotImplementedError(f"torch.nn.init has no {type(initializer).__name__}")
-
-
-def _measure(assignments: Sequence[Assignment], progress: Progress | None) -> list[Row]:
-    rows = []
-    with _stage(progress, "measuring", len(assignments)) as advance:
-        for each in assignments:
-            rows.append(measure(each))
-            advance()
-    return rows
 
 
 @contextmanager

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar, TypeVar
 
 import torch
 
 from tritoninit.kernels import lowering
 from tritoninit.keys import Key
-from tritoninit.plan import KeySource, Plan
+from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
 from tritoninit.targets import Target, as_target
 from tritoninit.window import Window
 
@@ -54,12 +54,42 @@ class Initializer(ABC):
         target = as_target(tensor)
         window = Window.whole(tuple(target.shape)) if window is None else window
         window.check(tuple(target.shape))
-        self.prepare(target, key or partial(Key.from_generator, generator), window)()
+        plan = Plan()
+        self.add(plan, target, key or partial(Key.from_generator, generator), window)
+        plan.run()
         return tensor
 
     @abstractmethod
-    def prepare(self, target: Target, key: KeySource, window: Window) -> Callable[[], None]:
-        """Check everything that can be wrong, then take the key; the function returned does the writing."""
+    def check(self, target: Target, window: Window) -> None:
+        """Raise whatever :meth:`add` would. Reads the target's shape and dtype, not its memory."""
+
+    @abstractmethod
+    def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
+        """Check everything that can be wrong, then take the key; what is to be written goes to the plan.
+
+        The target is known to be writable and to lie inside its window.
+        """
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A fill for the places ``start`` to ``stop`` along one axis of a global tensor, all of the others."""
+
+    fill: Fill
+    axis: int
+    start: int
+    stop: int
+
+    def cut(self, target: Target, window: Window) -> tuple[Target, Window]:
+        """The part of a local tensor, and its window, that lies within the piece."""
+        offset, size = window.offsets[self.axis], target.shape[self.axis]
+        start = min(max(self.start - offset, 0), size)
+        stop = min(max(self.stop - offset, start), size)
+        offsets = list(window.offsets)
+        offsets[self.axis] += start
+        places = (slice(None),) * self.axis + (slice(start, stop),)
+        target = target.detach() if isinstance(target, torch.Tensor) else target
+        return target[places], Window(window.global_shape, tuple(offsets))
 
 
 @dataclass(frozen=True)
@@ -68,12 +98,31 @@ class Elementwise(Initializer):
 
     @abstractmethod
     def fill(self, shape: Sequence[int]) -> Fill:
-        """The primitive that this is for a tensor of (global) ``shape``."""
+        """The primitive that this is for a tensor of (global) ``shape``.
 
-    def prepare(self, target: Target, key: KeySource, window: Window) -> Callable[[], None]:
-        plan = Plan()
-        plan.add(target, self.fill(window.global_shape), key, window)
-        return plan.run
+        Raises:
+            ValueError: the shape has none, or several (:meth:`pieces`).
+        """
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        """The fills of the parts of a tensor of (global) ``shape``; none where one fill serves all of it."""
+        return ()
+
+    def check(self, target: Target, window: Window) -> None:
+        pieces = self.pieces(window.global_shape)
+        for fill in [p.fill for p in pieces] or [self.fill(window.global_shape)]:
+            check_fill(fill, target)
+
+    def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
+        pieces = self.pieces(window.global_shape)
+        if not pieces:
+            plan.append(target, self.fill(window.global_shape), key, window)
+            return
+        self.check(target, window)
+        key = resolve_key(key)
+        for piece in pieces:
+            part, inside = piece.cut(target, window)
+            plan.append(part, piece.fill, key, inside)
 
 
 @dataclass(frozen=True)
@@ -119,9 +168,7 @@ class Uniform(Fill):
         self.parameters("float32")
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
-        _check_range("low", self.low, dtype)
-        _check_range("high", self.high, dtype)
-        return lowering.uniform(self.low, self.high, dtype)
+        return _uniform_parameters(self.low, self.high, dtype)
 
 
 @dataclass(frozen=True)
@@ -158,6 +205,13 @@ class TruncatedNormal(Fill):
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return lowering.truncated_normal(self.mean, self.std, self.a, self.b, dtype)
+
+
+@lru_cache(maxsize=4096)
+def _uniform_parameters(low: float, high: float, dtype: str) -> tuple[float, ...]:
+    _check_range("low", low, dtype)
+    _check_range("high", high, dtype)
+    return lowering.uniform(low, high, dtype)
 
 
 def _largest(dtype: str) -> float:

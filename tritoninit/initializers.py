@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, TruncatedNormal, Uniform
+from tritoninit.fans import TORCH_AXES, Axes
+from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, Piece, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError
 from tritoninit.keys import Key
-from tritoninit.plan import KeySource, resolve_key
+from tritoninit.plan import KeySource, Plan, resolve_key
 from tritoninit.targets import Target, dtype_name, write
 from tritoninit.window import Window
 
@@ -49,35 +50,54 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
 
 
-def fans(shape: Sequence[int]) -> tuple[int, int]:
-    """(fan_in, fan_out) of a weight of shape (out, in, *receptive field), as PyTorch lays it out.
+@dataclass(frozen=True)
+class FanScaled(Elementwise):
+    """An initializer whose scale comes from the weight's fans.
 
-    Raises:
-        ValueError: fewer than two dimensions.
+    Args:
+        axes: what the weight's dimensions mean. None is (out, in, *receptive field), as PyTorch reads every
+            weight, in a call on a tensor, and in rules for a model what the module that owns it says
+            (:func:`tritoninit.fans.module_axes`).
     """
-    if len(shape) < 2:
-        raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
-    field = math.prod(shape[2:])
-    return shape[1] * field, shape[0] * field
+
+    axes: Axes | None = field(default=None, kw_only=True)
+
+    @abstractmethod
+    def scaled(self, fan_in: float, fan_out: float) -> Fill:
+        """The fill of a weight with these fans."""
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        parts = _parts(self, tuple(shape))
+        if len(parts) > 1:
+            raise ValueError(f"the parts of shape {tuple(shape)} have a fill each, not one: {self}")
+        return parts[0].fill
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        parts = _parts(self, tuple(shape))
+        return parts if len(parts) > 1 else ()
 
 
-def _fan(shape: Sequence[int], mode: str) -> float:
-    fan_in, fan_out = fans(shape)
-    modes = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
-    if mode not in modes:
-        raise ValueError(f"Mode {mode} not supported, please use one of {list(modes)}")
-    return modes[mode]
+@lru_cache(maxsize=4096)
+def _parts(scheme: FanScaled, shape: tuple[int, ...]) -> tuple[Piece, ...]:
+    """The fills of the parts of a weight; one where they all have the same. Models repeat their shapes."""
+    axes = scheme.axes or TORCH_AXES
+    found = tuple(
+        Piece(scheme.scaled(*axes.fans(part)), axis, start, stop)
+        for axis, start, stop, part in axes.split(shape)
+    )
+    return found if len({piece.fill for piece in found}) > 1 else found[:1]
 
 
 @dataclass(frozen=True)
-class VarianceScaling(Elementwise):
+class VarianceScaling(FanScaled):
     """Zero mean and variance ``scale / fan``: the one rule that the Xavier and Kaiming schemes specialise.
 
     Args:
         scale: the variance times the fan.
-        mode: "fan_in", "fan_out" or "fan_avg", of a weight (out, in, *receptive field).
+        mode: "fan_in", "fan_out" or "fan_avg".
         distribution: "uniform" on +-sqrt(3 variance), "normal", or "truncated_normal": a normal cut at two
             of its standard deviations and widened so that the variance is still scale / fan.
+        axes: see :class:`FanScaled`.
     """
 
     scale: float = 1.0
@@ -92,8 +112,11 @@ class VarianceScaling(Elementwise):
                 f"unknown distribution {self.distribution!r}: uniform, normal or truncated_normal"
             )
 
-    def fill(self, shape: Sequence[int]) -> Fill:
-        fan = _fan(shape, self.mode)
+    def scaled(self, fan_in: float, fan_out: float) -> Fill:
+        modes = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+        if self.mode not in modes:
+            raise ValueError(f"Mode {self.mode} not supported, please use one of {list(modes)}")
+        fan = modes[self.mode]
         if not fan:
             return Constant(0.0)  # no element, or nothing fans in: there is no variance to scale
         variance = self.scale / fan
@@ -128,27 +151,27 @@ class Ones(Elementwise):
 
 
 @dataclass(frozen=True)
-class XavierUniform(Elementwise):
+class XavierUniform(FanScaled):
     """U(-a, a) with a = gain sqrt(6 / (fan_in + fan_out)); Glorot and Bengio, AISTATS 2010, equation 16."""
 
     gain: float = 1.0
 
-    def fill(self, shape: Sequence[int]) -> Fill:
-        return VarianceScaling(_squared(self.gain), "fan_avg", "uniform").fill(shape)
+    def scaled(self, fan_in: float, fan_out: float) -> Fill:
+        return VarianceScaling(_squared(self.gain), "fan_avg", "uniform").scaled(fan_in, fan_out)
 
 
 @dataclass(frozen=True)
-class XavierNormal(Elementwise):
+class XavierNormal(FanScaled):
     """N(0, std**2) with std = gain sqrt(2 / (fan_in + fan_out)); Glorot and Bengio, AISTATS 2010."""
 
     gain: float = 1.0
 
-    def fill(self, shape: Sequence[int]) -> Fill:
-        return VarianceScaling(_squared(self.gain), "fan_avg", "normal").fill(shape)
+    def scaled(self, fan_in: float, fan_out: float) -> Fill:
+        return VarianceScaling(_squared(self.gain), "fan_avg", "normal").scaled(fan_in, fan_out)
 
 
 @dataclass(frozen=True)
-class KaimingUniform(Elementwise):
+class KaimingUniform(FanScaled):
     """U(-b, b) with b = gain sqrt(3 / fan); He, Zhang, Ren and Sun, ICCV 2015, section 2.2.
 
     Args:
@@ -161,12 +184,12 @@ class KaimingUniform(Elementwise):
     mode: str = "fan_in"
     nonlinearity: str = "leaky_relu"
 
-    def fill(self, shape: Sequence[int]) -> Fill:
-        return VarianceScaling(_kaiming_scale(self), _kaiming_mode(self), "uniform").fill(shape)
+    def scaled(self, fan_in: float, fan_out: float) -> Fill:
+        return VarianceScaling(_kaiming_scale(self), _kaiming_mode(self), "uniform").scaled(fan_in, fan_out)
 
 
 @dataclass(frozen=True)
-class KaimingNormal(Elementwise):
+class KaimingNormal(FanScaled):
     """N(0, std**2) with std = gain / sqrt(fan); He, Zhang, Ren and Sun, ICCV 2015, equations 10 and 14.
 
     Args:
@@ -179,8 +202,8 @@ class KaimingNormal(Elementwise):
     mode: str = "fan_in"
     nonlinearity: str = "leaky_relu"
 
-    def fill(self, shape: Sequence[int]) -> Fill:
-        return VarianceScaling(_kaiming_scale(self), _kaiming_mode(self), "normal").fill(shape)
+    def scaled(self, fan_in: float, fan_out: float) -> Fill:
+        return VarianceScaling(_kaiming_scale(self), _kaiming_mode(self), "normal").scaled(fan_in, fan_out)
 
 
 def _squared(gain: float) -> float:
@@ -204,14 +227,10 @@ def _kaiming_mode(scheme: KaimingUniform | KaimingNormal) -> str:
 class Structured(Initializer):
     """An initializer whose elements depend on each other: built from the global shape, then cut."""
 
-    def prepare(self, target: Target, key: KeySource, window: Window) -> Callable[[], None]:
+    def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         self.check(target, window)
         taken = resolve_key(key) if self.random else Key(0)
-        return partial(self.apply, target, taken, window)
-
-    @abstractmethod
-    def check(self, target: Target, window: Window) -> None:
-        """Raise whatever :meth:`apply` would."""
+        plan.afterwards(partial(self.apply, target, taken, window))
 
     @abstractmethod
     def apply(self, target: Target, key: Key, window: Window) -> None:
@@ -333,6 +352,100 @@ class Sparse(Structured):
         order = Uniform()(torch.empty_like(values), key=key.fold_in("sparse")).argsort(dim=0, stable=True)
         values.scatter_(0, order[: math.ceil(self.sparsity * rows)], 0.0)
         write(target, _cut(values, window, target))
+
+
+@dataclass(frozen=True)
+class ZeroRow(Elementwise):
+    """``scheme``, but zeros in one row: the vector of an embedding's padding index."""
+
+    scheme: Elementwise
+    row: int
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        raise ValueError(f"no one fill makes {self}")
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        rows = shape[0] if shape else 0
+        fill = self.scheme.fill(shape)
+        if not rows:
+            return (Piece(fill, 0, 0, 0),)
+        if not -rows <= self.row < rows:
+            raise ValueError(f"no row {self.row} in a tensor of shape {tuple(shape)}")
+        row = self.row % rows
+        return (
+            Piece(fill, 0, 0, row),
+            Piece(Constant(0.0), 0, row, row + 1),
+            Piece(fill, 0, row + 1, rows),
+        )
+
+
+@dataclass(frozen=True)
+class Scaled(Elementwise):
+    """What ``scheme`` is for a tensor, with its values times ``factor``."""
+
+    scheme: Elementwise
+    factor: float
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        return scaled_fill(self.scheme.fill(shape), self.factor)
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        return [
+            replace(piece, fill=scaled_fill(piece.fill, self.factor)) for piece in self.scheme.pieces(shape)
+        ]
+
+
+def scaled_fill(fill: Fill, factor: float) -> Fill:
+    """The fill of the same distribution, times ``factor`` (not negative)."""
+    match fill:
+        case Constant(value):
+            return Constant(value * factor)
+        case Uniform(low, high):
+            return Uniform(low * factor, high * factor)
+        case Normal(mean, std):
+            return Normal(mean * factor, std * factor)
+        case TruncatedNormal(mean, std, a, b):
+            return TruncatedNormal(mean * factor, std * factor, a * factor, b * factor)
+    raise NotImplementedError(f"no way to scale {type(fill).__name__}")
+
+
+@dataclass(frozen=True)
+class Keep(Initializer):
+    """Leave the tensor as it is: loaded, frozen or set by hand."""
+
+    random: ClassVar[bool] = False
+
+    def check(self, target: Target, window: Window) -> None:
+        pass
+
+    def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
+        pass
+
+
+@dataclass(frozen=True, eq=False)
+class Value(Structured):
+    """The given numbers, rounded to the tensor's dtype.
+
+    Args:
+        values: an array, a tensor or nested lists, of the (global) shape; kept as a tensor, not copied.
+    """
+
+    values: Any
+    random: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", torch.as_tensor(self.values).detach())
+
+    def __repr__(self) -> str:
+        dtype = str(self.values.dtype).removeprefix("torch.")
+        return f"Value({dtype}, shape {tuple(self.values.shape)})"
+
+    def check(self, target: Target, window: Window) -> None:
+        if tuple(self.values.shape) != window.global_shape:
+            raise ValueError(f"{self} does not fit a tensor of shape {window.global_shape}")
+
+    def apply(self, target: Target, key: Key, window: Window) -> None:
+        write(target, _cut(self.values, window, target))
 
 
 def _device(target: Target) -> torch.device:

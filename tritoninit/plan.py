@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -43,6 +44,7 @@ class Plan:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self._afterwards: list[Callable[[], None]] = []
 
     def add(self, tensor: Any, fill: Fill, key: KeySource, window: Window | None = None) -> Step:
         """Append a fill of ``tensor``, the ``window`` of a global tensor (by default: all of it).
@@ -59,42 +61,101 @@ class Plan:
         shape = tuple(target.shape)
         window = Window.whole(shape) if window is None else window
         window.check(shape)
-        dtype = dtype_name(target)
-        backend = None
-        if dtype in FLOAT_DTYPES:
-            backend = registry.resolve(device_type(target))
-        elif fill.random:
-            raise NotImplementedError(
-                f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
-            )
-        parameters = fill.parameters(dtype)
-        if backend is None:
-            _fill_unserved(_scalar_like(target), *parameters)  # raises if the dtype cannot hold the value
+        return self.append(target, fill, key, window)
+
+    def append(self, target: Target, fill: Fill, key: KeySource, window: Window) -> Step:
+        """As :meth:`add`, of a target that is known to be writable and to lie inside its window."""
+        served = dtype_name(target) in FLOAT_DTYPES
+        backend = registry.resolve(device_type(target)) if served else None
+        parameters = check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start(), window.strides())
         step = Step(target, fill, draw, backend)
         self.steps.append(step)
         return step
 
+    def afterwards(self, write: Callable[[], None]) -> None:
+        """Call ``write`` after the fills, for what is no fill itself."""
+        self._afterwards.append(write)
+
     def run(self) -> None:
-        """Write every fill, in order."""
-        for step in self.steps:
-            if step.backend is not None:
-                registry.fill(step.backend, step.target, step.draw)
-            else:
-                _fill_unserved(step.target, *step.draw.parameters)
+        """Write every fill, as if in order: those that share no memory go to their backend together."""
+        for batch in _batches(self.steps):
+            items: dict[str, list[Step]] = {}
+            for step in batch:
+                items.setdefault(step.backend.name if step.backend else "", []).append(step)
+            for steps in items.values():
+                backend = steps[0].backend
+                if backend is None:
+                    _fill_unserved(steps)
+                else:
+                    registry.fill(backend, [(step.target, step.draw) for step in steps])
+        for write in self._afterwards:
+            write()
 
 
-def _fill_unserved(target: Target, value: Any) -> None:
-    """A constant, the one distribution of every dtype, into a dtype that no backend serves."""
+def check_fill(fill: Fill, target: Target) -> tuple[Any, ...]:
+    """The parameters of a fill of the target's dtype, or the error that filling it would raise."""
+    dtype = dtype_name(target)
+    if dtype in FLOAT_DTYPES:
+        return fill.parameters(dtype)
+    if fill.random:
+        raise NotImplementedError(
+            f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
+        )
+    parameters = fill.parameters(dtype)
     if isinstance(target, torch.Tensor):
-        with torch.no_grad():
-            target.fill_(value)
+        torch.empty((), dtype=target.dtype, device="cpu").fill_(*parameters)
     else:
-        target.fill(value)
+        np.empty((), target.dtype).fill(*parameters)
+    return parameters
 
 
-def _scalar_like(target: Target) -> Target:
-    if isinstance(target, torch.Tensor):
-        return torch.empty((), dtype=target.dtype, device="cpu")
-    return np.empty((), target.dtype)
+def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
+    """Cut a plan, in order, where a step writes memory that an earlier one of its batch writes, too."""
+    if len(steps) < 2:
+        yield steps
+        return
+    batch: list[Step] = []
+    taken: dict[str, list[tuple[int, int]]] = {}
+    for step in steps:
+        device, begin, end = _extent(step.target)
+        spans = taken.setdefault(device, [])
+        place = bisect_left(spans, (begin, end))
+        before = place > 0 and spans[place - 1][1] > begin
+        after = place < len(spans) and spans[place][0] < end
+        if before or after:
+            yield batch
+            batch = []
+            taken = {device: (spans := [])}
+        batch.append(step)
+        if begin < end:
+            insort(spans, (begin, end))
+    yield batch
+
+
+def _extent(target: Target) -> tuple[str, int, int]:
+    """The device and the addresses between which a target lies, elements of others possibly among its own."""
+    if isinstance(target, np.ndarray):
+        begin, end = np.lib.array_utils.byte_bounds(target)
+        return "cpu", int(begin), int(end)
+    begin = target.data_ptr()
+    if not target.numel():
+        return "", 0, 0
+    last = sum(stride * (size - 1) for stride, size in zip(target.stride(), target.shape, strict=True))
+    return str(target.device), begin, begin + (last + 1) * target.element_size()
+
+
+def _fill_unserved(steps: Sequence[Step]) -> None:
+    """Constants, the one distribution of every dtype, into dtypes that no backend serves."""
+    zeros: list[torch.Tensor] = []
+    for step in steps:
+        target, (value,) = step.target, step.draw.parameters
+        if not isinstance(target, torch.Tensor):
+            target.fill(value)
+        elif value == 0 and not target.is_floating_point():
+            zeros.append(target.detach())
+        else:
+            target.detach().fill_(value)
+    if zeros:
+        torch._foreach_zero_(zeros)  # the counters of many layers, in one launch

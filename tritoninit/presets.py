@@ -1,4 +1,4 @@
-"""Real models and their published initialization schemes, built from torch.nn alone; torch.nn's own scheme.
+"""Real models, built from torch.nn alone, each with the rules of its published initialization scheme.
 
 Parameters carry the names and shapes of the published checkpoints. Dropout has no parameters and is left out.
 Rules set every parameter, so that ``Preset.build`` leaves some of them as the allocator found them.
@@ -8,28 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
-from tritoninit.initializers import (
-    KaimingNormal,
-    KaimingUniform,
-    Ones,
-    XavierNormal,
-    XavierUniform,
-    Zeros,
-    fans,
-)
-from tritoninit.plan import KeySource
-from tritoninit.rules import Initializers, Rule
-from tritoninit.targets import Target
-from tritoninit.window import Window
+from tritoninit.rules import RuleSet
+from tritoninit.schemes import gpt2, llama, resnet, vit_torchvision
 
 
 @dataclass(frozen=True)
@@ -40,107 +27,11 @@ class Preset:
         name: what the command line calls it.
         build: makes the module, on the device of the enclosing ``torch.device`` and in the default dtype.
         rules: how its parameters are set; every one matches.
-        citation: where the scheme is published.
     """
 
     name: str
     build: Callable[[], nn.Module]
-    rules: tuple[Rule, ...]
-    citation: str
-
-
-@dataclass(frozen=True)
-class ZeroRow(Initializer):
-    """``scheme``, and then zeros in one row: the vector of an embedding's padding index."""
-
-    scheme: Initializer
-    row: int
-
-    def prepare(self, target: Target, key: KeySource, window: Window) -> Callable[[], None]:
-        write = self.scheme.prepare(target, key, window)
-        row = self.row % window.global_shape[0] - window.offsets[0]
-
-        def run() -> None:
-            write()
-            if 0 <= row < target.shape[0]:
-                with torch.no_grad():
-                    target[row] = 0
-
-        return run
-
-
-def _symmetric(bound: float) -> Uniform:
-    return Uniform(-bound, bound)
-
-
-def _inverse_root(size: int) -> float:
-    return 1 / math.sqrt(size) if size else 0.0
-
-
-def _weight(module: nn.Module) -> Tensor:
-    assert isinstance(module.weight, Tensor)
-    return module.weight
-
-
-def _by_fan_in(module: nn.Module) -> Mapping[str, Initializer]:
-    """Linear and convolutions: both weight and bias end up on +-1/sqrt(fan_in)."""
-    bound = _inverse_root(fans(_weight(module).shape)[0])
-    return {"weight": KaimingUniform(a=math.sqrt(5)), "bias": _symmetric(bound)}
-
-
-def _bilinear(module: nn.Module) -> Mapping[str, Initializer]:
-    uniform = _symmetric(_inverse_root(_weight(module).shape[1]))
-    return {"weight": uniform, "bias": uniform}
-
-
-def _embedding(module: nn.Module) -> Mapping[str, Initializer]:
-    assert isinstance(module, (nn.Embedding, nn.EmbeddingBag))
-    padding = module.padding_idx
-    return {"weight": Normal() if padding is None else ZeroRow(Normal(), padding)}
-
-
-def _recurrent(module: nn.Module) -> Mapping[str, Initializer]:
-    assert isinstance(module, (nn.RNNBase, nn.RNNCellBase))
-    uniform = _symmetric(_inverse_root(module.hidden_size))
-    return {name: uniform for name, _ in module.named_parameters(recurse=False)}
-
-
-def _prelu(module: nn.Module) -> Mapping[str, Initializer]:
-    assert isinstance(module, nn.PReLU)
-    return {"weight": Constant(module.init)}
-
-
-def _each(classes: Iterable[type[nn.Module]], initializers: Initializers) -> list[Rule]:
-    return [Rule(cls, initializers) for cls in classes]
-
-
-_UNIT_NORM: Mapping[str, Initializer] = {"weight": Ones(), "bias": Zeros()}
-_ATTENTION: Mapping[str, Initializer] = {
-    **{f"{name}_weight": XavierUniform() for name in ("in_proj", "q_proj", "k_proj", "v_proj")},
-    "in_proj_bias": Zeros(),
-    "bias_k": XavierNormal(),
-    "bias_v": XavierNormal(),
-}
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_NORMS = (
-    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.SyncBatchNorm),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
-
-# The distributions of the reset_parameters methods of torch.nn's modules (PyTorch 2.13, torch/nn/modules).
-# Not among them: nn.Transformer's second pass over its layers (Xavier uniform for every matrix), since a rule
-# sees the module that owns a parameter and not those around it.
-TORCH_DEFAULTS: tuple[Rule, ...] = (
-    Rule(NonDynamicallyQuantizableLinear, {"bias": Zeros()}),  # MultiheadAttention's out_proj
-    *_each((nn.Linear, *_CONVOLUTIONS), _by_fan_in),
-    Rule(nn.Bilinear, _bilinear),
-    *_each((nn.Embedding, nn.EmbeddingBag), _embedding),
-    *_each(_NORMS, _UNIT_NORM),
-    Rule(nn.PReLU, _prelu),
-    *_each((nn.RNNBase, nn.RNNCellBase), _recurrent),
-    Rule(nn.MultiheadAttention, _ATTENTION),
-)
+    rules: RuleSet
 
 
 def _tied_head(embedding: nn.Embedding) -> nn.Linear:
@@ -155,6 +46,7 @@ class Conv1D(nn.Module):
 
     def __init__(self, size_in: int, size_out: int) -> None:
         super().__init__()
+        self.nf = size_out  # as in transformers' class of the name, by which its fans are told
         self.weight = nn.Parameter(torch.empty(size_in, size_out))
         self.bias = nn.Parameter(torch.empty(size_out))
 
@@ -223,19 +115,6 @@ class GPT2(nn.Module):
         return logits
 
 
-def gpt2_rules(depth: int = 12) -> tuple[Rule, ...]:
-    """N(0, 0.02**2), and less by sqrt(2 depth) where a block writes to the residual stream.
-
-    These are Hugging Face's numbers, which retrainings of GPT-2 follow. OpenAI's code (openai/gpt-2,
-    src/model.py) draws the positions ``wpe`` with 0.01 and leaves the residual scaling to the paper.
-    """
-    return (
-        Rule("*.c_proj.weight", Normal(std=0.02 / math.sqrt(2 * depth))),
-        *_each((Conv1D, nn.Embedding), {"weight": Normal(std=0.02), "bias": Zeros()}),
-        Rule(nn.LayerNorm, _UNIT_NORM),
-    )
-
-
 def rotary_frequencies(
     size: int,
     base: float = 500_000.0,
@@ -247,7 +126,8 @@ def rotary_frequencies(
     """Radians a position of Llama 3's rotary embedding, float32 (size / 2,).
 
     A frequency that makes fewer than ``low`` turns over the original context is divided by ``factor``, one
-    that makes more than ``high`` is kept, and those between are blended (Llama 3.1's ``rope_scaling``).
+    that makes more than ``high`` is kept, and those between are blended (Llama 3.1's ``rope_scaling``). A
+    factor of 1 keeps all, as Llama 3 does.
     """
     frequency = base ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
     turns = context * frequency / (2 * math.pi)
@@ -311,13 +191,19 @@ class LlamaModel(nn.Module):
     frequencies: Tensor
 
     def __init__(
-        self, vocabulary: int, width: int, depth: int, heads: int, kv_heads: int, inner: int
+        self, vocabulary: int, width: int, depth: int, heads: int, kv_heads: int, inner: int, stretch: float
     ) -> None:
         super().__init__()
+        self.stretch = stretch
         self.embed_tokens = nn.Embedding(vocabulary, width)
         self.layers = nn.ModuleList(LlamaBlock(width, heads, kv_heads, inner) for _ in range(depth))
         self.norm = nn.RMSNorm(width, eps=1e-5)
-        self.register_buffer("frequencies", rotary_frequencies(width // heads), persistent=False)
+        frequencies = rotary_frequencies(width // heads, factor=stretch)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def reset_buffers(self) -> None:
+        """Compute the rotary table anew, once it has memory."""
+        self.frequencies.copy_(rotary_frequencies(2 * self.frequencies.numel(), factor=self.stretch))
 
     def forward(self, tokens: Tensor) -> Tensor:
         x: Tensor = self.embed_tokens(tokens)
@@ -328,7 +214,12 @@ class LlamaModel(nn.Module):
 
 
 class Llama(nn.Module):
-    """Llama 3.2 (Meta, 2024); token indices (batch, length) to logits (batch, length, vocabulary)."""
+    """Llama 3 (Meta, 2024); token indices (batch, length) to logits (batch, length, vocabulary).
+
+    Args:
+        stretch: by what the longer context of Llama 3.1 and 3.2 slows the low rotary frequencies down.
+        tied: the projection back to the vocabulary is the embedding.
+    """
 
     def __init__(
         self,
@@ -338,22 +229,22 @@ class Llama(nn.Module):
         heads: int = 32,
         kv_heads: int = 8,
         inner: int = 8192,
+        stretch: float = 32.0,
+        tied: bool = True,
     ) -> None:
         super().__init__()
-        self.model = LlamaModel(vocabulary, width, depth, heads, kv_heads, inner)
-        self.lm_head = _tied_head(self.model.embed_tokens)
+        self.model = LlamaModel(vocabulary, width, depth, heads, kv_heads, inner, stretch)
+        embedding = self.model.embed_tokens
+        self.lm_head = _tied_head(embedding) if tied else nn.Linear(width, vocabulary, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.lm_head(self.model(tokens))
         return logits
 
 
-# Meta published no scheme with the weights: this is the initializer_range of the model's published
-# configuration. (torchtitan trains the same shapes from truncated normals, scaled by depth.)
-LLAMA_RULES = (
-    Rule(nn.RMSNorm, {"weight": Ones()}),
-    *_each((nn.Linear, nn.Embedding), {"weight": Normal(std=0.02)}),
-)
+def llama_3_8b() -> Llama:
+    """Meta-Llama-3-8B."""
+    return Llama(width=4096, depth=32, inner=14336, stretch=1.0, tied=False)
 
 
 class Bottleneck(nn.Module):
@@ -404,13 +295,6 @@ class ResNet(nn.Module):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(x.mean((2, 3)))
         return logits
-
-
-RESNET_RULES = (
-    Rule(nn.Conv2d, {"weight": KaimingNormal(mode="fan_out", nonlinearity="relu")}),
-    Rule(nn.BatchNorm2d, _UNIT_NORM),
-    Rule(nn.Linear, _by_fan_in),
-)
 
 
 class ViTBlock(nn.Module):
@@ -470,47 +354,13 @@ class ViT(nn.Module):
         return logits
 
 
-def _patches(module: nn.Module) -> Mapping[str, Initializer]:
-    fan_in, _ = fans(_weight(module).shape)
-    return {"weight": TruncatedNormal(std=math.sqrt(1 / fan_in)), "bias": Zeros()}
-
-
-VIT_RULES = (
-    Rule(nn.Conv2d, _patches),
-    Rule("class_token", Zeros()),
-    Rule("encoder.pos_embedding", Normal(std=0.02)),
-    Rule("*.mlp.*", {"weight": XavierUniform(), "bias": Normal(std=1e-6)}),
-    Rule("heads.head.*", Zeros()),
-    *TORCH_DEFAULTS,  # attention and normalization
-)
-
-
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset(
-            "gpt2",
-            GPT2,
-            gpt2_rules(),
-            "Radford et al. 2019, section 2.3; Hugging Face transformers, GPT2PreTrainedModel._init_weights",
-        ),
-        Preset(
-            "llama-3.2-1b",
-            Llama,
-            LLAMA_RULES,
-            "initializer_range of Meta's config.json; Hugging Face transformers, LlamaPreTrainedModel",
-        ),
-        Preset(
-            "resnet-50",
-            ResNet,
-            RESNET_RULES,
-            "He et al., ICCV 2015 (Kaiming normal, fan_out); torchvision.models.resnet50",
-        ),
-        Preset(
-            "vit-b-16",
-            ViT,
-            VIT_RULES,
-            "Dosovitskiy et al., ICLR 2021; torchvision.models.vit_b_16",
-        ),
+        Preset("gpt2", GPT2, gpt2(depth=12)),
+        Preset("llama-3.2-1b", Llama, llama(cut=None)),
+        Preset("llama-3-8b", llama_3_8b, llama(cut=None)),
+        Preset("resnet-50", ResNet, resnet(zero_residual=False)),
+        Preset("vit-b-16", ViT, vit_torchvision()),
     )
 }

@@ -6,17 +6,17 @@ import contextvars
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 
 from tritoninit.kernels.stream import Draw
 from tritoninit.targets import Target, as_array, device_type, dtype_name
 
-FillFunction = Callable[[Target, Draw], None]
+FillFunction = Callable[[Sequence[tuple[Target, Draw]]], None]
 
 ENVIRONMENT_VARIABLE = "TRITONINIT_BACKEND"
 _STAGE = 1 << 22  # elements that pass through host memory at a time, on the way to a device
@@ -30,7 +30,8 @@ class Backend:
         name: what the registry, ``use_backend`` and the command line call it.
         devices: the torch device types that it serves unasked, where it is available.
         unavailable: given a device type, why it cannot serve that here, or None if it can.
-        load: imports what the backend needs and returns its fill function.
+        load: imports what the backend needs and returns its fill function, which writes draws into targets
+            that do not overlap: ``fill([(target, draw), ...])``.
     """
 
     name: str
@@ -125,20 +126,26 @@ def _warn_once(device: str, host: str, reasons: str) -> None:
     )
 
 
-def fill(backend: Backend, target: Target, draw: Draw) -> None:
-    """Write ``draw`` into ``target`` with ``backend``, in bounded host memory if it serves only the CPU."""
+def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
+    """Write draws into targets that do not overlap, in as few launches as the backend can.
+
+    A backend of the CPU's serves another device's tensors by way of bounded host memory.
+    """
     write = backend.load()
-    if isinstance(target, torch.Tensor):
-        target = target.detach()
-        if "cpu" in backend.devices and device_type(target) not in backend.devices:
-            for piece, part in _pieces(target, draw):
-                staged = torch.empty(piece.shape, dtype=piece.dtype, device="cpu")
-                write(staged, part)
-                piece.copy_(staged)
-            return
-        if not target.is_inference():
-            torch.autograd.graph.increment_version(target)
-    write(target, draw)
+    direct: list[tuple[Target, Draw]] = []
+    for target, draw in items:
+        if isinstance(target, torch.Tensor):
+            target = target.detach()
+            if "cpu" in backend.devices and device_type(target) not in backend.devices:
+                for piece, part in _pieces(target, draw):
+                    staged = torch.empty(piece.shape, dtype=piece.dtype, device="cpu")
+                    write([(staged, part)])
+                    piece.copy_(staged)
+                continue
+            if not target.is_inference():
+                torch.autograd.graph.increment_version(target)
+        direct.append((target, draw))
+    write(direct)
 
 
 def _pieces(target: torch.Tensor, draw: Draw) -> Iterator[tuple[torch.Tensor, Draw]]:
@@ -182,20 +189,19 @@ def _first_reason(backend: Backend) -> str | None:
 def _load_numpy() -> FillFunction:
     from tritoninit.kernels import reference
 
-    def write(target: Target, draw: Draw) -> None:
-        reference.fill(as_array(target), dtype_name(target), draw, threads=torch.get_num_threads())
-
-    return write
+    return partial(_fill_arrays, reference.fill_many)
 
 
 @cache
 def _load_numba() -> FillFunction:
     from tritoninit.kernels import numba_kernels
 
-    def write(target: Target, draw: Draw) -> None:
-        numba_kernels.fill(as_array(target), dtype_name(target), draw, threads=torch.get_num_threads())
+    return partial(_fill_arrays, numba_kernels.fill_many)
 
-    return write
+
+def _fill_arrays(fill_many: Callable[..., None], items: Sequence[tuple[Target, Draw]]) -> None:
+    arrays = [(as_array(target), dtype_name(target), draw) for target, draw in items]
+    fill_many(arrays, threads=torch.get_num_threads())
 
 
 @cache
@@ -227,9 +233,13 @@ def _load_triton() -> FillFunction:
 
         interpreter.make_exact()
 
-    def write(target: Target, draw: Draw) -> None:
-        tensor = target if isinstance(target, torch.Tensor) else torch.from_numpy(target)
-        triton_kernels.fill(tensor, draw)
+    def write(items: Sequence[tuple[Target, Draw]]) -> None:
+        triton_kernels.fill_many(
+            [
+                (target if isinstance(target, torch.Tensor) else torch.from_numpy(target), draw)
+                for target, draw in items
+            ]
+        )
 
     return write
 
@@ -246,7 +256,7 @@ def _triton_unavailable(device: str) -> str | None:
         return "torch finds no CUDA or ROCm device"
     try:
         probe = torch.empty(1, device=device, dtype=torch.bfloat16)
-        _load_triton()(probe, Draw("normal", (0.0, 1.0), 0, 0, 0, (1,)))
+        _load_triton()([(probe, Draw("normal", (0.0, 1.0), 0, 0, 0, (1,)))])
     except torch.OutOfMemoryError:  # says nothing of Triton, and passes
         raise
     except Exception as error:  # noqa: BLE001 - whatever stops Triton (no compiler, an old GPU) is shown

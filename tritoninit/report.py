@@ -1,4 +1,4 @@
-"""What ``tritoninit init`` has to say about a model: rows and totals, as a table and as JSON."""
+"""Initializers, names and numbers in few words, tables of them, and what ``tritoninit init`` prints."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import importlib.metadata
 import math
 import os
 import platform
+import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from tritoninit import registry
 from tritoninit._version import __version__
 from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, TruncatedNormal, Uniform
-from tritoninit.initializers import Ones, Zeros
+from tritoninit.initializers import FanScaled, Ones, Value, Zeros
 from tritoninit.kernels.stream import STREAM_VERSION
-from tritoninit.presets import Preset
-from tritoninit.rules import Assignment
-from tritoninit.targets import dtype_name
 
 if TYPE_CHECKING:
     import argparse
 
+    from tritoninit.auditing import Report
+
 _SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -40,55 +42,11 @@ class Timing:
     runs: int
 
 
-@dataclass(frozen=True)
-class Row:
-    """What became of one parameter: a line of the table, an object of the JSON report."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
-    initializer: str
-    lowered: str
-    summary: str
-    stream: int
-    mean: float | None
-    std: float | None
-    backend: str
-
-
-def measure(assignment: Assignment) -> Row:
-    parameter, initializer = assignment.parameter.detach(), assignment.initializer
-    mean, std = _moments(parameter)
-    return Row(
-        name=assignment.name,
-        shape=tuple(parameter.shape),
-        dtype=dtype_name(parameter),
-        bytes=parameter.nbytes,
-        initializer=repr(initializer),
-        lowered=repr(lowered(initializer, parameter.shape)),
-        summary=describe(initializer, parameter.shape),
-        stream=assignment.key.stream,
-        mean=mean,
-        std=std,
-        backend=assignment.backend,
-    )
-
-
 def lowered(initializer: Initializer, shape: Sequence[int]) -> Initializer:
-    return initializer.fill(shape) if isinstance(initializer, Elementwise) else initializer
-
-
-def _moments(x: Tensor) -> tuple[float | None, float | None]:
-    """Mean and standard deviation of the elements themselves; None where they are not finite numbers."""
-    if not x.numel():
-        return None, None
-    std, mean = torch.std_mean(x if x.dtype == torch.float64 else x.float(), correction=0)
-    return _finite(float(mean)), _finite(float(std))
-
-
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
+    """The one fill that an initializer is for a tensor of ``shape``; itself if there is none, or several."""
+    if isinstance(initializer, Elementwise) and not initializer.pieces(shape):
+        return initializer.fill(shape)
+    return initializer
 
 
 def describe(initializer: Initializer, shape: Sequence[int]) -> str:
@@ -100,41 +58,46 @@ def describe(initializer: Initializer, shape: Sequence[int]) -> str:
     name = type(initializer).__name__
     if isinstance(initializer, (Zeros, Ones)):
         return name
-    if isinstance(initializer, Elementwise):
-        return f"{name} {_numbers(initializer.fill(shape))}"
+    fill = lowered(initializer, shape)
+    if isinstance(fill, Fill):
+        return f"{name} {_numbers(fill)}"
+    if isinstance(initializer, FanScaled):
+        return f"{name} {' | '.join(_numbers(piece.fill) for piece in initializer.pieces(shape))}"
+    if isinstance(initializer, Value):
+        return name
     words = [name]
     for field in fields(initializer):
         value = getattr(initializer, field.name)
         if isinstance(value, Initializer):
             words.append(describe(value, shape))
         else:
-            words += [field.name, _short(value, 3) if isinstance(value, (int, float)) else str(value)]
+            words += [field.name, short(value, 3) if isinstance(value, (int, float)) else str(value)]
     return " ".join(words)
 
 
 def _numbers(fill: Fill) -> str:
     match fill:
         case Constant(value):
-            return _short(value, 3)
+            return short(value, 3)
         case Uniform(low, high):
             return _interval(low, high, ")")
         case Normal(mean, std):
-            return f"{_centre(mean)}{_SIGMA} {_short(std, 3)}"
+            return f"{_centre(mean)}{_SIGMA} {short(std, 3)}"
         case TruncatedNormal(mean, std, a, b):
-            return f"{_centre(mean)}{_SIGMA} {_short(std, 3)} in {_interval(a, b, ']')}"
+            return f"{_centre(mean)}{_SIGMA} {short(std, 3)} in {_interval(a, b, ']')}"
     raise NotImplementedError(type(fill).__name__)
 
 
 def _centre(mean: float) -> str:
-    return f"{_short(mean, 3)}, " if mean else ""
+    return f"{short(mean, 3)}, " if mean else ""
 
 
 def _interval(low: float, high: float, close: str) -> str:
-    return f"±{_short(high, 3)}" if low == -high else f"[{_short(low, 3)}, {_short(high, 3)}{close}"
+    return f"±{short(high, 3)}" if low == -high else f"[{short(low, 3)}, {short(high, 3)}{close}"
 
 
-def _short(x: float | None, digits: int) -> str:
-    """A number in few characters: 1.8e-6 and not 1.8e-06."""
+def short(x: float | None, digits: int) -> str:
+    """A number, or - for none, in few characters: 1.8e-6 and not 1.8e-06."""
     if x is None:
         return "-"
     mantissa, e, exponent = f"{x:.{digits}g}".partition("e")
@@ -144,15 +107,16 @@ def _short(x: float | None, digits: int) -> str:
 def build_report(
     arguments: argparse.Namespace,
     device: torch.device,
-    rows: Sequence[Row],
+    report: Report,
     ours: Timing,
     theirs: Timing | str,
 ) -> dict[str, Any]:
     """All that ``init`` has to say, as JSON has it."""
-    total_bytes = sum(row.bytes for row in rows)
+    parameters = [row for row in report.audit.rows if row.kind == "parameter"]
+    total_bytes = sum(row.bytes for row in parameters)
     totals = {
-        "parameters": len(rows),
-        "elements": sum(math.prod(row.shape) for row in rows),
+        "parameters": len(parameters),
+        "elements": sum(math.prod(row.shape) for row in parameters),
         "bytes": total_bytes,
         **_rates(ours, total_bytes),
     }
@@ -162,14 +126,12 @@ def build_report(
         compared = {"error": theirs}
     return {
         "spec": arguments.spec,
-        "seed": arguments.seed,
-        "stream_version": STREAM_VERSION,
         "dtype": arguments.dtype,
         "device": str(device),
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
-        "parameters": [asdict(row) for row in rows],
+        **report.as_dict(),
         "totals": totals,
         "torch_nn_init": compared,
     }
@@ -183,25 +145,18 @@ def _rates(timing: Timing, total_bytes: int) -> dict[str, float]:
     }
 
 
-def show(report: Mapping[str, Any], preset: Preset) -> None:
-    totals, compared = report["totals"], report["torch_nn_init"]
-    rows = [
-        [
-            row["name"],
-            _TIMES.join(map(str, row["shape"])) or "scalar",
-            row["summary"],
-            _short(row["mean"], 2),
-            _short(row["std"], 3),
-            row["backend"],
-        ]
-        for row in report["parameters"]
-    ]
-    headings = ["parameter", "shape", "initializer", ">mean", ">std", "backend"]
+def show(report: Report, summary: Mapping[str, Any], scheme: str | None) -> None:
+    """Print the model's table, the totals, the comparison, and what the audit found.
+
+    ``scheme`` is where its rules are published; None if its own code was intercepted and its construction
+    timed.
+    """
+    totals, compared = summary["totals"], summary["torch_nn_init"]
     print_lines(
-        f"{report['spec']}, seed {report['seed']}, {report['dtype']} on {report['device_name']}",
-        f"Scheme: {preset.citation}",
+        f"{summary['spec']}, seed {report.seed}, {summary['dtype']} on {summary['device_name']}",
+        f"Scheme: {scheme or 'its own code, intercepted; timed is its construction'}",
         "",
-        *table(headings, rows, shrink=[(0, 28), (2, 22), (0, 12)], width=_terminal_width()),
+        *report.audit.table(_terminal_width()),
         "",
         f"{totals['elements']:,} elements in {totals['parameters']} parameters,"
         f" {totals['bytes'] / 1e6:,.4g} MB: {_speed(totals)}",
@@ -210,9 +165,18 @@ def show(report: Mapping[str, Any], preset: Preset) -> None:
         print_lines(f"torch.nn.init cannot do the same: {compared['error']}")
     else:
         print_lines(
-            f"torch.nn.init, same distributions and memory, run second: {_speed(compared)}",
+            f"{'torch.nn.init, same distributions and memory, run second' if scheme else 'PyTorch alone'}:"
+            f" {_speed(compared)}",
             ratio_in_words(compared["ratio"]),
         )
+    left = Counter(
+        f"{each['function']} of {each['target']}: {each['reason']}" for each in summary["passed_on"]
+    )
+    print_lines(
+        *(f"Left to PyTorch{f', {n} times' if n > 1 else ''}: {what}" for what, n in left.items()),
+        *report.audit.findings,
+        report.audit.summary(),
+    )
 
 
 def _speed(rates: Mapping[str, float]) -> str:
@@ -224,6 +188,59 @@ def ratio_in_words(ratio: float) -> str:
     if ratio >= 1:
         return f"{ratio:.2f} times torch.nn.init's speed"
     return f"{100 * ratio:.2g}% of torch.nn.init's speed"
+
+
+def shape_in_words(shape: Sequence[int]) -> str:
+    return _TIMES.join(map(str, shape)) or "scalar"
+
+
+def range_in_words(values: Sequence[float | None], digits: int) -> str:
+    """Numbers that read alike as one, others as their range in two digits: ±0.5 about zero, 0.1..0.5 else."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    least, greatest = min(known), max(known)
+    if short(least, digits) == short(greatest, digits):
+        return short(least, digits)
+    if least < 0 < greatest:
+        return f"±{short(max(-least, greatest), 2)}"
+    low, high = short(least, 2), short(greatest, 2)
+    return low if low == high else f"{low}..{high}"
+
+
+def name_pattern(name: str) -> str:
+    """A qualified name without its numbers, the same for the layers of a stack.
+
+    >>> name_pattern("h.11.ln_1.weight")
+    'h.{}.ln_{}.weight'
+    """
+    return _NUMBER.sub("{}", name)
+
+
+def name_of_many(names: Sequence[str]) -> str:
+    """Names of one pattern in one: every number that differs as the set of those that occur.
+
+    >>> name_of_many(["h.0.ln_1.bias", "h.1.ln_1.bias", "h.2.ln_1.bias"])
+    'h.{0..2}.ln_1.bias'
+    >>> name_of_many(["0.bias", "2.bias", "4.bias", "5.bias"])
+    '{0,2,4,5}.bias'
+    """
+    places = zip(*map(_NUMBER.findall, names), strict=True)
+    words = (found[0] if len(set(found)) == 1 else f"{{{_runs(found)}}}" for found in places)
+    return _NUMBER.sub(lambda _: next(words), names[0])
+
+
+def _runs(numbers: Sequence[str]) -> str:
+    """Numbers as runs: 0..11,13, or, one step apart throughout, 0,3..27."""
+    found = sorted(set(map(int, numbers)))
+    steps = {b - a for a, b in pairwise(found)}
+    if len(found) > 3 and len(steps) == 1 and steps != {1}:
+        return f"{found[0]},{found[1]}..{found[-1]}"
+    words: list[str] = []
+    for _, run in groupby(enumerate(found), key=lambda place: place[1] - place[0]):
+        first, *_, last = [number for _, number in run] * 2
+        words += [f"{first}..{last}"] if last > first + 1 else map(str, sorted({first, last}))
+    return ",".join(words)
 
 
 def print_lines(*lines: str) -> None:

@@ -1,21 +1,20 @@
-"""Whole models: ordered rules that give each parameter its initializer, and the pass that applies them."""
+"""Rules: which initializer a model's parameters and buffers get, by module class, name or meaning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, overload
 
+import torch
 from torch import nn
 
-from tritoninit.fills import Elementwise, Initializer
+from tritoninit.fills import Initializer
 from tritoninit.keys import Key
-from tritoninit.plan import Plan
-from tritoninit.registry import resolve
-from tritoninit.targets import as_target
-from tritoninit.window import Window
+
+if TYPE_CHECKING:
+    from tritoninit.slots import Slot
 
 Pattern: TypeAlias = "type[nn.Module] | str | Callable[[str, nn.Module], bool]"
 Initializers: TypeAlias = (
@@ -32,22 +31,27 @@ class Rule:
             ("*.c_proj.weight"), or a function of (qualified parameter name, owning module).
         initializers: one for every parameter that matches, or a mapping from the parameter's own name
             ("weight", "bias") in its module, or a function of the module that returns such a mapping.
+        within: a module class; only what lies somewhere inside a module of it matches.
 
-    A parameter that the mapping leaves out falls through to the next rule.
+    A parameter that the mapping leaves out falls through to the next rule. Buffers are set only where a
+    mapping names them ("running_mean").
     """
 
     pattern: Pattern
     initializers: Initializers
+    within: type[nn.Module] | None = None
 
-    def find(self, name: str, module: nn.Module) -> Initializer | None:
-        """The initializer for the parameter ``name``, owned by ``module``; None if the rule has none."""
-        if not self._matches(name, module):
+    def find(self, slot: Slot) -> Initializer | None:
+        """The initializer for a parameter or buffer; None if the rule has none."""
+        if not self._matches(slot.name, slot.owner):
+            return None
+        if self.within is not None and not any(isinstance(m, self.within) for m in slot.ancestors):
             return None
         found = self.initializers
         if isinstance(found, Initializer):
-            return found
-        mapping = found if isinstance(found, Mapping) else found(module)
-        return mapping.get(name.rpartition(".")[2])
+            return None if slot.is_buffer else found
+        mapping = found if isinstance(found, Mapping) else found(slot.owner)
+        return mapping.get(slot.local)
 
     def _matches(self, name: str, module: nn.Module) -> bool:
         if isinstance(self.pattern, type):
@@ -58,88 +62,76 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class SlotRule(Rule):
+    """A rule that decides by all that is known of a parameter: its names, its shape, the modules around it.
+
+    Args:
+        choose: from a slot to its initializer, or None to leave it to the next rule; nothing else counts.
+    """
+
+    pattern: Pattern = "*"
+    initializers: Initializers = field(default_factory=dict)
+    choose: Callable[[Slot], Initializer | None] = field(default=lambda slot: None, kw_only=True)
+
+    def find(self, slot: Slot) -> Initializer | None:
+        return self.choose(slot)
+
+
+class RuleSet(Sequence[Rule]):
+    """Ordered rules with the name and the source of the scheme; ``+`` puts rules before or after them.
+
+    >>> from tritoninit import Ones
+    >>> [Rule("*.scale", Ones())] + RuleSet("empty", "nobody", [])
+    RuleSet('empty', 1 rules)
+    """
+
+    def __init__(self, name: str, citation: str, rules: Iterable[Rule]) -> None:
+        self.name = name
+        self.citation = citation
+        self._rules = tuple(rules)
+
+    @overload
+    def __getitem__(self, index: int) -> Rule: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Rule, ...]: ...
+    def __getitem__(self, index: int | slice) -> Rule | tuple[Rule, ...]:
+        return self._rules[index]
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self._rules)
+
+    def __add__(self, after: Iterable[Rule]) -> RuleSet:
+        return RuleSet(self.name, self.citation, (*self, *after))
+
+    def __radd__(self, before: Iterable[Rule]) -> RuleSet:
+        return RuleSet(self.name, self.citation, (*before, *self))
+
+    def __repr__(self) -> str:
+        return f"RuleSet({self.name!r}, {len(self)} rules)"
+
+
+@dataclass(frozen=True, eq=False)
 class Assignment:
-    """What :func:`initialize_` did to one parameter."""
+    """What was done to one parameter or buffer.
+
+    Attributes:
+        name: its qualified name, without what wrappers put before it.
+        tensor: the parameter or buffer.
+        initializer: how it was set; ``Keep()`` if it was left as it was.
+        key: which random numbers; None where the initializer is not random.
+        backend: who serves its device; "" where it was left as it was.
+    """
 
     name: str
-    parameter: nn.Parameter
+    tensor: torch.Tensor
     initializer: Initializer
-    key: Key
+    key: Key | None
     backend: str
 
 
-def initialize_(module: nn.Module, rules: Sequence[Rule], *, seed: int | None = None) -> list[Assignment]:
-    """Set every parameter of a model, in place.
-
-    Each parameter takes the initializer of the first rule that has one for it, and random numbers from
-    ``Key(seed).fold_in(qualified name)``: adding or reordering layers leaves the others' weights as they
-    were. A parameter that appears under several names (tied) is set once, under the first.
-
-    Args:
-        module: the model; its parameters on any device that a backend serves.
-        rules: tried in order.
-        seed: 64 bits; drawn from PyTorch's default CPU generator if None.
-
-    Returns:
-        One assignment a parameter, in the order of ``named_parameters``.
-
-    Raises:
-        ValueError: some parameters match no rule (the message lists them), or cannot be set.
-    """
-    found: list[tuple[str, nn.Parameter, Initializer]] = []
-    unmatched: list[str] = []
-    for name, owner, parameter in _owned_parameters(module):
-        initializer = next(filter(None, (rule.find(name, owner) for rule in rules)), None)
-        if initializer is None:
-            unmatched.append(name)
-        else:
-            with _naming(name):
-                as_target(parameter)
-            found.append((name, parameter, initializer))
-    if unmatched:
-        raise ValueError(f"no rule matches {len(unmatched)} parameters: {', '.join(unmatched)}")
-    key = Key.from_generator() if seed is None else Key(seed)
-    assignments = [
-        Assignment(name, parameter, initializer, key.fold_in(name), resolve(parameter.device.type).name)
-        for name, parameter, initializer in found
-    ]
-    run_assignments(assignments)
-    return assignments
-
-
-def run_assignments(assignments: Sequence[Assignment]) -> None:
-    """Write the parameters: first the fills, as one plan, then what is built on fills."""
-    plan = Plan()
-    built: list[Callable[[], None]] = []
-    for each in assignments:
-        with _naming(each.name):
-            target = as_target(each.parameter)
-            if isinstance(each.initializer, Elementwise):
-                plan.add(target, each.initializer.fill(each.parameter.shape), each.key)
-            else:
-                window = Window.whole(tuple(each.parameter.shape))
-                built.append(each.initializer.prepare(target, each.key, window))
-    plan.run()
-    for write in built:
-        write()
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Put a parameter's name before the message of the errors that initializers raise."""
-    try:
-        yield
-    except (TypeError, ValueError, RuntimeError) as error:
-        if len(error.args) != 1:  # an exception of another make, which one message does not rebuild
-            raise
-        raise type(error)(f"{name}: {error}") from error
-
-
-def _owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
-    """(qualified name, owning module, parameter) of every distinct parameter, as named_parameters orders."""
-    seen: set[nn.Parameter] = set()
-    for prefix, owner in module.named_modules():
-        for local, parameter in owner.named_parameters(recurse=False):
-            if parameter not in seen:
-                seen.add(parameter)
-                yield f"{prefix}.{local}" if prefix else local, owner, parameter
+def find(rules: Iterable[Rule], slot: Slot) -> Initializer | None:
+    """The initializer of the first rule that has one."""
+    return next((found for rule in rules if (found := rule.find(slot)) is not None), None)

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+LAZY = "a lazy parameter has no shape yet: run a forward pass first"
+
 Target: TypeAlias = "torch.Tensor | npt.NDArray[Any]"
 
 
@@ -40,7 +42,7 @@ def as_target(x: Any) -> Target:
 
 def _check_tensor(x: torch.Tensor) -> None:
     if torch.nn.parameter.is_lazy(x):
-        raise TargetError("a lazy parameter has no shape yet: run a forward pass first")
+        raise TargetError(LAZY)
     if x.layout != torch.strided:
         raise TargetError(f"only strided tensors can be filled, not {x.layout}")
     if hasattr(x, "__tensor_flatten__"):  # the mark of a subclass that holds other tensors, such as DTensor

@@ -206,10 +206,10 @@ def test_scratch_memory_is_bounded(name, scattered, threads):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_scratch_memory_does_not_grow_with_the_tensor(threads):
     """10,000 chunks that draw nothing cost no more memory than one."""
-    nothing = chunks.Drawer(lambda *_: None, lambda *_: None, 16)
+    nothing = chunks.Drawer(lambda *_: None, lambda *_: None, lambda *_: None, 16)
     out, draw = np.empty(160_000, np.float32), make_draw("normal", "float32", 0, (1,))
     tracemalloc.start()
-    chunks.fill(nothing, out, "float32", draw, threads)
+    chunks.fill(nothing, [(out, "float32", draw)], threads)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 20

@@ -22,7 +22,7 @@ from tritoninit.kernels.triton_kernels import DISTRIBUTIONS
 NVIDIA = ("sm_80", "sm_89", "sm_90", "sm_100")
 AMD = ("gfx90a", "gfx942")
 DTYPES = ("float32", "float16", "bfloat16")
-KERNELS = ("run_kernel", "scattered_kernel")
+KERNELS = ("run_kernel", "table_kernel", "scattered_kernel")
 
 # Fused multiply-adds and square roots an element, as written in kernels/reference.py. Box-Muller's serve two
 # elements, but the scattered kernel keeps only one of them.
@@ -74,7 +74,7 @@ def test_nvidia(kernel, distribution, dtype, arch):
     # ptxas fuses nothing more, but expands sqrt.rn with two fused multiply-adds on its fast path.
     assert found.fused == (fused + 2 * roots) * found.elements
     size = 4 if dtype == "float32" else 2
-    if kernel == "run_kernel":
+    if kernel != "scattered_kernel":
         assert set(found.store_bytes) == {16}
     assert sum(found.store_bytes) == size * found.elements
 
@@ -101,6 +101,16 @@ def test_instructions_per_element(distribution, dtype):
     assert found <= 1.05 * MEASURED_SM_90[distribution, dtype]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_a_table_costs_what_a_run_does(distribution, dtype):
+    """At eight tiles a program, of the sixteen that it may draw, reading its row first costs 3 % at most."""
+    table = cost("table_kernel", distribution, dtype, "sm_90")
+    run = cost("run_kernel", distribution, dtype, "sm_90")
+    assert 0 < table.turn < table.instructions
+    assert table.per_element(8) <= 1.03 * run.instructions_per_element
+
+
 def test_budgets():
     assert cost("run_kernel", "uniform", "float32", "sm_90").instructions_per_element <= 20
     assert cost("run_kernel", "normal", "float32", "sm_90").instructions_per_element <= 46
@@ -111,9 +121,10 @@ def test_budgets():
 @pytest.mark.parametrize(
     "arch", ["sm_90", *(pytest.param(a, marks=pytest.mark.slow) for a in ("sm_80", "sm_89", "sm_100"))]
 )
-def test_unaligned(distribution, dtype, arch):
+@pytest.mark.parametrize("kernel", ["run_kernel", "table_kernel"])
+def test_unaligned(kernel, distribution, dtype, arch):
     """A window that starts off the grid of 16 stores element by element, and still spills nothing."""
-    found = cost("run_kernel", distribution, dtype, arch, False)
+    found = cost(kernel, distribution, dtype, arch, False)
     assert set(found.store_bytes) == {4 if dtype == "float32" else 2}
     assert found.local_accesses == found.stack_bytes == 0
 
@@ -146,9 +157,10 @@ def test_amd(kernel, distribution, dtype, arch):
     assert found == (fused + 2 * roots) * elements
     assert count(r"^\tv_sqrt_f32", assembly) == roots * elements
     assert count(r"^\tv_(mac|mad|madak|madmk)_f32", assembly) == 0
-    if kernel == "run_kernel":
+    if kernel != "scattered_kernel":
         assert (
-            count(r"^\tglobal_store_dwordx4", assembly) == elements * (4 if dtype == "float32" else 2) // 16
+            count(r"^\t(?:global|buffer)_store_dwordx4", assembly)
+            == elements * (4 if dtype == "float32" else 2) // 16
         )
 
 
@@ -207,8 +219,8 @@ FORK = """@P5 BRA `(.L_x_5) ;
     ("old", "new", "message"),
     [
         ("NOP ;\n", FORK, "two paths"),  # with and without the MOV, to the same stores
-        ("BSYNC B0", "@P4 BRA `(.L_x_1)", "loops"),
-        ("BSYNC B0", "BRA `(.L_x_2)", "loops"),
+        ("BSYNC B0", "BRA `(.L_x_2)", "no path"),  # for ever
+        ("MOV R4, 0x60", "BRA `(.L_x_2)", "two paths"),
         ("BSYNC B0", "BRX R6 -0x20", "cannot follow"),
         ("EXIT", "RET.REL.NODEC R4 `(run_it)", "no path"),
     ],
@@ -217,6 +229,51 @@ def test_what_no_count_can_follow(old, new, message):
     assert old in LISTING
     with pytest.raises(ValueError, match=message):
         static.ControlFlow(LISTING.replace(old, new)).hot_path()
+
+
+LOOP = """
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+        /*0010*/               @P0 BRA `(.L_x_3) ;
+        /*0020*/                   MOV R2, R1 ;
+.L_x_0:
+        /*0030*/                   IADD3 R2, R2, 0x1, RZ ;
+        /*0040*/                   NOP ;
+        /*0050*/               @P1 BRA `(.L_x_1) ;
+        /*0060*/                   STG.E.128 desc[UR4][R2.64], R4 ;
+        /*0070*/                   BRA `(.L_x_2) ;
+.L_x_1:
+        /*0080*/               @P2 STG.E.128 desc[UR4][R2.64], R4 ;
+.L_x_2:
+        /*0090*/                   ISETP.NE.AND P3, PT, R2, R3, PT ;
+        /*00a0*/               @P3 BRA `(.L_x_0) ;
+        /*00b0*/                   MOV R5, R6 ;
+.L_x_3:
+        /*00c0*/                   EXIT ;
+"""
+
+
+def test_turn_of_a_listing():
+    """Once 0000 to 0030, 0050 to 0070, 0090 to 00c0: eleven. Again 0030, 0050 to 0070, 0090, 00a0: six."""
+    flow = static.ControlFlow(LOOP)
+    turn = ["IADD3", "BRA", "STG", "BRA", "ISETP", "BRA"]
+    assert [i.operation for i in flow.hot_path()] == ["LDC", "BRA", "MOV", *turn, "MOV", "EXIT"]
+    assert [i.operation for i in flow.hot_turn()] == turn
+    assert static.ControlFlow(LISTING).hot_turn() == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("MOV R5, R6", "@P4 BRA `(.L_x_2)", "2 loops"),  # one around its end
+        (".L_x_3:\n", ".L_x_3:\n        /*00b8*/       @P4 BRA `(.L_x_3) ;\n", "2 loops"),  # one after it
+        ("BRA `(.L_x_3)", "BRA `(.L_x_1)", "two places"),
+        ("NOP ;\n", FORK, "two paths"),
+    ],
+)
+def test_what_no_turn_can_be_counted_of(old, new, message):
+    assert old in LOOP
+    with pytest.raises(ValueError, match=message):
+        static.ControlFlow(LOOP.replace(old, new)).hot_turn()
 
 
 @triton.jit
@@ -242,6 +299,35 @@ def test_count_of_a_compiled_kernel():
     assert short.store_bytes == long.store_bytes == (4,)
     # Thread index, pointer, operands, address and the rest: a handful beside the chain itself.
     assert 20 < short.instructions < 40
+
+
+@triton.jit(do_not_specialize=["turns"])
+def chain_loop(pointer, factor, addend, turns, LENGTH: tl.constexpr):
+    """LENGTH dependent integer multiply-adds a thread and a store, ``turns`` times."""
+    x = tl.arange(0, 128)
+    for turn in tl.range(turns, loop_unroll_factor=1):
+        for _ in tl.static_range(LENGTH):
+            x = x * factor + addend
+        tl.store(pointer + turn * 128 + tl.arange(0, 128), x)
+
+
+def cost_of_chain_loop(length: int) -> static.StaticCost:
+    signature = {"pointer": "*i32", "factor": "i32", "addend": "i32", "turns": "i32", "LENGTH": "constexpr"}
+    source = ASTSource(fn=chain_loop, signature=signature, constexprs={(4,): length})
+    compiled = triton.compile(source, target=static.TARGETS["sm_90"], options={"num_warps": 4})
+    return static.static_cost(compiled, elements=1)
+
+
+def test_turn_of_a_compiled_kernel():
+    """100 multiply-adds more are 100 instructions more in each turn, and as many on the path of one turn."""
+    short, long = cost_of_chain_loop(20), cost_of_chain_loop(120)
+    assert long.turn - short.turn == 100
+    assert long.instructions - short.instructions == 100
+    assert short.store_bytes == long.store_bytes == (4,)
+    # A turn beside its chain: address, counter, comparison, branch. The rest: the start and the end, once.
+    assert 20 < short.turn < 35 < short.instructions < 60
+    assert short.per_element(1) == short.instructions
+    assert short.per_element(3) == (short.instructions + 2 * short.turn) / 3
 
 
 def test_the_interpreter_cannot_compile(monkeypatch):

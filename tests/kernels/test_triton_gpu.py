@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from kernel_cases import (
     make_draw,
     permuted,
 )
+from many_cases import assert_many_match, layouts_and_windows, runs
 
 from tritoninit.kernels import lowering, reference, triton_kernels
 from tritoninit.kernels.stream import Draw, row_major_strides
@@ -244,4 +246,160 @@ def test_new_seeds_and_bounds_do_not_compile():
         for seed in (0, 1, 16, 2**31, 2**32 - 1, 2**32, 2**64 - 1):
             for start in (0, 16, 2**31, 2**40):
                 fill(seed, 2**64 - 1 - seed, start, lowering.uniform(-1 - seed % 7, 1 + seed % 3, "float32"))
+    assert later == []
+
+
+# Many tensors in few launches.
+
+
+@pytest.mark.parametrize("tiles", [None, 1, 2, 3, 16])
+def test_many_at_once(tiles):
+    fill_many = partial(triton_kernels.fill_many, tiles_per_program=tiles)
+    assert_many_match(fill_many, [*runs(), *layouts_and_windows()], "cuda")
+
+
+def test_many_and_large():
+    """Enough tiles that programs draw several each, by default."""
+    assert_many_match(triton_kernels.fill_many, runs((1, 10_000_019, 4096)), "cuda")
+
+
+def test_one_element_beside_more_than_2_31(big):
+    large, rest = big[: 2**31 + 16], big[2**31 + 16 :]
+    small = poisoned(3, "bfloat16")
+    draw = make_draw("uniform", "bfloat16", 16, (1,))
+    first, second = replace(draw, start=0), replace(draw, start=8)
+    triton_kernels.fill_many([(small[1:2], second), (large, draw), (small[:1], first)])
+    assert not large.isnan().any()
+    assert rest.isnan().all()
+    for begin in (0, 2**30 - 7, 2**31 - PIECE // 2, 2**31 + 16 - PIECE):
+        expected = expected_bits(PIECE, "bfloat16", replace(draw, start=16 + begin))
+        assert_same_bits(bits_of(large[begin : begin + PIECE]), expected, begin)
+    assert_same_bits(bits_of(small[:1]), expected_bits(1, "bfloat16", first))
+    assert_same_bits(bits_of(small[1:2]), expected_bits(1, "bfloat16", second))
+    assert small[2].isnan()
+
+
+class Counted:
+    """A kernel that counts its launches."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.launches = 0
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launch(*arguments: Any, **options: Any) -> None:
+            self.launches += 1
+            self.kernel[grid](*arguments, **options)
+
+        return launch
+
+
+Items = list[tuple[torch.Tensor, Draw]]
+
+
+def model(tensors: int, seed: int = 0) -> Items:
+    """float32 tensors of a thousand to a million elements, drawn from the five distributions in turn."""
+    draws = [make_draw(name, "float32", 0, (1,)) for name in FILLS]
+    sizes = np.random.default_rng(seed).integers(1000, 1_000_000, tensors)
+    return [
+        (poisoned(int(size), "float32"), replace(draws[k % len(draws)], stream=seed + k))
+        for k, size in enumerate(sizes)
+    ]
+
+
+def assert_filled(items: Items) -> None:
+    for k, (tensor, draw) in enumerate(items):
+        assert_same_bits(bits_of(tensor), expected_bits(tensor.numel(), "float32", draw), (k, draw))
+
+
+def test_a_model_takes_five_launches(monkeypatch):
+    items = model(161)
+    kernels = {}
+    for name in ("run_kernel", "table_kernel", "scattered_kernel"):
+        kernels[name] = Counted(getattr(triton_kernels, name))
+        monkeypatch.setattr(triton_kernels, name, kernels[name])
+    triton_kernels.fill_many(items)
+    launches = {name: kernel.launches for name, kernel in kernels.items()}
+    assert launches == {"run_kernel": 0, "table_kernel": 5, "scattered_kernel": 0}
+    assert_filled(items)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
+def test_many_neither_synchronise_nor_leave_their_stream():
+    """On a stream that is busy for a while, the host returns before the poisoning has run, let alone the copy
+    of the table. A fill launched elsewhere would be poisoned after it."""
+    items = model(40)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        triton_kernels.fill_many(items)  # compiled, loaded, and the table's memory at hand
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.cuda.stream(side):
+            torch.cuda._sleep(400_000_000)  # about a fifth of a second
+            for tensor, _ in items:
+                tensor.fill_(float("nan"))
+            triton_kernels.fill_many(items)
+            waiting = not side.query()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert waiting, "the fill waited for the stream: it must not synchronise"
+    side.synchronize()
+    assert_filled(items)
+
+
+def test_tables_of_several_streams_are_kept_until_read():
+    """Fills queue behind two busy streams: no table's memory may be taken for the next before it was read."""
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    rounds = [model(12, seed) for seed in range(16)]
+    triton_kernels.fill_many(model(12, 99))
+    torch.cuda.synchronize()
+    for stream in streams:
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(200_000_000)
+    for k, items in enumerate(rounds):
+        with torch.cuda.stream(streams[k % 2]):
+            triton_kernels.fill_many(items)
+    torch.cuda.synchronize()
+    for items in rounds:
+        assert_filled(items)
+
+
+def test_many_in_a_cuda_graph():
+    """Captured as launches without a table, whose memory would be gone when the graph is replayed."""
+    items = model(10)
+    for tensor, draw in items:
+        triton_kernels.fill(tensor, draw)  # compiled, and loaded
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        triton_kernels.fill_many(items)
+    for _ in range(2):
+        for tensor, _ in items:
+            tensor.fill_(float("nan"))
+        triton_kernels.fill_many(model(10, 99))  # would write over a table that was given back
+        graph.replay()
+        torch.cuda.synchronize()
+        assert_filled(items)
+
+
+def test_many_on_two_devices():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU here: a second device cannot be tried")
+    items = model(20)
+    items = [(tensor.to(f"cuda:{k % 2}"), draw) for k, (tensor, draw) in enumerate(items)]
+    triton_kernels.fill_many(items)
+    assert torch.cuda.current_device() == 0
+    torch.cuda.synchronize(0)
+    torch.cuda.synchronize(1)
+    assert_filled(items)
+
+
+def test_new_models_do_not_compile():
+    triton_kernels.table_kernel.device_caches.clear()
+    with compilations() as first:
+        triton_kernels.fill_many(model(30))
+    assert first == ["table_kernel"] * 5
+    with compilations() as later:
+        for seed in (1, 16, 2**31, 2**32 - 1):
+            triton_kernels.fill_many(model(20 + seed % 7, seed))
     assert later == []

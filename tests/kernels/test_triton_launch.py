@@ -5,14 +5,16 @@ Triton's JITFunction binds, specialises and compiles as on the device (``warmup`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-from tritoninit.kernels import triton_kernels
+from tritoninit.kernels import lowering, triton_kernels
 from tritoninit.kernels.stream import Draw, row_major_strides
 
 
@@ -30,17 +32,19 @@ class TargetOnly:
 
 
 class Launches:
-    """Stands in for a kernel: compiles each launch and keeps its grid and the kernel it got."""
+    """Stands in for a kernel: compiles each launch and keeps its grid, its tensor and the kernel it got."""
 
     def __init__(self, kernel: Any) -> None:
         self.kernel = kernel
         self.grids: list[tuple[int, ...]] = []
+        self.tensors: list[torch.Tensor] = []
         self.compiled: set[str] = set()
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         def launch(tensor: torch.Tensor, *arguments: Any, **options: Any) -> None:
             compiled = self.kernel.warmup(tensor.dtype, *arguments, grid=grid, **options)
             self.grids.append(grid)
+            self.tensors.append(tensor)
             self.compiled.add(compiled.hash)
 
         return launch
@@ -97,3 +101,123 @@ def test_grid_covers_the_tiles_that_the_run_touches(
     run, _ = launches
     triton_kernels.fill(torch.empty(size), normal(start))
     assert run.grids == [(programs,)]
+
+
+# Many tensors in few launches.
+
+FILLS = {
+    "constant": ("constant", lowering.constant(1.0, "float32")),
+    "uniform": ("uniform", lowering.uniform(-0.1, 0.1, "float32")),
+    "normal": ("normal", lowering.normal(0.0, 0.02, "float32")),
+    "truncated": ("truncated_normal", lowering.truncated_normal(0.0, 1.0, 0.0, 9.0, "float32")),
+    "central": ("truncated_normal", lowering.truncated_normal(0.0, 1.0, -2.0, 2.0, "float32")),
+}
+
+
+@pytest.fixture
+def tables(launches: tuple[Launches, Launches], monkeypatch: pytest.MonkeyPatch) -> Launches:
+    table = Launches(triton_kernels.table_kernel)
+    monkeypatch.setattr(triton_kernels, "table_kernel", table)
+    return table
+
+
+def draw(name: str, *, start: int = 0, seed: int = 0) -> Draw:
+    distribution, parameters = FILLS[name]
+    return Draw(distribution, parameters, seed, 2**64 - 1 - seed, start, (1,))
+
+
+def model(sizes: Sequence[int], seed: int = 0) -> list[tuple[torch.Tensor, Draw]]:
+    """A tensor of each size, drawn from the five distributions in turn."""
+    names = list(FILLS)
+    return [(torch.empty(size), draw(names[k % len(names)], seed=seed + k)) for k, size in enumerate(sizes)]
+
+
+def mixed_sizes(seed: int) -> list[int]:
+    """161 sizes, as many as ResNet-50 has parameters, from 1 element to a million."""
+    return [int(2**exponent) for exponent in np.random.default_rng(seed).uniform(0, 20, 161)]
+
+
+def test_a_model_takes_a_launch_for_each_distribution(
+    launches: tuple[Launches, Launches], tables: Launches
+) -> None:
+    triton_kernels.fill_many(model(mixed_sizes(0)))
+    assert len(tables.grids) == 5
+    assert not launches[0].grids
+    assert not launches[1].grids
+    assert len({table.data_ptr() for table in tables.tensors}) == 1  # one copy for all of them
+
+
+def test_compiled_table_kernels_depend_neither_on_sizes_nor_on_seeds(tables: Launches) -> None:
+    for seed in (0, 1, 16, 2**32, 2**63):
+        triton_kernels.fill_many(model(mixed_sizes(seed), seed))
+    triton_kernels.fill_many(model([4096] * 160 + [2**28]))  # 16 tiles a program
+    assert len(tables.grids) == 30
+    assert len(tables.compiled) == 5
+
+
+def test_an_odd_view_takes_a_launch_of_its_own(launches: tuple[Launches, Launches], tables: Launches) -> None:
+    """Alone by the single kernel, with others of its kind by a table's; either way beside everybody's."""
+    run, _ = launches
+    even = [(torch.empty(100), draw("normal")) for _ in range(3)]
+    odd = [(torch.empty(101)[1:], draw("normal")), (torch.empty(100), draw("normal", start=3))]
+    triton_kernels.fill_many(even)
+    assert (len(tables.grids), len(tables.compiled), len(run.grids)) == (1, 1, 0)
+    triton_kernels.fill_many([*even, odd[0]])
+    assert (len(tables.grids), len(tables.compiled), len(run.grids)) == (2, 1, 1)
+    triton_kernels.fill_many([*even, *odd])
+    assert (len(tables.grids), len(tables.compiled), len(run.grids)) == (4, 2, 1)
+
+
+def test_memory_and_stream_that_are_odd_together_are_aligned(tables: Launches) -> None:
+    """What 16-byte stores need is that a tile's memory is aligned, wherever in the tile a tensor starts."""
+    whole = torch.empty(10_000)
+    shards = [(whole[begin : begin + 1000], draw("normal", start=begin)) for begin in (0, 1001, 2003, 4096)]
+    triton_kernels.fill_many(shards)
+    assert len(tables.grids) == 1
+
+
+def test_tensors_apart_in_dtype_or_layout(launches: tuple[Launches, Launches], tables: Launches) -> None:
+    run, scattered = launches
+    halves = [(torch.empty(n, dtype=torch.bfloat16), draw("normal")) for n in (10, 20)]
+    transposed = torch.empty(30, 20).T
+    placed = Draw("normal", (0.0, 1.0), 0, 0, 0, row_major_strides(transposed.shape))
+    nothing = torch.empty(0), draw("uniform")
+    triton_kernels.fill_many([*model([8] * 10), *halves, (transposed, placed), nothing])
+    assert len(tables.grids) == 6
+    assert len(scattered.grids) == 1
+    assert not run.grids
+
+
+def test_each_device_has_its_own_launches_and_table(tables: Launches) -> None:
+    items = [
+        (torch.empty(10, device=device), draw(name))
+        for name in ("uniform", "normal", "uniform", "normal")
+        for device in ("cpu", "meta")
+    ]
+    triton_kernels.fill_many(items)
+    assert [table.device.type for table in tables.tensors] == ["cpu", "cpu", "meta", "meta"]
+
+
+def test_nothing_is_launched_for_nothing(launches: tuple[Launches, Launches], tables: Launches) -> None:
+    triton_kernels.fill_many([])
+    triton_kernels.fill_many([(torch.empty(0), draw("normal")), (torch.empty(3, 0), draw("normal"))])
+    assert not any(kernel.grids for kernel in (*launches, tables))
+
+
+@pytest.mark.parametrize(
+    ("elements", "tiles"),
+    [(1, 1), (2**24, 1), (2**25, 2), (2**27, 8), (2**28, 16), (2**31 + 16, 16)],
+)
+def test_programs_cover_every_tile_once(elements: int, tiles: int) -> None:
+    """A tensor of so many elements beside small ones: the programs of each, in order, draw all its tiles."""
+    sizes, starts = (1, elements, 4097), (0, 2**40 + 5, 4095)
+    runs = [
+        triton_kernels.Run(torch.empty(size, dtype=torch.bfloat16, device="meta"), draw("normal", start=s), 0)
+        for size, s in zip(sizes, starts, strict=True)
+    ]
+    rows, numbers, found = triton_kernels._table(runs, 4096, None)
+    assert found == tiles
+    first = rows["tile"][numbers] + np.arange(numbers.size) * tiles
+    for number, (size, start) in enumerate(zip(sizes, starts, strict=True)):
+        stop = (start + size - 1) // 4096 + 1
+        np.testing.assert_array_equal(first[numbers == number], np.arange(start // 4096, stop, tiles))

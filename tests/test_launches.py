@@ -1,0 +1,89 @@
+"""How many launches a whole model takes on a GPU, without one: kernels that count instead of running."""
+
+import pytest
+import torch
+
+import tritoninit as ti
+from tritoninit import Backend, registry
+from tritoninit.presets import PRESETS
+
+pytest.importorskip("triton")
+
+
+class Counting:
+    """Stands in for a kernel."""
+
+    def __init__(self):
+        self.launches = 0
+
+    def __getitem__(self, grid):
+        return self.launch
+
+    def launch(self, *arguments, **options):
+        self.launches += 1
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Triton's launcher as the CPU's backend, with kernels that only count; so do the integers' zeros."""
+    from tritoninit.kernels import triton_kernels
+
+    names = ("run_kernel", "scattered_kernel", "table_kernel")
+    counting = {name: Counting() for name in (*names, "_foreach_zero_")}
+    for name in names:
+        monkeypatch.setattr(triton_kernels, name, counting[name])
+    monkeypatch.setattr(torch, "_foreach_zero_", counting["_foreach_zero_"].launch)
+    backend = Backend("counting", frozenset({"cpu"}), lambda _: None, lambda: triton_kernels.fill_many)
+    monkeypatch.setitem(registry._REGISTRY, "counting", backend)
+    with ti.use_backend("counting"):
+        yield counting
+
+
+def counts(kernels):
+    return {name: kernel.launches for name, kernel in kernels.items() if kernel.launches}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpt2", {"table_kernel": 2}),  # constants; normals of two deviations
+        ("llama-3.2-1b", {"table_kernel": 2}),
+        ("llama-3-8b", {"table_kernel": 2}),
+        ("resnet-50", {"table_kernel": 3, "_foreach_zero_": 1}),  # the head is uniform; counters of batches
+        ("vit-b-16", {"table_kernel": 3, "run_kernel": 1}),  # the patches alone are truncated
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_presets(kernels, name, expected, dtype):
+    if name == "llama-3-8b" and dtype == torch.float32:
+        pytest.skip("32 GB, though of memory that nothing touches")
+    preset = PRESETS[name]
+    with torch.device("meta"):
+        model = preset.build()
+    ti.initialize_(model, preset.rules, seed=0, device="cpu", dtype=dtype)
+    assert counts(kernels) == expected
+    assert sum(counts(kernels).values()) <= 8
+
+
+def test_torch_defaults(kernels):
+    """Five distributions and integers: six launches, whatever the number of layers."""
+    layers = [
+        nn
+        for _ in range(20)
+        for nn in (
+            torch.nn.Conv2d(3, 4, 3),
+            torch.nn.BatchNorm2d(4),
+            torch.nn.Embedding(5, 6, padding_idx=1),
+            torch.nn.LSTM(3, 4),
+        )
+    ]
+    ti.initialize_(torch.nn.ModuleList(layers), seed=0)
+    assert counts(kernels) == {"table_kernel": 3, "_foreach_zero_": 1}
+
+
+def test_what_overlaps_is_launched_in_order(kernels):
+    plan, x = ti.Plan(), torch.empty(64)
+    for tensor in (x, x[:32], x[32:], torch.empty(8)):
+        plan.add(tensor, ti.Normal(), ti.Key(0))
+    plan.run()
+    assert counts(kernels) == {"run_kernel": 1, "table_kernel": 1}

@@ -1,0 +1,168 @@
+"""A model's parameters and buffers, once each, by names that wrappers do not change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel
+
+from tritoninit.fans import Axes, module_axes
+
+# Where torch.compile, FSDP and activation checkpointing hold the module that they wrap.
+_WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# Those whose attribute is called "module", a name that others use, too.
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+Selection: TypeAlias = "str | nn.Module | Iterable[str | nn.Module]"
+
+
+@dataclass(eq=False)
+class Slot:
+    """One parameter or buffer of a model, wherever it appears.
+
+    Attributes:
+        name: the qualified name, of the first place where it appears, without what wrappers add.
+        owner: the module that holds it there.
+        local: its name in that module.
+        ancestors: the modules around it, the owner last.
+        tensor: the parameter or buffer; a parametrised weight's value.
+        is_buffer: it is no parameter.
+        is_parametrized: it is computed from other parameters (torch.nn.utils.parametrize).
+        places: every (module, local name) that holds it, the first and those tied to it.
+        names: every qualified name, with and without what wrappers add.
+        around: ids of all modules that it lies inside of, in any place.
+    """
+
+    name: str
+    owner: nn.Module
+    local: str
+    ancestors: tuple[nn.Module, ...]
+    tensor: torch.Tensor
+    is_buffer: bool = False
+    is_parametrized: bool = False
+    places: list[tuple[nn.Module, str]] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    around: set[int] = field(default_factory=set)
+
+
+def slots(module: nn.Module) -> list[Slot]:
+    """The distinct parameters of a model in the order of ``named_parameters``, then its distinct buffers."""
+    found: dict[tuple[int, ...], Slot] = {}
+    for name, raw, ancestors in _modules(module):
+        owner = ancestors[-1]
+        for local, tensor, kind in _own(owner):
+            # A parametrised weight is computed anew each time that it is looked at.
+            identity = (id(owner), hash(local)) if kind == "parametrized" else (id(tensor),)
+            slot = found.get(identity)
+            if slot is None:
+                slot = found[identity] = Slot(
+                    name + local, owner, local, ancestors, tensor, kind == "buffer", kind == "parametrized"
+                )
+            slot.places.append((owner, local))
+            slot.names.update((name + local, raw + local))
+            slot.around.update(map(id, ancestors))
+    return sorted(found.values(), key=lambda slot: slot.is_buffer)
+
+
+def _modules(module: nn.Module) -> Iterator[tuple[str, str, tuple[nn.Module, ...]]]:
+    """(prefix without wrappers, prefix, ancestors and the module itself) of every module, in every place."""
+    pending: list[tuple[str, str, tuple[nn.Module, ...]]] = [("", "", (module,))]
+    while pending:
+        name, raw, ancestors = pending.pop()
+        yield name, raw, ancestors
+        owner = ancestors[-1]
+        children: list[tuple[str, str, tuple[nn.Module, ...]]] = []
+        for local, child in owner._modules.items():
+            if child is not None and child not in ancestors:
+                inner = name if _wraps(owner, local) else f"{name}{local}."
+                children.append((inner, f"{raw}{local}.", (*ancestors, child)))
+        pending.extend(reversed(children))
+
+
+def _wraps(owner: nn.Module, local: str) -> bool:
+    return local in _WRAPPED or (local == "module" and isinstance(owner, _WRAPPERS))
+
+
+def _own(owner: nn.Module) -> Iterator[tuple[str, torch.Tensor, str]]:
+    """(local name, tensor, kind) of what a module itself holds."""
+    if isinstance(owner, parametrize.ParametrizationList):
+        parameters = {k: p for k, p in owner._parameters.items() if not k.startswith("original")}
+    else:
+        parameters = owner._parameters
+    for local, parameter in parameters.items():
+        if parameter is not None:
+            yield local, parameter, "parameter"
+    if parametrize.is_parametrized(owner):
+        parametrizations: Any = owner.parametrizations
+        for local in parametrizations:
+            yield local, getattr(owner, local), "parametrized"
+    for local, buffer in owner._buffers.items():
+        if buffer is not None:
+            yield local, buffer, "buffer"
+
+
+@contextmanager
+def at_rest(module: nn.Module) -> Iterator[None]:
+    """Parametrised weights can be looked at without a trace: in training, spectral_norm takes a step."""
+    lists = [m for m in module.modules() if isinstance(m, parametrize.ParametrizationList)]
+    training = [m for each in lists for m in each.modules() if m.training]
+    for m in training:
+        m.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+def axes_of(slot: Slot) -> Axes:
+    """What the dimensions of a slot's tensor mean, by the module that owns it.
+
+    Raises:
+        ValueError: that does not tell.
+    """
+    axes = module_axes(slot.owner, slot.name, slot.tensor.shape)
+    if axes is None:
+        owner, shape = type(slot.owner).__name__, tuple(slot.tensor.shape)
+        raise ValueError(f"which dimensions of {owner}'s {shape} fan in is not known: give axes=")
+    return axes
+
+
+def select(found: Iterable[Slot], selection: Selection, what: str) -> set[Slot]:
+    """The slots that a selection names: by qualified names, globs, names of modules, or modules.
+
+    Raises:
+        ValueError: something selects nothing; the message lists it.
+    """
+    entries: list[Any] = [selection] if isinstance(selection, (str, nn.Module)) else list(selection)
+    found = list(found)
+    chosen: set[Slot] = set()
+    idle = []
+    exact: dict[str, Slot] = {name: slot for slot in found for name in slot.names}
+    for entry in entries:
+        if isinstance(entry, nn.Module):
+            matching = [slot for slot in found if id(entry) in slot.around]
+        elif not isinstance(entry, str):
+            raise TypeError(f"{what} takes names, globs and modules, not {entry!r}")
+        elif entry in exact:
+            matching = [exact[entry]]
+        else:
+            matching = [slot for slot in found if any(_selects(entry, name) for name in slot.names)]
+        if not matching and not (isinstance(entry, str) and entry.endswith("_extra_state")):
+            idle.append(type(entry).__name__ if isinstance(entry, nn.Module) else entry)
+        chosen.update(matching)
+    if idle:
+        raise ValueError(f"{what} matches nothing in the model: {', '.join(idle)}")
+    return chosen
+
+
+def _selects(entry: str, name: str) -> bool:
+    return fnmatchcase(name, entry) or name.startswith(f"{entry}.")
