@@ -211,8 +211,11 @@ def places(out: Array, dtype: str, draw: Draw, indices: Wide) -> None:
 
 def constant(out: Array, dtype: str, draw: Draw) -> None:
     """Set an array of any layout to the draw's one parameter."""
-    with np.errstate(all="ignore"):
-        out[...] = narrow(np.array(draw.parameters, np.float32), dtype)[0]
+    (value,) = draw.parameters
+    if dtype == "float32":
+        out[...] = np.float32(value)
+    else:
+        out[...] = narrow(np.array([value], np.float32), dtype)[0]
 
 
 DRAWER = Drawer(constant, run, places, CHUNK)

@@ -19,7 +19,7 @@ from tritoninit.presets import (
     rotary_frequencies,
     rotate,
 )
-from tritoninit.rules import find
+from tritoninit.rules import RuleSet
 from tritoninit.schemes import gpt2, llama, resnet, vit_torchvision
 from tritoninit.slots import slots
 
@@ -37,7 +37,7 @@ SIZES = {
 
 def initializers(module, rules):
     """The initializer that the rules give each parameter and buffer, by name; nothing is written."""
-    return {slot.name: find(rules, slot) for slot in slots(module)}
+    return {slot.name: RuleSet.of(rules).find(slot) for slot in slots(module)}
 
 
 def on_meta(name):

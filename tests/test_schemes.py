@@ -16,14 +16,14 @@ import tritoninit as ti
 from tritoninit import schemes
 from tritoninit.mup import mup
 from tritoninit.presets import GPT2, Llama, ResNet, ViT
-from tritoninit.rules import find
+from tritoninit.rules import RuleSet
 from tritoninit.schemes import SCHEMES, TORCH_DEFAULTS
 from tritoninit.slots import slots
 
 
 def initializers(module, rules):
     """The initializer that the rules give each parameter, by name; nothing is written."""
-    return {slot.name: find(rules, slot) for slot in slots(module)}
+    return {slot.name: RuleSet.of(rules).find(slot) for slot in slots(module)}
 
 
 def state(module):
@@ -46,7 +46,7 @@ def assert_same_distribution(build, rules, count=12):
     def ours(seed):
         module = build()
         for slot in slots(module):
-            if slot.tensor.is_floating_point() and (find(rules, slot) or not slot.is_buffer):
+            if slot.tensor.is_floating_point() and (RuleSet.of(rules).find(slot) or not slot.is_buffer):
                 slot.tensor.data.fill_(math.nan)  # what is left unwritten then shows
         ti.initialize_(module, rules, seed=seed)
         return module
@@ -607,7 +607,7 @@ class TestMup:
     def test_hidden_layers_by_fan_are_right_already(self):
         """torch.nn's bound is 1 / sqrt(fan_in) at any width; only the output's changes, and the biases'."""
         wide, rules = Net(256), mup(TORCH_DEFAULTS, Net(64))
-        fills = {s.name: find(rules, s).fill(s.tensor.shape) for s in slots(wide)}
+        fills = {s.name: RuleSet.of(rules).find(s).fill(s.tensor.shape) for s in slots(wide)}
         assert fills["q.weight"].high == pytest.approx(1 / 16)
         assert fills["down.weight"].high == pytest.approx(1 / math.sqrt(512))
         assert fills["embed.weight"].high == pytest.approx(1 / math.sqrt(8))
@@ -638,13 +638,13 @@ class TestMup:
         """Four times the width: a half for hidden weights, a quarter for the output's."""
         rules = mup([ti.Rule("*", ti.Normal(std=0.5))], build(8))
         slot = next(slot for slot in slots(build(32)) if slot.name == name)
-        assert find(rules, slot).fill(slot.tensor.shape).std == pytest.approx(0.5 * factor)
+        assert RuleSet.of(rules).find(slot).fill(slot.tensor.shape).std == pytest.approx(0.5 * factor)
 
     def test_meaning_gives_the_fans(self):
         """A depthwise convolution's outputs reach 9 places of one channel, at any width."""
         rules = mup([ti.Rule("weight", ti.KaimingNormal(a=1, mode="fan_out"))], nn.Conv2d(8, 8, 3, groups=8))
         slot = slots(nn.Conv2d(32, 32, 3, groups=32))[0]
-        assert find(rules, slot).fill(slot.tensor.shape).std == pytest.approx(1 / 3)
+        assert RuleSet.of(rules).find(slot).fill(slot.tensor.shape).std == pytest.approx(1 / 3)
 
     def test_constants_stay(self):
         rules = mup([ti.Rule("*", ti.Constant(3.0))], Net(64))
@@ -689,7 +689,7 @@ class TestMup:
             ti.initialize_(experts(8), mup([ti.Rule("*", ti.Normal())], experts(4)), seed=0)
         axes = ti.Axes((2,), (1,), batch_axes=(0,))
         rules = mup([ti.Rule("*", ti.VarianceScaling(axes=axes))], experts(4))
-        std = find(rules, slots(experts(16))[0]).fill((3, 16, 16)).std
+        std = rules.find(slots(experts(16))[0]).fill((3, 16, 16)).std
         assert std == pytest.approx(
             math.sqrt(1 / 16) / 0.87962566103423978
         )  # of the normal that is cut at two

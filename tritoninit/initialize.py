@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from tritoninit.initializers import FanScaled, Keep, Scaled, Value, ZeroRow
 from tritoninit.keys import Key
 from tritoninit.plan import Plan
 from tritoninit.registry import resolve
-from tritoninit.rules import Assignment, Rule, find
+from tritoninit.rules import Assignment, Rule, RuleSet
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.slots import Selection, Slot, at_rest, axes_of, select, slots
 from tritoninit.targets import LAZY, TargetError, as_target
@@ -36,14 +35,6 @@ class _Problems:
     def __init__(self) -> None:
         self.errors: list[tuple[str, Exception]] = []
         self.unmatched: list[str] = []
-
-    @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """Take down an error that says why a parameter cannot be set."""
-        try:
-            yield
-        except (TypeError, ValueError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
-            self.errors.append((name, error))
 
     def raise_any(self) -> None:
         lines = [f"{name}: {error}" for name, error in self.errors]
@@ -104,7 +95,7 @@ def initialize_(
         kept = select(found, skip, "skip")
         if only is not None:
             kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
-        chosen, garbage = _choose(module, found, list(rules), kept, target, dtype)
+        chosen, garbage = _choose(module, found, RuleSet.of(rules), kept, target, dtype)
     key = Key.from_generator() if seed is None else Key(seed)
     if target is not None or dtype is not None:
         _recompute(garbage, target)
@@ -112,12 +103,15 @@ def initialize_(
             _materialise(slot, target, dtype, not isinstance(chosen.get(slot, Keep()), Keep))
     plan = Plan()
     assignments: list[Assignment] = []
+    backends: dict[torch.device, str] = {}
+    keep = Keep()
     for slot in found:
-        initializer = chosen.get(slot, Keep())
+        initializer = chosen.get(slot, keep)
         if not isinstance(initializer, Keep):
-            named = key.fold_in(slot.name)
-            _add(plan, slot, initializer, named)
-            used, backend = named if initializer.random else None, resolve(slot.tensor.device.type).name
+            used = key.fold_in(slot.name) if initializer.random else None
+            _add(plan, slot, initializer, used or key)
+            backend = backends.get(slot.tensor.device) or resolve(slot.tensor.device.type).name
+            backends[slot.tensor.device] = backend
             assignments.append(Assignment(slot.name, slot.tensor, initializer, used, backend))
         elif not slot.is_buffer:
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
@@ -128,7 +122,7 @@ def initialize_(
 def _choose(
     module: nn.Module,
     found: Sequence[Slot],
-    rules: Sequence[Rule],
+    rules: RuleSet,
     kept: set[Slot],
     device: torch.device | None,
     dtype: torch.dtype | None,
@@ -140,10 +134,10 @@ def _choose(
     for slot in found:
         if slot in kept:
             continue
-        with problems.of(slot.name):
+        try:
             if nn.parameter.is_lazy(slot.tensor):
                 raise TargetError(LAZY)
-            initializer = find(rules, slot)
+            initializer = rules.find(slot)
             if initializer is not None:
                 chosen[slot] = _checked(slot, initializer, device, dtype)
             elif not slot.is_buffer:
@@ -151,12 +145,14 @@ def _choose(
             elif slot.tensor.is_meta:
                 garbage.append(slot)
                 _check_computable(slot, device)
+        except (TypeError, ValueError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
+            problems.errors.append((slot.name, error))
     if device is not None:
         for path, owner in module.named_modules():
             for name, value in vars(owner).items():
                 if isinstance(value, torch.Tensor) and value.is_meta:
-                    with problems.of(f"{path}.{name}" if path else name):
-                        raise ValueError("a plain attribute on the meta device, which nobody computes anew")
+                    why = ValueError("a plain attribute on the meta device, which nobody computes anew")
+                    problems.errors.append((f"{path}.{name}" if path else name, why))
     problems.raise_any()
     return chosen, garbage
 

@@ -11,7 +11,7 @@ from torch import nn
 from tritoninit.fans import Axes, module_axes
 from tritoninit.fills import Elementwise, Initializer
 from tritoninit.initializers import FanScaled, Scaled, ZeroRow
-from tritoninit.rules import Rule, RuleSet, SlotRule, find
+from tritoninit.rules import Rule, RuleSet, SlotRule
 from tritoninit.slots import Slot, axes_of, slots
 
 
@@ -34,13 +34,13 @@ def mup(rules: Iterable[Rule], base: nn.Module) -> RuleSet:
     The rules raise ValueError for a parameter that ``base`` does not have, whose fans nothing tells, or whose
     initializer is no distribution of independent elements (orthogonal, sparse).
     """
-    rules = rules if isinstance(rules, RuleSet) else RuleSet("rules", "", rules)
+    rules = RuleSet.of(rules)
     narrow = {slot.name: slot for slot in slots(base)}
 
     def choose(slot: Slot) -> Initializer | None:
         if slot.name not in narrow:
             raise ValueError("the base model has no such parameter")
-        found = find(rules, narrow[slot.name])
+        found = rules.find(narrow[slot.name])
         return None if found is None else _widened(found, narrow[slot.name], slot)
 
     citation = "Yang et al. 2022, Tensor Programs V, table 3"

@@ -50,7 +50,7 @@ class Rule:
         found = self.initializers
         if isinstance(found, Initializer):
             return None if slot.is_buffer else found
-        mapping = found if isinstance(found, Mapping) else found(slot.owner)
+        mapping = found(slot.owner) if callable(found) else found
         return mapping.get(slot.local)
 
     def _matches(self, name: str, module: nn.Module) -> bool:
@@ -89,6 +89,28 @@ class RuleSet(Sequence[Rule]):
         self.name = name
         self.citation = citation
         self._rules = tuple(rules)
+        self._by_class: dict[type[nn.Module], list[Rule]] = {}
+
+    @classmethod
+    def of(cls, rules: Iterable[Rule]) -> RuleSet:
+        """The rules as a set; as they are if they are one."""
+        return rules if isinstance(rules, RuleSet) else cls("rules", "", rules)
+
+    def find(self, slot: Slot) -> Initializer | None:
+        """The initializer of the first rule that has one; None if there is none."""
+        owner = type(slot.owner)
+        rules = self._by_class.get(owner)
+        if rules is None:  # a model has many slots of few classes
+            rules = self._by_class[owner] = [
+                rule
+                for rule in self._rules
+                if not isinstance(rule.pattern, type) or issubclass(owner, rule.pattern)
+            ]
+        for rule in rules:
+            found = rule.find(slot)
+            if found is not None:
+                return found
+        return None
 
     @overload
     def __getitem__(self, index: int) -> Rule: ...
@@ -130,8 +152,3 @@ class Assignment:
     initializer: Initializer
     key: Key | None
     backend: str
-
-
-def find(rules: Iterable[Rule], slot: Slot) -> Initializer | None:
-    """The initializer of the first rule that has one."""
-    return next((found for rule in rules if (found := rule.find(slot)) is not None), None)

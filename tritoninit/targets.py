@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -81,7 +82,12 @@ def _check_overlap(shape: tuple[int, ...], strides: list[int] | tuple[int, ...])
 
 def dtype_name(target: Target) -> str:
     """The element type as NumPy and PyTorch both call it: "float32", "bfloat16", ..."""
-    return str(target.dtype).removeprefix("torch.")
+    return _name(target.dtype)
+
+
+@cache
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def device_type(target: Target) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import index
 
 from tritoninit.kernels.stream import row_major_strides
@@ -35,10 +36,10 @@ class Window:
         if math.prod(self.global_shape) >= 2**63:
             raise ValueError(f"a global tensor has fewer than 2**63 elements: {self}")
 
-    @classmethod
-    def whole(cls, shape: Sequence[int]) -> Window:
+    @staticmethod
+    def whole(shape: Sequence[int]) -> Window:
         """The window that is the global tensor itself."""
-        return cls(tuple(shape), (0,) * len(shape))
+        return _whole(tuple(shape))
 
     def check(self, shape: Sequence[int]) -> None:
         """Raise ValueError unless a local tensor of ``shape`` lies inside the global one."""
@@ -56,3 +57,8 @@ class Window:
     def start(self) -> int:
         """Row-major index, in the global tensor, of the local tensor's first element."""
         return sum(offset * stride for offset, stride in zip(self.offsets, self.strides(), strict=True))
+
+
+@lru_cache(maxsize=4096)
+def _whole(shape: tuple[int, ...]) -> Window:
+    return Window(shape, (0,) * len(shape))
