@@ -7,7 +7,7 @@ one the elements at any of its places.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -45,7 +45,7 @@ class Drawer:
     chunk: int
 
 
-def fill(drawer: Drawer, items: Iterable[Item], threads: int = 1) -> None:
+def fill(drawer: Drawer, items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays that do not overlap, in place.
 
     Args:
@@ -54,6 +54,10 @@ def fill(drawer: Drawer, items: Iterable[Item], threads: int = 1) -> None:
             of any shape and strides; the dtype "float32", "float16" or "bfloat16".
         threads: how many threads share the chunks of all of them, the caller's one of them.
     """
+    if len(items) == 1 and items[0][0].size <= drawer.chunk // 4:
+        for chunk in _chunks(drawer, *items[0]):
+            chunk()
+        return
     chunks = (chunk for item in items for chunk in _chunks(drawer, *item))
     first = list(islice(chunks, threads))
     rest, lock = chain(first, chunks), Lock()

@@ -7,7 +7,7 @@ same bits either way. No fast-math, so that nothing else is fused or reordered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -244,7 +244,20 @@ def store(value, wide, narrow, dtype, at):
 
 
 _WIDE, _NARROW = types.float32[::1], types.uint16[::1]
-_KEY, _PARAMETERS = types.UniTuple(types.uint32, 4), types.UniTuple(types.float32, 8)
+# Seed, stream and eight parameters as Python's own numbers, which cost a call least; all are float32 numbers.
+_NUMBERS = (types.uint64, types.uint64, *(types.float64,) * 8)
+_REST = [(0.0,) * (8 - used) for used in range(9)]
+_NO_WIDE, _NO_NARROW = np.empty(0, np.float32), np.empty(0, np.uint16)
+
+
+@_inline
+def key_words(seed, stream):
+    return u32(stream), u32(stream >> u64(32)), u32(seed), u32(seed >> u64(32))
+
+
+@_inline
+def float32s(p0, p1, p2, p3, p4, p5, p6, p7):
+    return f32(p0), f32(p1), f32(p2), f32(p3), f32(p4), f32(p5), f32(p6), f32(p7)
 
 
 def _kernel(*signature: Any) -> Any:
@@ -260,9 +273,11 @@ def _kernel(*signature: Any) -> Any:
     return compiled
 
 
-@_kernel(_WIDE, _NARROW, types.int64, types.int64, types.uint64, _KEY, _PARAMETERS)
-def run_kernel(wide, narrow, dtype, distribution, first, key, p):
+@_kernel(_WIDE, _NARROW, types.int64, types.int64, types.uint64, *_NUMBERS)
+def run_kernel(wide, narrow, dtype, distribution, first, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
     """Elements ``first``, ``first + 1``, ... of the stream; one of the two outputs is empty."""
+    key = key_words(seed, stream)
+    p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
     x = np.empty((4, BLOCKS), np.uint32)
     z = np.empty((4, BLOCKS), np.float32)
     size = max(wide.size, narrow.size)
@@ -280,9 +295,11 @@ def run_kernel(wide, narrow, dtype, distribution, first, key, p):
         block += u64(BLOCKS)
 
 
-@_kernel(_WIDE, _NARROW, types.int64, types.int64, types.uint64[::1], _KEY, _PARAMETERS)
-def places_kernel(wide, narrow, dtype, distribution, indices, key, p):
+@_kernel(_WIDE, _NARROW, types.int64, types.int64, types.uint64[::1], *_NUMBERS)
+def places_kernel(wide, narrow, dtype, distribution, indices, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
     """The elements at the given stream indices, each from a block of its own."""
+    key = key_words(seed, stream)
+    p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
     for k in range(indices.size):
         a, b, c, d = words(indices[k] >> u64(2), key)
         word = indices[k] & u64(3)
@@ -298,28 +315,38 @@ def places_kernel(wide, narrow, dtype, distribution, indices, key, p):
         store(value, wide, narrow, dtype, k)
 
 
-def _arguments(out: Array, dtype: str, draw: Draw) -> tuple[Any, ...]:
+def _outputs(out: Array, dtype: str) -> tuple[Array, Array, int]:
     if dtype == "float32":
-        wide, narrow = out, np.empty(0, np.uint16)
-    else:
-        wide, narrow = np.empty(0, np.float32), out.view(np.uint16)
-    return wide, narrow, DTYPES[dtype], DISTRIBUTIONS[draw.distribution]
-
-
-def _numbers(draw: Draw) -> tuple[Any, ...]:
-    key = (draw.stream & 0xFFFFFFFF, draw.stream >> 32, draw.seed & 0xFFFFFFFF, draw.seed >> 32)
-    p = (*draw.parameters, *(0.0,) * (8 - len(draw.parameters)))
-    return tuple(map(u32, key)), tuple(map(f32, p))
+        return out, _NO_NARROW, FLOAT32
+    return _NO_WIDE, out.view(np.uint16), DTYPES[dtype]
 
 
 def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
-    run_kernel(*_arguments(out, dtype, draw), u64(first), *_numbers(draw))
+    rest = _REST[len(draw.parameters)]
+    run_kernel(
+        *_outputs(out, dtype),
+        DISTRIBUTIONS[draw.distribution],
+        first,
+        draw.seed,
+        draw.stream,
+        *draw.parameters,
+        *rest,
+    )
 
 
 def places(out: Array, dtype: str, draw: Draw, indices: Places) -> None:
     """Write the elements at the given stream indices into a contiguous 1-d array."""
-    places_kernel(*_arguments(out, dtype, draw), indices, *_numbers(draw))
+    rest = _REST[len(draw.parameters)]
+    places_kernel(
+        *_outputs(out, dtype),
+        DISTRIBUTIONS[draw.distribution],
+        indices,
+        draw.seed,
+        draw.stream,
+        *draw.parameters,
+        *rest,
+    )
 
 
 DRAWER = Drawer(reference.constant, run, places, CHUNK)
@@ -330,6 +357,6 @@ def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
     fill_many([(target, dtype, draw)], threads)
 
 
-def fill_many(items: Iterable[Item], threads: int = 1) -> None:
+def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays of any layout; as ``reference.fill_many``, the same bits."""
     chunks.fill(DRAWER, items, threads)

@@ -6,7 +6,7 @@ the tensor's size; chunks go to a thread pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -237,7 +237,7 @@ def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
     fill_many([(target, dtype, draw)], threads)
 
 
-def fill_many(items: Iterable[Item], threads: int = 1) -> None:
+def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays of any layout that do not overlap, in place.
 
     Args:

@@ -81,10 +81,10 @@ class Plan:
     def run(self) -> None:
         """Write every fill, as if in order: those that share no memory go to their backend together."""
         for batch in _batches(self.steps):
-            items: dict[str, list[Step]] = {}
+            by_backend: dict[str, list[Step]] = {}
             for step in batch:
-                items.setdefault(step.backend.name if step.backend else "", []).append(step)
-            for steps in items.values():
+                by_backend.setdefault(step.backend.name if step.backend else "", []).append(step)
+            for steps in by_backend.values():
                 backend = steps[0].backend
                 if backend is None:
                     _fill_unserved(steps)
