@@ -219,6 +219,21 @@ class TestFindings:
             nn.init.normal_(layer["down"].weight)
         assert audit(module).findings == ("{0..2}.down.weight hold the same random numbers",)
 
+    def test_seeded_anew_before_layers_of_other_shapes(self):
+        layers = []
+        for shape in ((64, 64), (128, 64), (64, 128)):
+            torch.manual_seed(0)
+            layers.append(nn.Linear(*shape, bias=False))
+        assert audit(nn.ModuleList(layers)).findings == ("{0..2}.weight begin with the same random numbers",)
+
+    def test_a_table_of_sinusoids_is_not_random(self, module):
+        """As in Marian and Pegasus, whose encoder and decoder have the same one."""
+        angle = torch.arange(30.0)[:, None] * 10000 ** (-torch.arange(16) / 16)
+        table = torch.cat([angle.sin(), angle.cos()], 1)
+        module.encoder = nn.Embedding.from_pretrained(table)
+        module.decoder = nn.Embedding.from_pretrained(table.clone())
+        assert audit(module).ok
+
     def test_same_numbers_under_other_names(self, module):
         module.head = nn.Linear(24, 40)
         with torch.no_grad():

@@ -27,6 +27,7 @@ from tritoninit import (
     Orthogonal,
     Scaled,
     Sparse,
+    Stacked,
     TruncatedNormal,
     Uniform,
     Value,
@@ -69,6 +70,7 @@ EXAMPLES = [
     (Sparse(0.4, 0.1), (9, 7)),
     (ZeroRow(Normal(), 2), (9, 7)),
     (Scaled(Uniform(-1, 2), 0.5), (9, 7)),
+    (Stacked((Normal(), Uniform(2, 3), Normal(5.0, 0.1)), -2), (2, 9, 7)),
 ]
 examples = pytest.mark.parametrize(("initializer", "shape"), EXAMPLES, ids=[f"{i}-{s}" for i, s in EXAMPLES])
 in_every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))

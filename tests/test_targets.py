@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from tritoninit import Key, Normal, TargetError, Uniform, eye_, orthogonal_, zeros_
+from tritoninit import (
+    Constant,
+    Key,
+    Normal,
+    TargetError,
+    Uniform,
+    backends,
+    eye_,
+    orthogonal_,
+    use_backend,
+    zeros_,
+)
 from tritoninit.targets import as_array, as_target, device_type, dtype_name, write
 
 KEY = Key(11)
@@ -139,6 +150,33 @@ class TestArrays:
     def test_bfloat16_is_its_patterns(self):
         tensor = torch.tensor([1.0, -2.0], dtype=torch.bfloat16)
         assert as_array(tensor).tolist() == [0x3F80, 0xC000]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize(
+        "layout", [lambda x: x, lambda x: x.T, lambda x: x[1:, ::2], lambda x: x[0, 0], lambda x: x[:0]]
+    )
+    def test_strides(self, dtype, layout):
+        tensor = layout(torch.arange(42).view(6, 7).to(dtype))
+        array = as_array(tensor)
+        bits = tensor.view(torch.int32 if dtype == torch.float32 else torch.int16)
+        assert array.shape == tuple(tensor.shape)
+        assert array.view(np.int32 if dtype == torch.float32 else np.int16).tolist() == bits.tolist()
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("backend", [b.name for b in backends() if b.available and "cpu" in b.devices])
+    def test_a_filled_tensor_s_storage_can_be_resized(self, backend, dtype):
+        """Tensor.numpy() would forbid it for good, and frameworks free parameters' memory that way."""
+        tensor = torch.empty(4, 5, dtype=dtype)
+        with use_backend(backend):
+            Normal()(tensor)
+            Constant(1.0)(tensor)
+        assert tensor.untyped_storage().resizable()
+        tensor.untyped_storage().resize_(0)
+
+    def test_an_array_keeps_its_tensor_alive(self):
+        array = as_array(torch.full((1000,), 3.0))
+        torch.full((1000,), 5.0)
+        assert (array == 3).all()
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int16"])
     def test_write_rounds_to_nearest_even(self, dtype):

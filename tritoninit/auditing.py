@@ -256,7 +256,9 @@ def audit(model: nn.Module, *, report: Report | None = None) -> Audit:
     """Measure a model's parameters and buffers, however it was initialised, and look for mistakes.
 
     Findings: NaN (infinities too, but in buffers, where masks hold them, they are a remark); tensors without
-    memory; the same random numbers in two parameters, as when a generator is seeded anew or a layer copied;
+    memory; the same random numbers, scaled or not, at the start of two parameters, as when a generator is
+    seeded anew or a layer copied (of parameters that need no gradient only if a report says that they are
+    random);
     parameters that share memory without being tied. With a report also a mean or a standard deviation more
     than :data:`~tritoninit.moments.ALARM` standard errors from what the initializer says, and a constant that
     is not one. Weights that are zero throughout are a remark. Each tensor is read twice, where it is, in a
@@ -300,7 +302,7 @@ def _audit(subjects: Sequence[_Subject], reported: bool) -> Audit:
     findings += [
         f"{a} and {b} share memory and are not tied: what sets one sets the other" for a, b in shared
     ]
-    findings += [f"{' and '.join(names)} hold the same random numbers" for names in _repeated(pairs)]
+    findings += _repeated(pairs)
     remarks = _sentences((row.name, what) for subject, row in pairs for what in _oddities(subject, row))
     coverage = Coverage(
         untouched=tuple(r.name for s, r in pairs if r.hash is None or (reported and not s.is_set)),
@@ -414,29 +416,40 @@ def _nonfinite(row: Row) -> str:
     return f"holds {' and '.join(counts)} of {math.prod(row.shape):,} elements"
 
 
-def _repeated(pairs: Iterable[tuple[_Subject, Row]]) -> Iterator[list[str]]:
-    """Names of parameters that hold the same random numbers."""
-    alike: dict[tuple[object, ...], list[_Subject]] = defaultdict(list)
+def _repeated(pairs: Iterable[tuple[_Subject, Row]]) -> Iterator[str]:
+    """What is said of parameters that begin with the same random numbers, whatever their scale and shape."""
+    alike: dict[tuple[str, ...], list[tuple[_Subject, Row]]] = defaultdict(list)
     for subject, row in pairs:
-        drawn = subject.assignment is None or subject.assignment.key is not None
+        done = subject.assignment
+        # Frozen ones that nobody is known to have drawn may hold a formula's values, such as sinusoids.
+        drawn = subject.tensor.requires_grad if done is None else done.key is not None
         if row.hash and drawn and not subject.is_buffer and row.constant is None:
-            alike[row.hash, row.dtype, math.prod(row.shape)].append(subject)
+            start = _random_start(subject.tensor)
+            if start is not None:
+                alike[start].append((subject, row))
     for group in alike.values():
-        if len(group) > 1 and _looks_random(group[0].tensor):
+        if len(group) > 1:
             names: dict[str, list[str]] = defaultdict(list)
-            for each in group:
-                names[name_pattern(each.name)].append(each.name)
-            yield [name_of_many(some) for some in names.values()]
+            for subject, _ in group:
+                names[name_pattern(subject.name)].append(subject.name)
+            whole = len({(row.hash, row.dtype, row.shape) for _, row in group}) == 1
+            what = "hold" if whole else "begin with"
+            yield f"{' and '.join(map(name_of_many, names.values()))} {what} the same random numbers"
 
 
-def _looks_random(x: Tensor) -> bool:
-    """Whether the first elements are mostly different, and in no order: no table of a formula's values."""
+def _random_start(x: Tensor) -> tuple[str, ...] | None:
+    """A tensor's first elements relative to the very first; None if they do not look random.
+
+    Mostly different and in no order: no table of a formula's values.
+    """
     if x.numel() < _FEWEST or not x.is_floating_point():
-        return False
+        return None
     sample = next(pieces(x, _SAMPLE))[1].double().cpu().numpy()
     steps = np.diff(sample)
     ordered = bool((steps >= 0).all() or (steps <= 0).all())
-    return not ordered and 2 * np.unique(sample).size > sample.size
+    if ordered or 2 * np.unique(sample).size <= sample.size or not sample[0]:
+        return None
+    return tuple(f"{ratio:.4g}" for ratio in sample[1:_FEWEST] / sample[0])
 
 
 def _sharing(subjects: Sequence[_Subject]) -> list[tuple[str, str]]:

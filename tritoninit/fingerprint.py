@@ -20,6 +20,7 @@ _MASK: Final = 2**64 - 1
 # increment, and (shift, multiplier) of the finaliser's rounds.
 _GOLDEN_GAMMA: Final = 0x9E3779B97F4A7C15
 _ROUNDS: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+_OFFSET: Final = 2**32 + 1  # C
 _LOW_BITS: Final = 16
 _ROW: Final = 1 << _LOW_BITS  # words that share a high multiplier
 CHUNK: Final = 8 * _ROW  # elements looked at together: 4 MiB of 64-bit scratch
@@ -31,9 +32,10 @@ def bits_hash(tensor: Target, *, window: Window | None = None, salt: str = "") -
     With ``w[k]`` the tensor's bits, in row-major order of the global tensor, as signed words (of 8, 16 or 32
     bits; an element of 8 or 16 bytes is 2 or 4 words of 32, the low one first, real before imaginary)::
 
-        M0(salt) * sum over k of M1[k >> 16] * M2[k & 0xffff] * (w[k] + 1)   modulo 2**64
+        M0(salt) * sum over k of M1[k >> 16] * M2[k & 0xffff] * (w[k] + C)   modulo 2**64
 
-    with odd multipliers: ``M2[j]`` and ``M1[j]`` are numbers j and 2**16 + j that SplitMix64 gives for seed
+    with C = 2**32 + 1, which no word cancels, so that the number of words counts, and odd multipliers:
+    ``M2[j]`` and ``M1[j]`` are numbers j and 2**16 + j that SplitMix64 gives for seed
     0, their lowest bit set, and M0 is the little-endian BLAKE2b of the salt in 8 bytes, its lowest bit set;
     M0 = 1 without a salt. The hashes of shards that make up a tensor, each with its window, add up modulo
     2**64 to the hash of the whole. Neither device nor memory layout nor shape counts.
@@ -103,7 +105,9 @@ def pieces(x: Tensor, most: int) -> Iterator[tuple[int, Tensor]]:
     if that may lack 64-bit arithmetic. The first is no smaller than any other.
     """
     for begin, slab in _slabs(x.detach(), 0, most):
-        piece = slab.reshape(-1).resolve_conj().resolve_neg().contiguous()
+        piece = slab.reshape(-1).resolve_conj().resolve_neg()
+        if piece.stride() != (1,):  # a single element counts as contiguous whatever its stride
+            piece = piece.clone(memory_format=torch.contiguous_format)
         yield begin, piece if piece.device.type in ("cpu", "cuda") else piece.cpu()
 
 
@@ -150,7 +154,7 @@ def _run(words: Tensor, first: int, scratch: Tensor) -> int:
             low = first % _ROW
             table = _table(part.device)[low : low + part.shape[-1]]
             products = torch.mul(part, table, out=scratch[: part.numel()].view(part.shape))
-            sums = (products.sum(-1) + table.sum()).view(-1).tolist()
+            sums = (products.sum(-1) + table.sum() * _OFFSET).view(-1).tolist()
             total += sum(_odd(_ROW + (first >> _LOW_BITS) + row) * each for row, each in enumerate(sums))
             first += part.numel()
     return total
@@ -171,7 +175,7 @@ def _scattered(words: Tensor, indices: Tensor, each: int) -> int:
     if each > 1:
         indices = (indices[:, None] * each + torch.arange(each, device=words.device)).view(-1)
     multiplier = _odds(_ROW + (indices >> _LOW_BITS)) * _table(words.device)[indices & (_ROW - 1)]
-    return int((multiplier * words).sum() + multiplier.sum())
+    return int((multiplier * words).sum() + multiplier.sum() * _OFFSET)
 
 
 def _odd(k: int) -> int:

@@ -380,6 +380,32 @@ class ZeroRow(Elementwise):
 
 
 @dataclass(frozen=True)
+class Stacked(Elementwise):
+    """Equal parts along one axis, each by a scheme of its own, for a tensor of the part's shape.
+
+    Args:
+        schemes: in the order of the parts.
+        axis: along which they lie; negative ones count from the end.
+    """
+
+    schemes: tuple[Elementwise, ...]
+    axis: int = 0
+
+    def fill(self, shape: Sequence[int]) -> Fill:
+        raise ValueError(f"no one fill makes {self}")
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        axis, count = range(len(shape))[self.axis], len(self.schemes)
+        size, rest = divmod(shape[axis], count)
+        if rest:
+            raise ValueError(f"dimension {axis} of shape {tuple(shape)} has no {count} equal parts")
+        part = (*shape[:axis], size, *shape[axis + 1 :])
+        return [
+            Piece(scheme.fill(part), axis, k * size, (k + 1) * size) for k, scheme in enumerate(self.schemes)
+        ]
+
+
+@dataclass(frozen=True)
 class Scaled(Elementwise):
     """What ``scheme`` is for a tensor, with its values times ``factor``."""
 

@@ -48,11 +48,6 @@ class Moments:
     nan: int = 0
     inf: int = 0
 
-    @property
-    def constant(self) -> bool:
-        """Whether all elements are the same finite number."""
-        return self.min is not None and self.min == self.max
-
 
 def measure(x: Tensor) -> Moments:
     """The moments of a tensor of any dtype and layout, on its device, in 2 MiB of scratch.

@@ -22,6 +22,7 @@ from tritoninit.initializers import (
     KaimingNormal,
     KaimingUniform,
     Ones,
+    Stacked,
     VarianceScaling,
     XavierNormal,
     XavierUniform,
@@ -148,6 +149,8 @@ _BRANCH_END = re.compile(
 )
 # The factor of a gated feed-forward layer that is not activated.
 _GATED = re.compile(r"(^|\.)(w3|up_proj)\.weight$")
+# The two factors in one weight, the activated one first; experts have a dimension before that.
+_GATE_AND_FACTOR = re.compile(r"(^|\.)gate_up_proj(\.weight)?$")
 _HEAD = re.compile(r"(^|\.)(lm_head|output|embed_out)\.weight$")
 
 
@@ -251,7 +254,7 @@ def depth_scaled(cut: float = 3.0) -> RuleSet:
     """Normals cut at +-``cut`` standard deviations, smaller the deeper the layer that they end.
 
     Layer l (from 0, read from the name) draws the ends of its branches, and the gated factor of its
-    feed-forward layer (w3, up_proj), with std 0.02 / sqrt(2 (l + 1)), other matrices with 0.02, embeddings
+    feed-forward layer (w3, up_proj, the second half of gate_up_proj), with std 0.02 / sqrt(2 (l + 1)), other matrices with 0.02, embeddings
     from N(0, 1), and the head, or an embedding that is tied to it, with width**-0.5, cut at three.
 
     pytorch/torchtitan, torchtitan/models/llama3, ``init_weights`` with ``depth_init``; allenai/OLMo-core,
@@ -262,6 +265,10 @@ def depth_scaled(cut: float = 3.0) -> RuleSet:
     def end(slot: Slot) -> Initializer:
         return _cut_normal(0.02 / math.sqrt(2 * (layer_index(slot.name) + 1)), cut)
 
+    def gate_and_factor(slot: Slot) -> Initializer:
+        depth = layer_index(slot.name) + 1
+        return Stacked((_cut_normal(0.02, cut), _cut_normal(0.02 / math.sqrt(2 * depth), cut)), axis=-2)
+
     def head(slot: Slot) -> Initializer:
         return _cut_normal(_inverse_root(slot.tensor.shape[1]), 3.0)
 
@@ -271,6 +278,7 @@ def depth_scaled(cut: float = 3.0) -> RuleSet:
         (
             _where(_HEAD, head),
             *(_where(names, end) for names in (_BRANCH_END, _GATED)),
+            _where(_GATE_AND_FACTOR, gate_and_factor),
             *_embeddings(Normal()),
             *_transformer(_cut_normal(0.02, cut)),
         ),

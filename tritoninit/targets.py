@@ -94,11 +94,38 @@ def device_type(target: Target) -> str:
     return target.device.type if isinstance(target, torch.Tensor) else "cpu"
 
 
+class _Memory:
+    """Memory that NumPy makes an array of.
+
+    ``Tensor.numpy()`` would do that, too, but forbids the tensor's storage to be resized from then on.
+    """
+
+    def __init__(self, tensor: torch.Tensor, typestr: str) -> None:
+        strides = None if tensor.is_contiguous() else tuple(s * tensor.itemsize for s in tensor.stride())
+        self.owner = tensor
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": tuple(tensor.shape),
+            "typestr": typestr,
+            "data": (tensor.data_ptr(), False),
+            "strides": strides,
+        }
+
+
+_TYPESTR = {
+    torch.float32: np.dtype(np.float32).str,
+    torch.float16: np.dtype(np.float16).str,
+    torch.bfloat16: np.dtype(np.uint16).str,
+}
+
+
 def as_array(target: Target) -> npt.NDArray[Any]:
     """A NumPy view of CPU memory; bfloat16 as the uint16 patterns, which NumPy has no type for."""
     if isinstance(target, torch.Tensor):
-        target = target.detach()
-        return (target.view(torch.uint16) if target.dtype == torch.bfloat16 else target).numpy()
+        typestr = _TYPESTR.get(target.dtype)
+        if typestr is None:
+            return target.detach().numpy()
+        return np.asarray(_Memory(target, typestr))
     array = np.asarray(target)  # a subclass, such as np.matrix, may index in its own way
     return array.view(np.uint16) if dtype_name(target) == "bfloat16" else array
 
