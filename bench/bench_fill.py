@@ -1,4 +1,4 @@
-"""One tensor filled: every backend here against torch.nn.init, on the device at hand.
+"""One tensor filled: every backend here against torch.nn.init and against memset, on the device at hand.
 
 Run ``make bench``; rows of one run are comparable. A backend is timed after its values were compared with
 the reference's on this machine.
@@ -61,7 +61,7 @@ def synchronised(call: Callable[[], Any]) -> Callable[[], Any]:
     "dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d).removeprefix("torch.")
 )
 @pytest.mark.parametrize("name", FILLS)
-@pytest.mark.parametrize("contender", [*BACKENDS, "torch"])
+@pytest.mark.parametrize("contender", [*BACKENDS, "torch", "memset"])
 def bench_fill(benchmark: Any, contender: str, name: str, dtype: torch.dtype, threads: int) -> None:
     ours, theirs = FILLS[name]
     tensor = torch.zeros(
@@ -77,8 +77,9 @@ def bench_fill(benchmark: Any, contender: str, name: str, dtype: torch.dtype, th
         threads=threads,
         device=DEVICE,
     )
-    if contender == "torch":
-        benchmark.pedantic(synchronised(lambda: theirs(tensor)), rounds=9, warmup_rounds=1)
+    if contender in ("torch", "memset"):
+        call = tensor.zero_ if contender == "memset" else lambda: theirs(tensor)
+        benchmark.pedantic(synchronised(call), rounds=9, warmup_rounds=1)
         return
     with tritoninit.use_backend(contender):
         assert_equals_reference(ours, tensor[: 2**20])

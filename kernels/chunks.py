@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, islice
@@ -58,26 +58,56 @@ def fill(drawer: Drawer, items: Sequence[Item], threads: int = 1) -> None:
         for chunk in _chunks(drawer, *items[0]):
             chunk()
         return
-    chunks = (chunk for item in items for chunk in _chunks(drawer, *item))
-    first = list(islice(chunks, threads))
-    rest, lock = chain(first, chunks), Lock()
-    futures = [_pool().submit(_work, rest, lock) for _ in first[1:]]
+    work = _Work(chunk for item in items for chunk in _chunks(drawer, *item))
+    helpers = [future for _ in range(min(threads, work.peek(threads)) - 1) if (future := _submit(work.run))]
     try:
-        _work(rest, lock)
+        work.run()
     finally:
-        for future in futures:
-            # Helpers that other callers keep busy have nothing left to do here.
-            if not future.cancel():
-                future.result()
+        work.stop()
+        # Those that other callers keep busy have nothing left to do here.
+        running = [future for future in helpers if not future.cancel()]
+        wait(running)
+    for future in running:
+        future.result()
 
 
-def _work(chunks: Iterator[Callable[[], None]], lock: Lock) -> None:
-    while True:
-        with lock:
-            chunk = next(chunks, None)
-        if chunk is None:
-            return
-        chunk()
+class _Work:
+    """Chunks that several threads take one by one."""
+
+    def __init__(self, chunks: Iterator[Callable[[], None]]) -> None:
+        self._chunks = chunks
+        self._lock = Lock()
+
+    def peek(self, most: int) -> int:
+        """How many chunks there are, counted up to ``most``."""
+        first = list(islice(self._chunks, most))
+        self._chunks = chain(first, self._chunks)
+        return len(first)
+
+    def run(self) -> None:
+        """Do chunks until none is left, or one failed here or elsewhere."""
+        try:
+            while (chunk := self._take()) is not None:
+                chunk()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Leave what nobody has begun."""
+        with self._lock:
+            self._chunks = iter(())
+
+    def _take(self) -> Callable[[], None] | None:
+        with self._lock:
+            return next(self._chunks, None)
+
+
+def _submit(run: Callable[[], None]) -> Future[None] | None:
+    try:
+        return _pool().submit(run)
+    except RuntimeError:  # the interpreter is ending, and starts no thread any more
+        return None
 
 
 @cache

@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,10 +61,9 @@ def test_a_plan_is_spread_over_threads():
     """Each of two threads waits for the other: one alone would never finish."""
     both = threading.Barrier(2, timeout=30)
     meet = chunks.Drawer(lambda *_: None, lambda *_: both.wait(), lambda *_: None, 1 << 20)
-    draw = Draw("normal", (0.0, 1.0), 0, 0, 0, (1,))
-    small = [(np.empty(3, np.float32), "float32", draw) for _ in range(2)]
+    small = [(np.empty(3, np.float32), "float32", DRAW) for _ in range(2)]
     chunks.fill(meet, small, threads=2)
-    large = [(np.empty(2 << 20, np.float32), "float32", draw)]
+    large = [(np.empty(2 << 20, np.float32), "float32", DRAW)]
     chunks.fill(meet, large, threads=2)
 
 
@@ -79,17 +79,52 @@ def test_eight_callers_at_once(backend):
         assert equal(tensors, alone(number))
 
 
-def test_an_error_in_a_helper_reaches_the_caller_and_leaves_the_pool_in_order():
-    def fail(out, dtype, draw, first):
-        if first:
-            raise MemoryError("no scratch")
+DRAW = Draw("normal", (0.0, 1.0), 0, 0, 0, (1,))
 
-    failing = chunks.Drawer(lambda *_: None, fail, lambda *_: None, 4)
-    out = np.empty(64, np.float32)
-    for _ in range(20):
-        with pytest.raises(MemoryError, match="no scratch"):
-            chunks.fill(failing, [(out, "float32", Draw("normal", (0.0, 1.0), 0, 0, 0, (1,)))], threads=2)
+
+@pytest.mark.parametrize("who", ["a helper", "the caller"])
+def test_an_error_ends_the_fill_for_everyone(who):
+    """It reaches the caller, and nobody writes any more when it does."""
+    caller, both = threading.get_ident(), threading.Barrier(2, timeout=30)
+    begun, writing = [], []
+
+    def draw(out, dtype, draw, first):
+        begun.append(first)
+        if len(begun) <= 2:
+            both.wait()
+            if (threading.get_ident() == caller) == (who == "the caller"):
+                raise MemoryError("no scratch")
+        writing.append(first)
+        time.sleep(0.01)
+        writing.remove(first)
+
+    drawer = chunks.Drawer(lambda *_: None, draw, lambda *_: None, 4)
+    with pytest.raises(MemoryError, match="no scratch"):
+        chunks.fill(drawer, [(np.empty(4000, np.float32), "float32", DRAW)], threads=2)
+    assert not writing
+    assert len(begun) < 1000
     assert equal(drawn(1), alone(1))
+
+
+_AFTER_MAIN = """
+import threading, time
+import numpy as np, torch, tritoninit as ti
+torch.set_num_threads(2)
+def late():
+    threading.main_thread().join()
+    out = ti.normal_(np.empty(1_200_000, np.float32), key=ti.Key(0))
+    print(out[-1])
+threading.Thread(target=late).start()
+"""
+
+
+def test_after_the_main_thread_has_ended():
+    """No thread starts any more then: the caller draws alone."""
+    environment = {"PYTHONPATH": str(Path(ti.__file__).parents[1]), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-c", _AFTER_MAIN]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    assert done.stdout.strip() == str(ti.normal_(np.empty(1_200_000, np.float32), key=ti.Key(0))[-1])
 
 
 class Weights(Dataset):

@@ -23,14 +23,16 @@ from tritoninit import (
     Ones,
     Rule,
     RuleSet,
+    Scaled,
     Uniform,
     Value,
     XavierUniform,
+    ZeroRow,
     Zeros,
     initialize_,
 )
 from tritoninit.initializers import FanScaled
-from tritoninit.presets import PRESETS, Llama
+from tritoninit.presets import PRESETS, Conv1D, Llama
 
 NOISE = [Rule("*", Normal())]
 META = torch.device("meta")
@@ -163,6 +165,24 @@ class TestNames:
         report = initialize_(model, NOISE, seed=0)
         assert [each.name for each in report][:2] == ["module.weight", "module.bias"]
 
+    def test_fsdp_s_and_ddp_s_attributes(self):
+        """By attribute and class: the wrappers themselves need a process group."""
+        model = poisoned()
+        wrapper = nn.Module()
+        wrapper._fsdp_wrapped_module = model.blocks[0]
+        model.blocks[0] = wrapper
+        parallel = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
+        nn.Module.__init__(parallel)
+        parallel.module = model
+        self.assert_same(parallel, poisoned())
+
+    def test_a_wrapper_s_own_parameter_of_the_same_name(self):
+        wrapper = nn.Module()
+        wrapper._orig_mod = nn.Linear(2, 2)
+        wrapper.weight = nn.Parameter(torch.zeros(2))
+        with pytest.raises(ValueError, match=r"several tensors have one name .*: weight"):
+            initialize_(wrapper, NOISE, seed=0)
+
     def test_a_shared_module_is_set_once_under_its_first_name(self):
         shared = nn.Linear(3, 3)
         report = initialize_(nn.ModuleDict({"a": shared, "b": shared}), NOISE, seed=0)
@@ -294,6 +314,32 @@ class TestFineTuning:
             initialize_(model, [Rule("weight", Value(torch.zeros(3, 2))), *TORCH_DEFAULTS])
         assert model.bias.isnan().all()
 
+    def test_values_are_equal_to_themselves_alone(self):
+        one, other = Value([1.0]), Value([2.0])
+        assert one == one
+        assert one != other
+        assert len({one, other}) == 2
+        assert Rule("a", one) != Rule("a", other)
+
+    def test_lists_are_rounded_once(self):
+        assert Value([0.1])(torch.empty(1, dtype=torch.float64)).item() == 0.1
+        with META:
+            assert Value([0.1])(torch.empty(1, device="cpu")).item() == pytest.approx(0.1)
+
+    @pytest.mark.parametrize(
+        ("values", "dtype"),
+        [([300], torch.uint8), ([-1], torch.uint8), ([1.5], torch.int64), ([1 + 2j], torch.float32)],
+    )
+    def test_values_that_the_dtype_does_not_hold(self, values, dtype):
+        target = torch.zeros(1, dtype=dtype)
+        with pytest.raises(ValueError, match=r"holds numbers that|has imaginary parts"):
+            Value(values)(target)
+        assert target.item() == 0
+
+    def test_a_meta_value(self):
+        with pytest.raises(ValueError, match="no values"):
+            Value(torch.empty(3, device="meta"))
+
     def test_a_value_in_a_window(self):
         values = torch.arange(12.0).view(3, 4)
         out = Value(values)(torch.zeros(2, 2), window=ti.Window((3, 4), (1, 2)))
@@ -396,12 +442,57 @@ class TestUnusual:
         parametrize.register_parametrization(model, "weight", Doubled())
         self.assert_refused(model, "weight: its parametrisation Doubled has no right_inverse")
 
+    def test_what_cannot_be_inverted_is_found_before_anything_is_written(self):
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        parametrizations.orthogonal(model[1], use_trivialization=False, orthogonal_map="cayley")
+        self.assert_refused(model, r"1\.weight: its parametrisation _Orthogonal cannot be inverted")
+
+    def test_looking_at_a_report_changes_nothing(self):
+        model = parametrizations.spectral_norm(nn.Linear(64, 64))
+        report = initialize_(model, seed=0)
+        vectors = model.parametrizations.weight[0]._u.clone()
+        assert report.audit.ok  # nothing is expected of what went through a function
+        assert ti.audit(model).ok
+        assert model.parametrizations.weight[0]._u.equal(vectors)
+        assert model.training
+        assert all(module.training for module in model.modules())
+
+    def test_a_parametrised_weight_answers_to_its_originals_names(self):
+        trained = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 5)), nn.Linear(5, 6))
+        loaded = {name: tensor.clone() for name, tensor in trained[0].state_dict(prefix="0.").items()}
+        model = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 5)), nn.Linear(5, 6))
+        model.load_state_dict(loaded, strict=False)
+        report = initialize_(model, NOISE, seed=0, skip=loaded.keys())
+        assert {each.name for each in report if each.initializer == Keep()} == {"0.weight", "0.bias"}
+        assert_equal_states({k: v for k, v in state(model).items() if k in loaded}, loaded)
+
+    @pytest.mark.parametrize("first", ["a", "b"])
+    def test_a_weight_tied_to_a_parametrised_one_s_original(self, first):
+        a, b = nn.Linear(3, 3), nn.Linear(3, 3)
+        parametrizations.spectral_norm(a)
+        b.weight = a.parametrizations.weight.original
+        model = nn.ModuleDict({name: {"a": a, "b": b}[name] for name in sorted("ab", reverse=first == "b")})
+        kept = b.weight.detach().clone()
+        initialize_(model, seed=5, skip="b")
+        assert b.weight.equal(kept)
+        report = initialize_(model, NOISE, seed=5)
+        assert sorted(each.name for each in report) == sorted([f"{first}.weight", "a.bias", "b.bias"])
+        assert b.weight.equal(Normal()(torch.empty(3, 3), key=Key(5).fold_in(f"{first}.weight")))
+
     def test_old_style_weight_norm(self):
         with pytest.warns(FutureWarning):
             model = nn.utils.weight_norm(nn.Linear(2, 2))
         self.assert_refused(model, "weight_g: part of an old-style WeightNorm.*weight_v: part of", NOISE)
         self.assert_refused(model, "no rule matches 2 parameters: weight_g, weight_v")
         initialize_(model, skip=["weight_g", "weight_v"], seed=0)
+
+    def test_autograd_notices(self):
+        """A backward pass through weights that were set since fails, as after torch.nn.init."""
+        model = nn.Linear(3, 3)
+        loss = (model.weight * model.weight).sum()
+        initialize_(model, seed=0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
 
     def test_the_generator_moves_on_success_only(self):
         rng = torch.get_rng_state()
@@ -460,6 +551,35 @@ class TestFans:
         bound = math.sqrt(6 / 11)
         assert self.fill(module, XavierUniform(), name) == Uniform(-bound, bound)
 
+    @pytest.mark.parametrize(
+        ("name", "module", "fan_in", "fan_out"),
+        [
+            ("qkv", nn.Linear(8, 24), 8, 8),
+            ("Wqkv", nn.Linear(8, 24), 8, 8),
+            ("gate_up_proj", nn.Linear(8, 20), 8, 10),
+            ("c_attn", Conv1D(8, 24), 8, 8),
+            ("c_fc", Conv1D(8, 32), 8, 32),
+            ("other", nn.Linear(8, 24), 8, 24),
+        ],
+    )
+    def test_fused_projections_part_by_part(self, name, module, fan_in, fan_out):
+        model = nn.ModuleDict({name: poisoned(module)})
+        (found, _) = initialize_(model, [Rule("*.weight", XavierUniform()), Rule("*", Zeros())], seed=0)
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        assert found.initializer.fill(found.tensor.shape) == Uniform(-bound, bound)
+
+    def test_grouped_queries_need_axes(self):
+        model = nn.ModuleDict({"qkv_proj": nn.Linear(8, 12, bias=False)})
+        with pytest.raises(ValueError, match=r"qkv_proj.weight: which dimensions .* give axes="):
+            initialize_(model, [Rule("*", XavierUniform())], seed=0)
+        initialize_(model, [Rule("*", XavierUniform(axes=Axes(parts=(8, 2, 2))))], seed=0)
+
+    def test_through_what_wraps_a_scheme(self):
+        module = nn.ConvTranspose2d(6, 4, 3)
+        for scheme in (Scaled(KaimingNormal(), 2.0), ZeroRow(KaimingNormal(), 1)):
+            (found, _) = initialize_(module, [Rule("weight", scheme), Rule("bias", Zeros())], seed=0)
+            assert found.initializer.scheme.fill((6, 4, 3, 3)) == Normal(0.0, math.sqrt(2 / 54))
+
     def test_parts_of_different_sizes(self):
         """Grouped-query attention: each part on its own fans, all from one stream."""
         axes = Axes(parts=(8, 2, 2))
@@ -485,6 +605,7 @@ class TestFans:
             (Axes(parts=(4, 4)), r"parts \(4, 4\) do not add up"),
             (Axes((0,), (0,)), "names a dimension twice"),
             (Axes((1,), (5,)), "no dimension 5"),
+            (Axes(groups=4), "has no 4 groups"),
         ],
     )
     def test_axes_that_do_not_fit(self, axes, match):
@@ -516,6 +637,66 @@ class TestMoving:
         assert model.embed.weight.tag == "kept"
         assert not model.blocks[0].fc.weight.requires_grad
         assert model.blocks[0].fc.bias.requires_grad
+
+    def test_an_optimizer_made_before_follows(self):
+        """As with Module.to: the same parameters, in other memory, their gradients and hooks with them."""
+        model = Model()
+        before = dict(model.named_parameters())
+        model.blocks[0].fc(torch.ones(2, 8)).sum().backward()
+        initialize_(model, seed=0, dtype=torch.bfloat16)
+        assert all(parameter is before[name] for name, parameter in model.named_parameters())
+        assert model.head.weight is model.embed.weight
+        assert model.blocks[0].fc.weight.grad.dtype == torch.bfloat16
+        torch.optim.SGD(before.values(), 0.1).step()
+
+    def test_a_tie_to_what_is_not_initialised_holds(self):
+        model = Model()
+        initialize_(model.head, seed=0, dtype=torch.bfloat16)
+        assert model.head.weight is model.embed.weight
+
+    @pytest.mark.parametrize("device", [torch.device("cpu"), META])
+    def test_subclasses_of_parameter_stay(self, device):
+        class Special(nn.Parameter):
+            pass
+
+        model = nn.Linear(2, 3, bias=False)
+        model.weight = Special(torch.zeros(3, 2, device=device))
+        model.weight.tag = "mine"
+        initialize_(model, seed=0, device="cpu", dtype=torch.float16)
+        assert type(model.weight) is Special
+        assert model.weight.tag == "mine"
+        assert model.weight.abs().max() > 0
+
+    def test_a_recurrent_layer_runs(self):
+        """It keeps a list of its weights, too."""
+        with META:
+            model = nn.LSTM(3, 4)
+        initialize_(model, seed=0, device="cpu")
+        assert all(one is other for one, other in zip(model._flat_weights, model.parameters(), strict=True))
+        model(torch.ones(2, 1, 3))
+
+    def test_a_parametrised_weight_moves_with_what_it_is_computed_from(self):
+        model = parametrizations.spectral_norm(nn.Linear(4, 4))
+        initialize_(model, seed=0, dtype=torch.bfloat16)
+        assert model.parametrizations.weight.original.dtype == torch.bfloat16
+        assert model(torch.ones(1, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+    def test_a_parametrised_weight_that_is_kept_stays_on_meta(self):
+        with META:
+            model = nn.Sequential(nn.Linear(2, 2), parametrizations.weight_norm(nn.Linear(2, 2)))
+        initialize_(model, seed=0, device="cpu", skip="1.weight")
+        assert model[1].parametrizations.weight.original0.is_meta
+        assert not model[1].bias.is_meta
+
+    @pytest.mark.parametrize(
+        "where", [{"device": "meta"}, {"dtype": torch.int32}, {"device": "cuda:99"}, {"device": "?"}]
+    )
+    def test_where_no_parameter_can_be(self, where):
+        model, rng = poisoned(), torch.get_rng_state()
+        with pytest.raises((ValueError, RuntimeError, AssertionError)):
+            initialize_(model, **where)
+        assert model.embed.weight.isnan().all()
+        assert torch.get_rng_state().equal(rng)
 
     def test_parameters_that_are_there_keep_their_identity(self):
         model = Model()
@@ -586,25 +767,104 @@ class TestMeta:
         with META:
             model = nn.ModuleDict({"rope": Rotary(offers=False)})
         model["rope"].reset_parameters = lambda: None
-        with pytest.raises(ValueError, match=r"their modules did not compute.*: rope\.table"):
+        with pytest.raises(ValueError, match=r"not computed by their modules: rope\.table"):
             initialize_(model, seed=0, device="cpu")
         assert model["rope"].table.is_meta
 
-    def test_reset_parameters_would_not_overwrite_what_is_kept(self):
+    def test_reset_parameters_overwrites_nothing_but_the_buffer(self):
         class Both(Rotary):
             def __init__(self):
                 super().__init__(offers=False)
                 self.weight = nn.Parameter(torch.ones(2))
+                self.register_buffer("mean", torch.full((2,), 3.0))
 
             def reset_parameters(self):
                 self.weight.data.zero_()
+                self.mean.zero_()
                 self.table.fill_(1)
 
         model = Both()
+        weight = model.weight
         model.table = model.table.to("meta")
-        with pytest.raises(ValueError, match="would reset parameters"):
-            initialize_(model, NOISE, seed=0, device="cpu")
+        initialize_(model, [Rule("*", Keep())], seed=0, device="cpu")
+        assert model.weight is weight
         assert model.weight.tolist() == [1, 1]
+        assert model.mean.tolist() == [3, 3]
+        assert model.table.tolist() == [1, 1, 1, 1]
+
+    def test_the_next_way_is_tried(self):
+        """Gemma's embedding owns a buffer that the model's _init_weights computes."""
+
+        class Embedding(nn.Embedding):
+            def __init__(self):
+                super().__init__(3, 4)
+                self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+
+        class Outer(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embed = Embedding()
+
+            def _init_weights(self, module):
+                if hasattr(module, "scale"):
+                    module.scale.fill_(2.0)
+
+        with META:
+            model = Outer()
+        initialize_(model, NOISE, seed=0, device="cpu")
+        assert model.embed.scale == 2
+        assert model.embed.weight.std() > 0
+
+    def test_a_way_that_raises_leaves_the_buffer_on_meta(self):
+        class Raising(Rotary):
+            def __init__(self):
+                super().__init__(offers=False)
+                self.weight = nn.Parameter(torch.ones(3))
+
+            def reset_parameters(self):
+                self.table.zero_()
+                raise KeyError("boom")
+
+        with META:
+            model = Raising()
+        rng = torch.get_rng_state()
+        for _ in range(2):  # a second call must not take what the first one left for computed
+            with pytest.raises(
+                ValueError, match=r"not computed by their modules: table \(KeyError: 'boom'\)"
+            ):
+                initialize_(model, NOISE, device="cpu")
+            assert model.table.is_meta
+            assert model.weight.is_meta
+        assert torch.get_rng_state().equal(rng)
+
+    @pytest.mark.parametrize(
+        "kind", ["BertForSequenceClassification", "Gemma2ForCausalLM", "LlamaForCausalLM"]
+    )
+    def test_a_transformers_backbone_is_loaded_and_the_rest_drawn(self, kind):
+        transformers = pytest.importorskip("transformers")
+        cls = getattr(transformers, kind)
+        config = cls.config_class(
+            vocab_size=60,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=8,
+            intermediate_size=20,
+            tie_word_embeddings=False,
+        )
+        full = cls(config)
+        head = "classifier" if kind.startswith("Bert") else "lm_head"
+        loaded = {k: v for k, v in full.state_dict().items() if not k.startswith(head)}
+        with META:
+            model = cls(config)
+        missing = model.load_state_dict(loaded, strict=False, assign=True).missing_keys
+        initialize_(model, [Rule("*", Normal(std=0.02))], seed=0, only=missing, device="cpu")
+        after = model.state_dict()
+        assert all(after[name].equal(tensor) for name, tensor in loaded.items())
+        assert after[f"{head}.weight"].std() > 0
+        for (name, one), (_, other) in zip(model.named_buffers(), full.named_buffers(), strict=True):
+            assert one.equal(other), name
 
     def test_a_plain_attribute(self):
         with META:
@@ -613,7 +873,7 @@ class TestMeta:
         with pytest.raises(ValueError, match="mask: a plain attribute on the meta device"):
             initialize_(model, seed=0, device="cpu")
 
-    def test_the_default_generator_moves_by_one_key(self):
+    def test_a_seed_leaves_the_default_generator_alone(self):
         with META:
             model = nn.Sequential(Rotary())
             model.append(nn.BatchNorm1d(3))

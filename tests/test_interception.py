@@ -5,6 +5,8 @@ import ctypes
 import inspect
 import io
 import math
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -23,6 +25,7 @@ from tritoninit.initializers import KaimingNormal, KaimingUniform
 from tritoninit.interception import _SCHEMES, Overlaid, intercept
 
 KEPT = dict(vars(nn.init))  # as transformers keeps them, since before any block
+ENGINE = torch.autograd.graph._engine_run_backward.__code__
 
 CALLS = [
     ("uniform_", (6, 4), (-0.5, 0.25)),
@@ -846,6 +849,279 @@ class TestAutograd:
             nn.init.normal_(weight)
 
 
+def stepped(call):
+    """Run ``call``, which returns tensors and lists, in plain torch and in a block."""
+    plain = call()
+    with intercept(seed=0) as intercepted:
+        inside = call()
+        assert not intercepted.pending
+    return plain, inside
+
+
+class TestBackward:
+    """The engine reads what it saved, and adds to gradients, without a word."""
+
+    @pytest.mark.parametrize(
+        "backward",
+        [
+            lambda loss, x: loss.backward(),
+            lambda loss, x: torch.autograd.backward(loss),
+            lambda loss, x: x.grad.add_(torch.autograd.grad(loss, x)[0]),
+        ],
+    )
+    def test_saved_tensors_and_gradients(self, backward):
+        def call():
+            weight, x = nn.Parameter(torch.full((3,), 2.0)), torch.ones(3, requires_grad=True)
+            x.grad = torch.full((3,), 7.0)
+            loss = (weight * x).sum()
+            weight.data.fill_(10.0)
+            nn.init.ones_(x.grad)
+            backward(loss, x)
+            return x.grad.tolist()
+
+        assert stepped(call) == ([11.0] * 3, [11.0] * 3)
+
+    def test_gradients_that_accumulate(self):
+        def call():
+            weight = nn.Parameter(torch.ones(3))
+            for _ in range(2):
+                weight.sum().backward()
+                nn.init.zeros_(weight.grad)
+            weight.sum().backward()
+            return weight.grad.tolist()
+
+        assert stepped(call) == ([1.0] * 3, [1.0] * 3)
+
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_hooks_are_served(self, nested):
+        """At once: what the engine reads next may be what they filled."""
+        weight, pending = nn.Parameter(torch.ones(3)), parameter(4)
+        seen = []
+
+        def hook(gradient):
+            seen.append(pending.tolist())
+            pending.data.normal_()
+            seen.append(np.array(pending.tolist(), np.float32))
+            nn.init.zeros_(pending.data[1:])
+            assert not intercepted.pending
+
+        weight.register_hook(hook)
+        with intercept(seed=5 if nested else 0) as intercepted:
+            if nested:
+                with intercept(seed=0) as intercepted:
+                    nn.init.ones_(pending)
+                    weight.sum().backward()
+            else:
+                nn.init.ones_(pending)
+                weight.sum().backward()
+        assert seen[0] == [1.0] * 4
+        expected = ours("normal_", (4,), ())
+        assert np.array_equal(seen[1], expected)
+        expected[1:] = 0.0
+        assert pending.equal(expected)
+        assert [a.initializer for a in intercepted.assignments(nn.ParameterList([pending]))] == [
+            Overlaid(Normal(), 1)
+        ]
+
+    def test_a_fill_in_a_hook_comes_before_what_the_engine_reads(self):
+        def call():
+            weight, x = nn.Parameter(torch.full((3,), 2.0)), torch.ones(3, requires_grad=True)
+            product = weight * x
+
+            def hook(gradient):
+                weight.data.fill_(3.0)
+
+            product.register_hook(hook)
+            product.sum().backward()
+            return x.grad.tolist()
+
+        assert stepped(call) == ([3.0] * 3, [3.0] * 3)
+
+    def test_module_hooks(self):
+        def call():
+            module, pending, seen = nn.Linear(2, 2), parameter(2), []
+            nn.init.ones_(pending)
+            module.register_full_backward_hook(lambda *_: seen.append(pending.tolist()))
+            module(torch.ones(1, 2, requires_grad=True)).sum().backward()
+            return seen
+
+        assert stepped(call) == ([[1.0, 1.0]], [[1.0, 1.0]])
+
+    def test_other_threads_go_their_own_way(self):
+        weight = nn.Parameter(torch.ones(3))
+        with intercept(seed=0):
+            thread = threading.Thread(target=lambda: weight.sum().backward())
+            thread.start()
+            thread.join()
+        assert weight.grad.tolist() == [1, 1, 1]
+        assert torch.autograd.graph._engine_run_backward.__code__ is ENGINE
+
+
+class Duck:
+    """No tensor, but it holds one."""
+
+    def __init__(self, held):
+        self.held = held
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        return func(*(a.held if isinstance(a, cls) else a for a in args), **(kwargs or {}))
+
+
+class Holding(torch.Tensor):
+    """A tensor of its own, and it holds another."""
+
+    @staticmethod
+    def __new__(cls, held):
+        made = torch.Tensor._make_subclass(cls, torch.zeros(held.shape))
+        made.held = held
+        return made
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*(a.held if isinstance(a, cls) else a for a in args), **(kwargs or {}))
+
+
+def called_back(tensor):
+    return torch.zeros(1).apply_(lambda _: tensor.sum().item())
+
+
+def dispatched(tensor):
+    class Looking(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(tensor.sum().item())
+            return func(*args, **(kwargs or {}))
+
+    seen = []
+    with Looking():
+        torch.zeros(2).neg()
+    return torch.tensor(seen)
+
+
+class TestHidden:
+    """Tensors that are not among the arguments of the function that reads or changes them."""
+
+    @pytest.mark.parametrize(
+        "read",
+        [
+            lambda q: torch.sum(Duck(q)),
+            lambda q: torch.sum(Holding(q)),
+            called_back,
+            dispatched,
+        ],
+    )
+    def test_reads(self, read):
+        with torch.no_grad():
+            plain = nn.init.ones_(torch.full((4,), 7.0))
+            expected = read(plain)
+            with intercept(seed=0):
+                got = read(nn.init.ones_(torch.full((4,), 7.0)))
+        assert got.tolist() == expected.tolist()
+
+    def test_an_index(self):
+        with intercept(seed=0):
+            start, stop = torch.full((), 3), torch.full((), 3)
+            nn.init.ones_(start)
+            assert torch.ones(5)[start:].shape == (4,)
+            nn.init.ones_(stop)
+            assert torch.ones(5)[:stop].shape == (1,)
+
+    @pytest.mark.parametrize("name", ["grad", "average"])
+    def test_copies(self, name):
+        """Of a tensor come with copies of its gradient and of its attributes."""
+        with intercept(seed=0):
+            tensor = torch.zeros(4)
+            setattr(tensor, name, nans(4))
+            nn.init.ones_(getattr(tensor, name))
+            copied = copy.deepcopy(tensor)
+        assert getattr(copied, name).tolist() == [1] * 4
+
+    @pytest.mark.parametrize("kind", [Duck, Holding])
+    def test_changes(self, kind):
+        with intercept(seed=0), torch.no_grad():
+            weight = nn.init.ones_(parameter(4))
+            torch.fill_(kind(weight), 3.0)
+        assert weight.tolist() == [3] * 4
+
+    def test_custom_operators(self):
+        held = nans(3)
+
+        @torch.library.custom_op("tritoninit_test::held", mutates_args=())
+        def operator(x: torch.Tensor) -> torch.Tensor:
+            return x + torch.from_numpy(held.numpy().copy())
+
+        with intercept(seed=0):
+            nn.init.ones_(held)
+            assert operator(torch.zeros(3)).tolist() == [1, 1, 1]
+
+    def test_init_in_a_callback_is_served_at_once(self):
+        weight, seen = parameter(4), []
+
+        def fill(value):
+            nn.init.normal_(weight)
+            seen.append(weight.detach().clone())
+            return value
+
+        with intercept(seed=0):
+            torch.zeros(1).apply_(fill)
+        assert seen[0].equal(ours("normal_", (4,), ()))
+
+    @pytest.mark.parametrize(
+        "share",
+        [
+            torch.from_numpy,
+            lambda a: nn.Parameter(torch.from_numpy(a)),
+            lambda a: torch.frombuffer(a, dtype=torch.float32),
+            torch.from_dlpack,
+        ],
+    )
+    def test_memory_that_arrays_share(self, share):
+        array = np.zeros(4, np.float32)
+        with intercept(seed=0):
+            tensor = share(array)
+            nn.init.ones_(tensor)
+            assert array.tolist() == [1] * 4
+            array[:] = 5
+        assert array.tolist() == [5] * 4
+
+    def test_arrays_from_before_the_block(self):
+        weight = parameter(3)
+        array = weight.detach().numpy()
+        with intercept(seed=0):
+            nn.init.ones_(weight)
+            assert array.tolist() == [1] * 3
+
+
+class TestTransformations:
+    """Of torch.func: inside them torch alone knows what a tensor is."""
+
+    def test_modules_made_inside(self):
+        def loss(x):
+            torch.manual_seed(0)
+            return nn.Linear(3, 2)(x).sum()
+
+        expected = torch.func.grad(loss)(torch.ones(3))
+        with intercept(seed=0) as intercepted:
+            assert torch.func.grad(loss)(torch.ones(3)).equal(expected)
+            weight = nn.init.normal_(parameter(3))
+        assert [p.function for p in intercepted.passed_on] == [
+            "torch.nn.init.kaiming_uniform_",
+            "torch.nn.init.uniform_",
+        ]
+        assert weight.equal(ours("normal_", (3,), ()))  # no key was taken
+
+    def test_what_torch_refuses(self):
+        with intercept(seed=0), pytest.raises(RuntimeError, match="inplace randomness"):
+            torch.vmap(lambda x: nn.Linear(3, 2)(x), randomness="different")(torch.ones(4, 3))
+
+    def test_of_what_is_pending(self):
+        with intercept(seed=0):
+            weight, x = nn.init.normal_(parameter(3)), nn.init.ones_(nans(3))
+            got = torch.func.grad(lambda x: (weight * x).sum())(x)
+        assert got.equal(ours("normal_", (3,), ()))
+
+
 class TestDevices:
     def test_meta(self):
         with intercept(seed=0) as intercepted, torch.device("meta"):
@@ -969,6 +1245,80 @@ class TestBlocks:
             ("4", None),
         ]
 
+    @pytest.mark.parametrize("change", [lambda w: w.data.mul_(2.0), tritoninit.ones_])
+    def test_the_outer_one_learns_of_changes(self, change):
+        model = nn.ParameterList([parameter(6), parameter(6)])
+        with intercept(seed=1) as outer:
+            for weight in model:
+                nn.init.normal_(weight)
+            with intercept(seed=2), intercept(seed=3):
+                change(model[1])
+        assert [a.name for a in outer.assignments(model)] == ["0"]
+
+    @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+    def test_left_out_of_order(self, order):
+        """As generators do that hold blocks: the innermost of those that are open serves."""
+
+        def holding(seed):
+            with intercept(seed=seed) as intercepted:
+                yield intercepted
+
+        blocks = [holding(seed) for seed in range(3)]
+        opened = [next(block) for block in blocks]
+        left = {0, 1, 2}
+        for leaving in order:
+            blocks[leaving].close()
+            left.remove(leaving)
+            weight, before = parameter(3), [each._random_fills for each in opened]
+            nn.init.normal_(weight)
+            served = [seed for seed in range(3) if opened[seed]._random_fills > before[seed]]
+            assert served == sorted(left)[-1:]
+            assert not weight.isnan().any()
+        assert nn.init.normal_.__code__ is KEPT["normal_"].__code__
+
+    def test_left_out_of_order_beside_another_thread(self):
+        """Whose block has the functions routed while nobody is in one here."""
+        self.test_left_out_of_order((0, 1, 2))
+        inside, done = threading.Event(), threading.Event()
+
+        def work():
+            with intercept(seed=0):
+                inside.set()
+                done.wait(10)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        inside.wait(10)
+        weight = nn.init.ones_(parameter(3))
+        done.set()
+        thread.join()
+        assert weight.tolist() == [1, 1, 1]
+
+    @pytest.mark.parametrize("how", ["replaced", "wrapped"])
+    def test_imported_while_functions_are_replaced(self, how):
+        """As transformers does for a while: they are looked for again."""
+        program = f"""
+import functools, torch
+from torch import nn
+kept = nn.init.normal_
+def other(tensor, *args):
+    return tensor
+nn.init.normal_ = functools.wraps(kept)(other) if {how!r} == "wrapped" else other
+import tritoninit
+if {how!r} == "replaced":
+    try:
+        tritoninit.intercept(seed=0).__enter__()
+    except RuntimeError as error:
+        assert "normal_" in str(error), error
+    else:
+        raise AssertionError("no error")
+nn.init.normal_ = kept
+with tritoninit.intercept(seed=0) as intercepted:
+    table = nn.Embedding(3, 4)
+assert len(intercepted.assignments(table)) == 1
+"""
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
     def test_other_threads_see_plain_torch(self):
         results = []
 
@@ -1090,8 +1440,9 @@ class TestAssignments:
             lambda w: w.data.copy_(torch.ones(6, 4)),
             lambda w: torch.add(w.data, 1.0, out=w.data),
             lambda w: setattr(w, "data", w.data * 2.0),
-            lambda w: w.detach().numpy().fill(3.0),
             lambda w: w.data.random_(),
+            lambda w: tritoninit.ones_(w),
+            lambda w: torch.autograd.graph.increment_version(w),
         ],
     )
     def test_changed_by_other_means(self, change):
@@ -1101,6 +1452,38 @@ class TestAssignments:
             assert not intercepted.assignments(table)
             nn.init.normal_(table.weight, 0.0, 0.5)
         assert [a.initializer for a in intercepted.assignments(table)] == [Normal(0.0, 0.5)]
+
+    @pytest.mark.parametrize(
+        "hand_out",
+        [
+            lambda m: m.weight.data_ptr(),
+            lambda m: m.weight.detach().numpy(),
+            lambda m: m.weight.untyped_storage(),
+            lambda m: saved(m.state_dict()),
+            lambda m: m.share_memory(),
+        ],
+    )
+    def test_handed_out(self, hand_out):
+        """Nobody knows what happens to the memory; most often nothing."""
+        with intercept(seed=0) as intercepted:
+            table = nn.Embedding(6, 4)
+            hand_out(table)
+        assert [a.initializer for a in intercepted.assignments(table)] == [Normal()]
+
+    def test_the_backend_that_ran(self, monkeypatch):
+        """It is settled when a fill is asked for, not when it runs."""
+        ran = []
+        fill = registry.fill
+        monkeypatch.setattr(
+            registry, "fill", lambda backend, items: (ran.append(backend.name), fill(backend, items))
+        )
+        with intercept(seed=0) as intercepted:
+            with registry.use_backend("numpy"):
+                first = nn.Embedding(6, 4)
+            with registry.use_backend(registry.resolve("cpu").name):
+                second = nn.Embedding(6, 4)
+        told = [a.backend for a in intercepted.assignments(nn.ModuleList([first, second]))]
+        assert told == ran == ["numpy", registry.resolve("cpu").name]
 
     def test_never_filled(self):
         with intercept(seed=0) as intercepted:

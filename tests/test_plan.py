@@ -64,6 +64,19 @@ class TestRun:
         plan.run()
         assert tensor.tolist() == [2, 2, 1, 1]
 
+    def test_in_order_whatever_overlaps(self):
+        """What is written next to, across, before and after what was: slices of one memory, at random."""
+        generator = np.random.default_rng(0)
+        for _ in range(50):
+            ours, theirs, plan = np.zeros(64, np.float32), np.zeros(64, np.float32), Plan()
+            for value in range(1, 9):
+                start, stop = sorted(generator.integers(0, 65, 2))
+                step = int(generator.integers(1, 4))
+                plan.add(ours[start:stop:step], Constant(float(value)), KEY)
+                theirs[start:stop:step] = value
+            plan.run()
+            assert np.array_equal(ours, theirs)
+
     def test_again(self):
         tensor = poisoned(4)
         plan = Plan()

@@ -131,6 +131,32 @@ class TestPatterns:
         }
 
 
+class TestRules:
+    @pytest.mark.parametrize("pattern", [3, int, (nn.Linear, nn.Conv2d), None])
+    def test_patterns_that_are_none(self, pattern):
+        with pytest.raises(TypeError, match="a pattern is"):
+            Rule(pattern, Ones())
+
+    def test_initializers_that_are_none(self):
+        with pytest.raises(TypeError, match="takes an Initializer"):
+            Rule("*", 0.0)
+        for rule in (Rule("*", {"weight": 3}), Rule("*", lambda module: Ones())):
+            with pytest.raises(TypeError, match=r"^weight: the rule for '\*' gave no"):
+                initialize_(nn.Linear(2, 2), [rule, Rule("*", Ones())], seed=0)
+
+    @pytest.mark.parametrize("rules", [Rule("*", Ones()), {"*": Ones()}, [Ones()]])
+    def test_no_sequence_of_rules(self, rules):
+        with pytest.raises(TypeError, match="rules are a sequence of Rule"):
+            initialize_(nn.Linear(2, 2), rules, seed=0)
+
+    def test_a_name_with_a_glob_s_signs_matches_itself(self):
+        model = nn.Module()
+        for name in ("a[0]", "a0"):
+            model.register_parameter(name, nn.Parameter(torch.zeros(2)))
+        picked = chosen(model, [Rule("a[0]", Ones()), Rule("*", Zeros())])
+        assert picked["a[0]"] == Ones()
+
+
 class TestInitializers:
     def test_first_match_wins(self):
         rules = [Rule("*.fc.*", Constant(1.0)), Rule(nn.Linear, Constant(2.0)), Rule("*", Constant(3.0))]

@@ -278,6 +278,7 @@ class _Subject(NamedTuple):
     tensor: Tensor
     is_buffer: bool
     assignment: Assignment | None
+    is_parametrized: bool = False  # what was drawn went through a function: nothing is expected of the result
 
     @property
     def is_set(self) -> bool:
@@ -291,7 +292,10 @@ def _subjects(model: nn.Module | None, assignments: Iterable[Assignment]) -> lis
             _Subject(name, each.tensor, not isinstance(each.tensor, nn.Parameter), each)
             for name, each in by_name.items()
         ]
-    return [_Subject(slot.name, slot.tensor, slot.is_buffer, by_name.get(slot.name)) for slot in slots(model)]
+    return [
+        _Subject(slot.name, slot.tensor, slot.is_buffer, by_name.get(slot.name), slot.is_parametrized)
+        for slot in slots(model)
+    ]
 
 
 def _audit(subjects: Sequence[_Subject], reported: bool) -> Audit:
@@ -382,7 +386,7 @@ def _unreadable(x: Tensor) -> str | None:
 
 
 def _expected(subject: _Subject) -> Expected | None:
-    if not subject.is_set or subject.assignment is None:
+    if not subject.is_set or subject.assignment is None or subject.is_parametrized:
         return None
     fill = lowered(subject.assignment.initializer, subject.tensor.shape)
     return expected(fill, subject.tensor.dtype) if isinstance(fill, Fill) else None
@@ -423,7 +427,7 @@ def _repeated(pairs: Iterable[tuple[_Subject, Row]]) -> Iterator[str]:
         done = subject.assignment
         # Frozen ones that nobody is known to have drawn may hold a formula's values, such as sinusoids.
         drawn = subject.tensor.requires_grad if done is None else done.key is not None
-        if row.hash and drawn and not subject.is_buffer and row.constant is None:
+        if row.hash and drawn and not subject.is_buffer and row.mean is not None and row.constant is None:
             start = _random_start(subject.tensor)
             if start is not None:
                 alike[start].append((subject, row))

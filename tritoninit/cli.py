@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "init",
         help="initialise a model and show every parameter",
         description="Initialise a model, show every parameter, and compare the speed with torch.nn.init's.",
-        epilog=f"Presets: {', '.join(PRESETS)}; they are built on the meta device and filled once. A module"
+        epilog=f"Presets: {', '.join(PRESETS)}; they are built on the meta device. A module"
         " of your own, or a transformers class (transformers:GPT2LMHeadModel), is built with its own"
         " initialisation intercepted, unless --rules names a scheme or the attribute is a"
         " tritoninit.presets.Preset, which brings rules of its own.",

@@ -53,6 +53,8 @@ class Axes:
             indices = [_index(axis, shape) for axis in axes]
             fan = math.prod(shape[axis] for axis in indices) * field
             # Dimension 0 counts the channels of all groups: the outputs', or the inputs' if transposed.
+            if 0 in indices and shape[0] % self.groups:
+                raise ValueError(f"dimension 0 of shape {tuple(shape)} has no {self.groups} groups")
             fans.append(fan // self.groups if 0 in indices and self.groups > 1 else fan)
         return fans[0], fans[1]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,9 +15,10 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from tritoninit.auditing import Report
 from tritoninit.fans import TORCH_AXES
-from tritoninit.fills import Initializer
+from tritoninit.fills import Elementwise, Initializer
 from tritoninit.initializers import FanScaled, Keep, Scaled, Value, ZeroRow
 from tritoninit.keys import Key
+from tritoninit.materialize import check_computable, move, recompute
 from tritoninit.plan import Plan
 from tritoninit.registry import resolve
 from tritoninit.rules import Assignment, Rule, RuleSet
@@ -24,9 +26,6 @@ from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.slots import Selection, Slot, at_rest, axes_of, select, slots
 from tritoninit.targets import LAZY, TargetError, as_target
 from tritoninit.window import Window
-
-# How modules say that they can compute their buffers anew.
-_BUFFER_METHODS = ("reset_buffers", "rope_init", "reset_parameters")
 
 
 class _Problems:
@@ -70,15 +69,18 @@ def initialize_(
         seed: 64 bits; drawn from PyTorch's default CPU generator if None.
         device: where to. Parameters and buffers on the meta device get their memory there, once, and no
             other pass over it than the fill; others move.
-        dtype: of floating-point parameters and of the buffers that rules set.
+        dtype: of floating-point parameters, with what parametrisations compute them from, and of the buffers
+            that rules set.
         only: set these and keep the others: qualified names, globs, names of modules, or modules.
-        skip: keep these, in the same terms; for example the keys of a state dict that is loaded.
+        skip: keep these, in the same terms; for example the keys of a state dict that was loaded, less the
+            ``unexpected_keys`` that ``load_state_dict`` returned.
 
     Unusual parameters: a parametrised weight is drawn as if it were plain and assigned, which its
-    parametrisation inverts (``right_inverse``). Integer parameters take constants and values only. Kept ones
-    on the meta device stay there. Buffers there that no rule sets are computed by their module's
-    ``reset_buffers``, ``rope_init`` or ``reset_parameters``, or by the ``_init_weights(module)`` of a module
-    around it, as transformers' models have it, in the dtype that they come in.
+    parametrisation inverts (``right_inverse``); on the meta device it is an error. Integer parameters take
+    constants and values only. Kept ones on the meta device stay there. Buffers there that no rule sets are
+    computed, in the dtype that they come in, by the first that does of their module's ``reset_buffers``,
+    ``rope_init`` and ``reset_parameters`` and the ``_init_weights(module)`` of modules around it, as
+    transformers' models have it.
 
     Returns:
         What was done, one :class:`~tritoninit.rules.Assignment` a parameter in the order of
@@ -89,34 +91,55 @@ def initialize_(
             weight_norm, a fan that the shape does not tell, a buffer that nobody can compute. Nothing was
             written then.
     """
-    target = torch.device(device) if device is not None else None
-    with at_rest(module):
-        found = slots(module)
-        kept = select(found, skip, "skip")
-        if only is not None:
-            kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
-        chosen, garbage = _choose(module, found, RuleSet.of(rules), kept, target, dtype)
-    key = Key.from_generator() if seed is None else Key(seed)
+    target = _usable(device, dtype)
+    rules = RuleSet.of(rules)
+    found = slots(module)
+    _check_names(found)
+    kept = select(found, skip, "skip")
+    if only is not None:
+        kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
+    with at_rest(module):  # rules may look at weights
+        chosen, garbage = _choose(module, found, rules, kept, target, dtype)
+    keep = Keep()
     if target is not None or dtype is not None:
-        _recompute(garbage, target)
+        recompute(module, garbage, target)
         for slot in found:
-            _materialise(slot, target, dtype, not isinstance(chosen.get(slot, Keep()), Keep))
+            move(slot, target, dtype, overwritten=not isinstance(chosen.get(slot, keep), Keep))
+    key = Key.from_generator() if seed is None else Key(seed)
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
-    keep = Keep()
     for slot in found:
         initializer = chosen.get(slot, keep)
         if not isinstance(initializer, Keep):
             used = key.fold_in(slot.name) if initializer.random else None
-            _add(plan, slot, initializer, used or key)
-            backend = backends.get(slot.tensor.device) or resolve(slot.tensor.device.type).name
-            backends[slot.tensor.device] = backend
-            assignments.append(Assignment(slot.name, slot.tensor, initializer, used, backend))
+            tensor = _add(plan, slot, initializer, used or key)
+            backend = backends.get(tensor.device) or resolve(tensor.device.type).name
+            backends[tensor.device] = backend
+            assignments.append(Assignment(slot.name, tensor, initializer, used, backend))
         elif not slot.is_buffer:
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
     return Report(assignments, seed=key.seed, module=module)
+
+
+def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> torch.device | None:
+    """The device, found to be there; raises if parameters cannot be on it or of the dtype."""
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point one, not {dtype}")
+    if device is None:
+        return None
+    if torch.device(device).type == "meta":
+        raise ValueError("the meta device has no memory to fill")
+    return torch.empty(0, device=device).device  # whatever torch raises if it is not there
+
+
+def _check_names(found: Sequence[Slot]) -> None:
+    """Raise ValueError if a wrapper's own parameter has the name, and so the key, of a wrapped one."""
+    counts = Counter(slot.name for slot in found)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"several tensors have one name without what wrappers add: {', '.join(twice)}")
 
 
 def _choose(
@@ -144,7 +167,7 @@ def _choose(
                 problems.unmatched.append(slot.name)
             elif slot.tensor.is_meta:
                 garbage.append(slot)
-                _check_computable(slot, device)
+                check_computable(slot, device)
         except (TypeError, ValueError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
             problems.errors.append((slot.name, error))
     if device is not None:
@@ -192,31 +215,46 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
                 f"part of an old-style {type(hook).__name__}: use torch.nn.utils.parametrizations, or keep it"
             )
     if slot.is_parametrized:
-        parametrizations: Any = owner.parametrizations
-        lacking = [p for p in parametrizations[slot.local] if not hasattr(p, "right_inverse")]
-        if lacking:
-            raise ValueError(f"its parametrisation {type(lacking[0]).__name__} has no right_inverse")
+        _check_invertible(slot)
+
+
+def _check_invertible(slot: Slot) -> None:
+    """Raise ValueError unless the value that a parametrised weight has now could be assigned to it."""
+    parametrizations: Any = slot.owner.parametrizations
+    value: Any = slot.tensor
+    for parametrization in reversed(parametrizations[slot.local]):
+        kind = type(parametrization).__name__
+        if not hasattr(parametrization, "right_inverse"):
+            raise ValueError(f"its parametrisation {kind} has no right_inverse")
+        try:
+            with torch.no_grad():
+                value = parametrization.right_inverse(value)
+        except (NotImplementedError, RuntimeError, ValueError) as error:
+            raise ValueError(f"its parametrisation {kind} cannot be inverted: {error}") from error
 
 
 def _by_meaning(initializer: Initializer, slot: Slot) -> Initializer:
     """The initializer with the fans that the owner's meaning gives, unless it has axes of its own."""
     if isinstance(initializer, (ZeroRow, Scaled)):
         inner = _by_meaning(initializer.scheme, slot)
-        return initializer if inner is initializer.scheme else replace(initializer, scheme=inner)  # type: ignore[arg-type]
+        assert isinstance(inner, Elementwise)
+        return initializer if inner is initializer.scheme else replace(initializer, scheme=inner)
     if not isinstance(initializer, FanScaled) or initializer.axes is not None:
         return initializer
     axes = axes_of(slot)
     return initializer if axes == TORCH_AXES else replace(initializer, axes=axes)
 
 
-def _add(plan: Plan, slot: Slot, initializer: Initializer, key: Key) -> None:
+def _add(plan: Plan, slot: Slot, initializer: Initializer, key: Key) -> torch.Tensor:
+    """Add a slot's fill to the plan; what is filled, which is not yet the weight if that is parametrised."""
     window = Window.whole(slot.tensor.shape)
     if not slot.is_parametrized:
         initializer.add(plan, slot.tensor, key, window)
-        return
+        return slot.tensor
     value = torch.empty_like(slot.tensor)
     initializer.add(plan, value, key, window)
     plan.afterwards(partial(_assign_parametrized, slot, value))
+    return value
 
 
 def _assign_parametrized(slot: Slot, value: torch.Tensor) -> None:
@@ -224,104 +262,5 @@ def _assign_parametrized(slot: Slot, value: torch.Tensor) -> None:
         setattr(slot.owner, slot.local, value)
 
 
-def _materialise(
-    slot: Slot, device: torch.device | None, dtype: torch.dtype | None, overwritten: bool
-) -> None:
-    """Give a slot memory of its own on the device, in the dtype, in every place where it appears.
-
-    What is going to be ``overwritten`` is not copied; what is kept on the meta device stays there.
-    """
-    old = slot.tensor
-    if slot.is_parametrized:
-        parametrizations: Any = slot.owner.parametrizations
-        parametrizations[slot.local].to(device, dtype)
-        slot.tensor = slot.tensor.to(device, dtype)
-        return
-    kept_buffer = slot.is_buffer and not overwritten
-    dtype = dtype if dtype is not None and old.is_floating_point() and not kept_buffer else old.dtype
-    device = old.device if device is None else device
-    if old.is_meta and not overwritten:
-        return
-    if (old.dtype, old.device.type) == (dtype, device.type) and device.index in (None, old.device.index):
-        return
-    with torch.no_grad():
-        new = torch.empty_like(old, dtype=dtype, device=device) if overwritten else old.to(device, dtype)
-    _put(slot, new)
-
-
-def _put(slot: Slot, new: torch.Tensor) -> None:
-    """Replace a slot's tensor wherever it is held, as a parameter of the same kind if it is one."""
-    old = slot.tensor
-    if not slot.is_buffer:
-        new = nn.Parameter(new.detach(), requires_grad=old.requires_grad)
-        new.__dict__.update(old.__dict__)
-    for owner, local in slot.places:
-        held: dict[str, Any] = owner._buffers if slot.is_buffer else owner._parameters
-        held[local] = new
-    slot.tensor = new
-
-
 def _is_garbage(slot: Slot) -> bool:
     return slot.is_buffer and slot.tensor.is_meta
-
-
-def _check_computable(slot: Slot, device: torch.device | None) -> None:
-    if device is None:
-        raise ValueError("a meta tensor has no memory: give device=")
-    _recompute_function(slot)
-
-
-def _recompute_function(slot: Slot) -> Callable[[], object]:
-    """What computes the buffers of a slot's owner anew.
-
-    Raises:
-        ValueError: nothing does, or it would write parameters that are not on the meta device.
-    """
-    methods = [name for name in _BUFFER_METHODS if callable(getattr(slot.owner, name, None))]
-    outer = [f for m in reversed(slot.ancestors) if callable(f := getattr(m, "_init_weights", None))]
-    function: Callable[[], object]
-    if methods:
-        function = getattr(slot.owner, methods[0])
-    elif outer:
-        function = partial(outer[0], slot.owner)
-    else:
-        raise ValueError(
-            f"a buffer on the meta device that no rule sets and {type(slot.owner).__name__} offers no way to"
-            f" compute ({', '.join(_BUFFER_METHODS)})"
-        )
-    if methods[:1] != ["reset_buffers"] and not all(p.is_meta for p in slot.owner.parameters()):
-        raise ValueError("a buffer on the meta device whose module would reset parameters that are not there")
-    return function
-
-
-def _recompute(garbage: Sequence[Slot], device: torch.device | None) -> None:
-    """Have their modules compute buffers anew, while parameters on the meta device cost nothing to reset.
-
-    Raises:
-        ValueError: some were left as they were; the message lists them.
-    """
-    if not garbage or device is None:
-        return
-    functions = {id(slot.owner): _recompute_function(slot) for slot in garbage}
-    before: dict[Slot, tuple[torch.Tensor, int]] = {}
-    for slot in garbage:
-        empty = torch.empty_like(slot.tensor, device=device)
-        _put(slot, empty)
-        before[slot] = (empty, empty._version)
-    with device, torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for function in functions.values():
-            function()
-    missed = []
-    for slot in garbage:
-        now = slot.owner._buffers.get(slot.local)
-        empty, version = before[slot]
-        if now is None or now.is_meta or (now is empty and now._version == version):
-            missed.append(slot.name)
-        elif now is not empty:
-            _put(slot, now)
-    if missed:
-        for slot in garbage:
-            _put(slot, torch.empty_like(slot.tensor, device="meta"))
-        raise ValueError(
-            f"buffers on the meta device that their modules did not compute: {', '.join(missed)}"
-        )

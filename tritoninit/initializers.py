@@ -450,7 +450,7 @@ class Keep(Initializer):
 
 @dataclass(frozen=True, eq=False)
 class Value(Structured):
-    """The given numbers, rounded to the tensor's dtype.
+    """The given numbers, rounded to the tensor's dtype. Equal to itself alone.
 
     Args:
         values: an array, a tensor or nested lists, of the (global) shape; kept as a tensor, not copied.
@@ -460,7 +460,15 @@ class Value(Structured):
     random: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", torch.as_tensor(self.values).detach())
+        values = self.values
+        if not isinstance(values, torch.Tensor):
+            values = torch.from_numpy(np.array(values))  # lists in float64; not on the default device
+        if values.is_meta:
+            raise ValueError("a meta tensor has no values")
+        object.__setattr__(self, "values", values.detach())
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         dtype = str(self.values.dtype).removeprefix("torch.")
@@ -469,6 +477,12 @@ class Value(Structured):
     def check(self, target: Target, window: Window) -> None:
         if tuple(self.values.shape) != window.global_shape:
             raise ValueError(f"{self} does not fit a tensor of shape {window.global_shape}")
+        if isinstance(target, torch.Tensor) and not (target.is_floating_point() or target.is_complex()):
+            there_and_back = self.values.to(target.dtype).to(self.values.dtype)
+            if not torch.equal(there_and_back, self.values):
+                raise ValueError(f"{self} holds numbers that {target.dtype} does not")
+        if self.values.is_complex() and isinstance(target, torch.Tensor) and not target.is_complex():
+            raise ValueError(f"{self} has imaginary parts, for which {target.dtype} has no room")
 
     def apply(self, target: Target, key: Key, window: Window) -> None:
         write(target, _cut(self.values, window, target))

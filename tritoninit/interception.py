@@ -11,12 +11,18 @@ done: the version counter moves on, ``torch``'s own generators do not.
 The n-th random fill, counted from 0 in the order of the calls (dropped ones too), has the key
 ``Key(seed).fold_in(n)``, or ``Key.from_generator(generator)`` where the call names a generator.
 
-Limits. What does not go through torch's Python functions does not see that a fill is pending: other threads,
-``torch._C.DisableTorchFunction``, C++ code that is handed a tensor (TorchScript, DistributedDataParallel,
-``to_dlpack``), arrays and pointers taken before the block. Leave the block or call :meth:`Intercepted.flush`
-before these, and before ``torch.compile`` and ``torch.func`` run on what is pending, which would raise. Fills
-run on the CUDA stream that is current then. What was taken from a parameter before the block is known to
-share its memory once the parameter itself has been used in the block.
+Limits. What does not go through torch's Python functions does not see that a fill is pending: other threads
+and processes, ``torch._C.DisableTorchFunction``, C++ code that is handed a tensor (TorchScript,
+DistributedDataParallel, ``to_dlpack``), pointers taken before the block, an ``UntypedStorage`` made apart
+from its tensor, tangents of forward-mode autograd, pack hooks of ``saved_tensors_hooks``. Leave the block or
+call :meth:`Intercepted.flush` before these, and before ``torch.compile`` runs on what is pending. Fills run
+on the CUDA stream that is current then. What was taken from a parameter before the block is known to share
+its memory once the parameter itself has been used in the block.
+
+What reaches further than its arguments show has everything written first: ``backward``, functions that are
+given a callable, custom operators, types with a ``__torch_function__`` of their own. Hooks that ``backward``
+runs are served as other code, but at once; in the others ``torch.nn.init`` is, and methods are torch's.
+Inside the transformations of ``torch.func`` every fill is torch's.
 """
 
 from __future__ import annotations
@@ -28,12 +34,15 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CodeType, FunctionType
+from functools import cached_property
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
@@ -134,6 +143,9 @@ _HANDED_OUT = _functions(
 # How initializers and checks say no; anything else is a failure.
 _REFUSALS = (TypeError, ValueError, OverflowError, NotImplementedError)
 
+# What types do whose operations torch's functions do alone.
+_PLAIN = (Tensor.__torch_function__, nn.Parameter.__torch_function__)
+
 _MOST_PENDING = 64  # on one storage: each new fill is compared with all of them
 
 
@@ -159,22 +171,26 @@ class _Region:
     def of(cls, tensor: Tensor) -> _Region:
         return cls(tensor.dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
 
+    @cached_property
     def bytes(self) -> tuple[int, int]:
         """First and last + 1 byte."""
         reach = 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
         return self.offset * self.dtype.itemsize, (self.offset + reach) * self.dtype.itemsize
 
+    @cached_property
+    def dense(self) -> bool:
+        """Whether no byte between the first and the last is another's."""
+        start, stop = self.bytes
+        return stop - start == torch.Size(self.shape).numel() * self.dtype.itemsize
+
     def covers(self, other: _Region) -> bool:
         """Whether writing this leaves nothing of ``other``; no two elements share memory."""
-        if self == other:
-            return True
-        (start, stop), (first, last) = self.bytes(), other.bytes()
-        dense = stop - start == torch.Size(self.shape).numel() * self.dtype.itemsize
-        return dense and start <= first and last <= stop
+        (start, stop), (first, last) = self.bytes, other.bytes
+        return start <= first and last <= stop and (self.dense or self == other)
 
     def meets(self, other: _Region) -> bool:
         """Whether the two may share memory: between the first and the last byte of each."""
-        (start, stop), (first, last) = self.bytes(), other.bytes()
+        (start, stop), (first, last) = self.bytes, other.bytes
         return start < last and first < stop
 
     def row_of(self, other: _Region) -> int | None:
@@ -237,18 +253,23 @@ class Intercepted:
         passed_on: calls that this library would have served if it could, in order.
     """
 
-    def __init__(self, key: Key, parameters: Mapping[int, StorageWeakRef] | None = None) -> None:
+    def __init__(self, key: Key, outer: Intercepted | None = None) -> None:
         self.key = key
         self.passed_on: list[PassedOn] = []
         self._random_fills = 0
         # By address of storage, which is no one else's while a weak reference to it lives.
-        self._storages: dict[int, StorageWeakRef] = dict(parameters or {})
-        self._parameters = set(self._storages)
+        self._storages: dict[int, StorageWeakRef] = dict(outer._storages) if outer else {}
+        self._parameters: set[int] = set(outer._parameters) if outer else set()
+        self._handed_out: set[int] = set(outer._handed_out) if outer else set()
         self._pending: dict[int, list[_Filled]] = {}
-        # The latest change of each region, oldest first; None where it was not a fill of ours.
-        self._history: dict[int, dict[_Region, _Filled | None]] = {}
-        self._handed_out: set[int] = set()
-        self._silent = False
+        # The latest change of each region, oldest first; None where it was not a fill of ours. What an outer
+        # intercept tells of is watched for it, too.
+        self._history: dict[int, dict[_Region, _Filled | None]] = (
+            {key: {} for key in outer._history} if outer else {}
+        )
+        self._silent = False  # torch is at work, and on its own
+        self._at_once = False  # torch is at work, and calls back: nothing may stay pending
+        self._closed = False
 
     @property
     def pending(self) -> int:
@@ -263,9 +284,10 @@ class Intercepted:
         """How each distinct parameter was set, in the order of ``named_parameters``.
 
         A parameter is left out unless it was filled as a whole in the block, and not changed there by other
-        means since. One of which parts were changed again is told as :class:`ZeroRow` (an embedding's padding
-        row) or :class:`Overlaid`. A fill by way of a view of another shape, such as ``weight.T``, is told as
-        the primitive that it lowered to.
+        means since. Changes by way of arrays, pointers, storages or types that hide it are not seen. One of
+        which parts were changed again is told as :class:`ZeroRow` (an embedding's padding row) or
+        :class:`Overlaid`. A fill by way of a view of another shape, such as ``weight.T``, is told as the
+        primitive that it lowered to.
         """
         with torch._C.DisableTorchFunction():
             set_here = [s for s in slots(model) if not s.is_buffer and not nn.parameter.is_lazy(s.tensor)]
@@ -296,6 +318,7 @@ class Intercepted:
         """Go on where an inner intercept ended: what it filled is no longer as it was left here."""
         self._storages = {**inner._storages, **self._storages}
         self._parameters |= inner._parameters
+        self._handed_out |= inner._handed_out
         for key, history in inner._history.items():
             for region in history:
                 self._remember(key, region, None)
@@ -320,23 +343,58 @@ class Intercepted:
         return tensor
 
     def _torch_function(
-        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> Any:
         """Any function of torch's, called in the block."""
+        if self._silent:
+            return function(*args, **kwargs)
+        further = _reaches_further(function, types, args, kwargs)
         tensors = _tensors(args, kwargs)
-        if self._silent or not tensors:
+        if not tensors and not further:
             return function(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             for tensor in tensors:
                 self._note(tensor)
             # With a second tensor, as in full_like(x, fill_value=y), there is something to read.
-            harmless = len(tensors) == 1 and _reads_nothing(function, args, kwargs)
+            harmless = not further and len(tensors) == 1 and _reads_nothing(function, args, kwargs)
             served = not harmless and self._serve_method(function, args, kwargs)
         if harmless:
             return function(*args, **kwargs)
         if served:
             return None if function is Tensor.__setitem__ else args[0]
-        return self._call(function, args, kwargs)
+        return self._call(function, args, kwargs, further=further)
+
+    def _backward(self, engine: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Autograd's engine: it reads what was saved, adds to gradients, and calls hooks."""
+        self.flush()
+        with self._in_torch(calls_back=True), _Mode():
+            return engine(*args, **kwargs)
+
+    def _changed(
+        self, increment_version: Callable[[Sequence[Tensor]], None], tensor: Tensor | Iterable[Tensor]
+    ) -> None:
+        """Code that torch does not see changes tensors, or has."""
+        tensors = (tensor,) if isinstance(tensor, Tensor) else tuple(tensor)
+        with torch._C.DisableTorchFunction():
+            self._run_touched(tensors)
+            for each in tensors:
+                if (key := _storage_key(each)) in self._history:
+                    self._remember(key, _Region.of(each), None)
+        increment_version(tensors)
+
+    @contextmanager
+    def _in_torch(self, *, calls_back: bool) -> Iterator[None]:
+        """While torch is at work: on its own, or calling code back that is to be served."""
+        before = self._silent, self._at_once
+        self._silent, self._at_once = not calls_back, self._at_once or calls_back
+        try:
+            yield
+        finally:
+            self._silent, self._at_once = before
 
     def _note(self, tensor: Tensor) -> None:
         """Remember a parameter's storage."""
@@ -413,18 +471,21 @@ class Intercepted:
         key = tensor.untyped_storage()._cdata
         self._keep_address(key, tensor)
         if not tensor.is_inference():
-            torch.autograd.graph.increment_version(tensor)
+            torch._C._increment_version((tensor,))
         self._remember(key, filled.region, filled)
         kept = [each for each in self._pending.pop(key, ()) if not filled.region.covers(each.region)]
         if kept:
             self._pending[key] = kept
         if filled.primitive is None:
             self._run([key])
-            filled.initializer(tensor, key=filled.key)
+            with self._in_torch(calls_back=False):
+                filled.initializer(tensor, key=filled.key)
             return
         pending = self._pending.setdefault(key, [])
         pending.append(filled)
-        if key in self._handed_out or len(pending) > _MOST_PENDING:
+        seen = self._at_once or key in self._handed_out or len(pending) > _MOST_PENDING
+        # What cannot be resized is NumPy's, or another's, to look at.
+        if seen or not tensor.untyped_storage().resizable():
             self._run([key])
 
     def _remember(self, key: int, region: _Region, filled: _Filled | None) -> None:
@@ -438,15 +499,17 @@ class Intercepted:
         if not due:
             return
         plan = Plan()
-        # What is pending is real, whatever mode (FakeTensorMode, say) reigns now.
-        with torch._C.DisableTorchFunction(), no_dispatch():
+        # What is pending is real, whatever mode (FakeTensorMode, say) or transformation reigns now.
+        with torch._C.DisableTorchFunction(), no_dispatch(), temporarily_clear_interpreter_stack():
             for key in due:
                 storage = _storage(self._storages[key])
                 if storage is not None:
                     for filled in self._pending[key]:
                         assert filled.primitive is not None
-                        plan.add(filled.region.tensor(storage), filled.primitive, filled.key or Key(0))
-            plan.run()
+                        with registry.use_backend(filled.backend):
+                            plan.add(filled.region.tensor(storage), filled.primitive, filled.key or Key(0))
+            with self._in_torch(calls_back=False):
+                plan.run()
         for key in due:
             del self._pending[key]
 
@@ -455,22 +518,29 @@ class Intercepted:
         keys = {_storage_key(tensor) for tensor in tensors}
         self._run(self._pending if None in keys else [key for key in keys if key is not None])
 
-    def _call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Torch's own function, once what it may read has been written."""
+    def _call(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        further: bool = False,
+    ) -> Any:
+        """Torch's own function, once what it may read has been written: if it reaches further, everything."""
         with torch._C.DisableTorchFunction():
             tensors = _tensors(args, kwargs)
-            self._run_touched(tensors)
+            if further:
+                self.flush()
+            else:
+                self._run_touched(tensors)
             keyed = [(key, tensor) for tensor in tensors if (key := _storage_key(tensor)) is not None]
             if function in _HANDED_OUT:
-                for key, _ in keyed:
-                    self._handed_out.add(key)
-                    self._history.pop(key, None)
+                self._handed_out.update(key for key, _ in keyed)
             told = [(key, tensor, _version(tensor)) for key, tensor in keyed if key in self._history]
-        silent, self._silent = self._silent, True
         try:
-            return function(*args, **kwargs)
+            with self._in_torch(calls_back=further):
+                return function(*args, **kwargs)
         finally:
-            self._silent = silent
             with torch._C.DisableTorchFunction():
                 for key, tensor, version in told:
                     if version is None or tensor._version != version:
@@ -478,11 +548,7 @@ class Intercepted:
 
 
 class _Mode(TorchFunctionMode):
-    """Shows an :class:`Intercepted` the calls of torch's functions in a thread."""
-
-    def __init__(self, intercepted: Intercepted) -> None:
-        super().__init__()
-        self.intercepted = intercepted
+    """Shows the intercept of a thread the calls of torch's functions; several do no more than one."""
 
     def __torch_function__(
         self,
@@ -491,15 +557,22 @@ class _Mode(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if _ACTIVE.intercepted is not self.intercepted:  # an inner one serves, and has passed this on
-            return self.intercepted._call(func, args, kwargs or {})
-        return self.intercepted._torch_function(func, args, kwargs or {})
+        intercepted = _ACTIVE.innermost()
+        if intercepted is None:
+            return func(*args, **(kwargs or {}))
+        return intercepted._torch_function(func, types, args, kwargs or {})
 
 
 class _Active(threading.local):
-    """The innermost intercept of this thread."""
+    """The intercepts of this thread, the innermost last. Generators may leave theirs out of order."""
 
-    intercepted: Intercepted | None = None
+    def __init__(self) -> None:
+        self.stack: list[Intercepted] = []
+
+    def innermost(self) -> Intercepted | None:
+        while self.stack and self.stack[-1]._closed:
+            self.stack.pop()
+        return self.stack[-1] if self.stack else None
 
 
 _ACTIVE = _Active()
@@ -526,41 +599,66 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
     override = os.environ.get(registry.ENVIRONMENT_VARIABLE)
     if override:
         registry.get(override)  # unknown, it would have every fill passed on
-    outer = _ACTIVE.intercepted
-    known = None
+    outer = _ACTIVE.innermost()
     if outer is not None:
         outer.flush()
-        known = {key: outer._storages[key] for key in outer._parameters}
-    intercepted = Intercepted(Key.from_generator() if seed is None else Key(seed), known)
-    with _routes.installed(), _Mode(intercepted):
-        _ACTIVE.intercepted = intercepted
+    intercepted = Intercepted(Key.from_generator() if seed is None else Key(seed), outer)
+    with _routes.installed(), _Mode():
+        _ACTIVE.stack.append(intercepted)
         try:
             yield intercepted
         finally:
-            _ACTIVE.intercepted = outer
+            intercepted._closed = True
             intercepted.flush()
             if outer is not None:
                 outer._resume(intercepted)
 
 
 class _Routes:
-    """The ways from torch.nn.init's functions to :func:`_route`.
+    """The ways from torch's functions to :func:`_route`.
 
     References to these functions are taken when modules are imported, and most do not consult
     TorchFunctionMode: only their code can be replaced everywhere at once. The names and defaults of their
     arguments stay.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.functions: dict[str, FunctionType] = {name: getattr(nn.init, name) for name in names}
-        self.originals = {name: _copy(function) for name, function in self.functions.items()}
-        self._routing = {name: _routing_code(name, function) for name, function in self.functions.items()}
+    def __init__(self, modules: Mapping[str, ModuleType]) -> None:
+        self.functions: dict[str, FunctionType] = {}
+        self.originals: dict[str, FunctionType] = {}
+        self._modules = modules
+        self._routing: dict[str, CodeType] = {}
         self._lock = threading.Lock()
         self._users = 0
+        self._find()
+
+    def _find(self) -> list[str]:
+        """Look for the functions not found yet; which are still to be found."""
+        missing = []
+        for name in self._modules.keys() - self.functions.keys():
+            namespace = vars(self._modules[name])
+            function = inspect.unwrap(namespace[name])
+            if getattr(function, "__globals__", None) is not namespace or function.__name__ != name:
+                missing.append(name)  # somebody has put another in its place
+                continue
+            self.originals[name] = _copy(function)
+            self._routing[name] = _routing_code(name, function)
+            self.functions[name] = function
+        return missing
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Have the functions routed while any thread is in this block."""
+        """Have the functions routed while any thread is in this block.
+
+        Raises:
+            RuntimeError: since this was imported, one of them has always been replaced by another function.
+        """
+        with self._lock:
+            missing = self._find()
+        if missing:
+            raise RuntimeError(
+                f"other functions stand in for torch's {', '.join(sorted(missing))}, and did when tritoninit "
+                "was imported: import it before they do"
+            )
         self._enter(1, self._routing)
         try:
             yield
@@ -589,7 +687,8 @@ def _copy(function: FunctionType) -> FunctionType:
 
 def _routing_code(name: str, function: FunctionType) -> CodeType:
     """The code of a function of the same signature that calls :func:`_route`."""
-    names = ", ".join(inspect.signature(function).parameters)
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    names = ", ".join(stars.get(p.kind, "") + p.name for p in inspect.signature(function).parameters.values())
     source = (
         f"def {name}({names}):\n    from {__name__} import _route\n    return _route({name!r}, {names})\n"
     )
@@ -599,16 +698,24 @@ def _routing_code(name: str, function: FunctionType) -> CodeType:
     return routing.__code__
 
 
-def _route(name: str, tensor: Tensor, *arguments: Any) -> Tensor:
-    """``torch.nn.init``'s function ``name``, called by somebody: in an intercepted thread or in another."""
-    intercepted = _ACTIVE.intercepted
+def _route(name: str, *args: Any, **kwargs: Any) -> Any:
+    """A routed function, called by somebody: in an intercepted thread or in another."""
+    intercepted = _ACTIVE.innermost()
     original = _routes.originals[name]
-    if intercepted is None or intercepted._silent:
-        return original(tensor, *arguments)  # type: ignore[no-any-return]
-    return intercepted._initialize(name, original, tensor, *arguments)
+    if intercepted is None or (intercepted._silent and name != _BACKWARD):
+        return original(*args, **kwargs)
+    if name == _BACKWARD:
+        return intercepted._backward(original, *args, **kwargs)
+    if name == _CHANGED:
+        return intercepted._changed(original, *args, **kwargs)
+    return intercepted._initialize(name, original, *args, **kwargs)
 
 
-_routes = _Routes(_SCHEMES)
+_BACKWARD = "_engine_run_backward"  # where all of torch.autograd's ways to the engine meet
+_CHANGED = "increment_version"  # by which kernels, this library's too, tell that they write to a tensor
+_routes = _Routes(
+    {**dict.fromkeys(_SCHEMES, nn.init), **dict.fromkeys((_BACKWARD, _CHANGED), torch.autograd.graph)}
+)
 
 
 def _storage(reference: StorageWeakRef) -> torch.UntypedStorage | None:
@@ -636,7 +743,22 @@ def _tensors(*values: Any) -> list[Tensor]:
             found += _tensors(*value)
         elif isinstance(value, dict):
             found += _tensors(*value.values())
+        elif isinstance(value, slice):
+            found += _tensors(value.start, value.stop, value.step)
     return found
+
+
+def _reaches_further(
+    function: Callable[..., Any], types: Iterable[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> bool:
+    """Whether a call may read or change tensors that are not among its arguments."""
+    return (
+        any(kind.__torch_function__ not in _PLAIN for kind in types)  # type: ignore[attr-defined]
+        or isinstance(function, (OpOverload, OpOverloadPacket))
+        or function is Tensor.__deepcopy__  # of the gradient and the attributes, too
+        or torch._C._len_torch_dispatch_stack() > 0
+        or (function not in _METADATA and any(map(callable, (*args, *kwargs.values()))))
+    )
 
 
 def _reads_nothing(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -670,6 +792,8 @@ def _check_type(tensor: Any) -> None:
     )
     if not plain:
         raise TypeError(f"{kind.__name__} is a subclass with a behaviour of its own")
+    if torch._C._are_functorch_transforms_active():
+        raise TypeError("a transformation of torch.func is at work")
 
 
 def _is_number(value: Any) -> bool:

@@ -79,7 +79,10 @@ class Plan:
         self._afterwards.append(write)
 
     def run(self) -> None:
-        """Write every fill, as if in order: those that share no memory go to their backend together."""
+        """Write every fill, as if in order, and then what is no fill, in order.
+
+        Fills that share no memory go to their backend together.
+        """
         for batch in _batches(self.steps):
             by_backend: dict[str, list[Step]] = {}
             for step in batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import importlib.util
 import os
 import warnings
@@ -192,9 +193,22 @@ def _load_numpy() -> FillFunction:
     return partial(_fill_arrays, reference.fill_many)
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Among torch's many objects, collections would take half of the time of a large import."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 @cache
 def _load_numba() -> FillFunction:
-    from tritoninit.kernels import numba_kernels
+    with _collector_paused():
+        from tritoninit.kernels import numba_kernels
 
     return partial(_fill_arrays, numba_kernels.fill_many)
 

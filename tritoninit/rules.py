@@ -41,6 +41,17 @@ class Rule:
     initializers: Initializers
     within: type[nn.Module] | None = None
 
+    def __post_init__(self) -> None:
+        kind = self.pattern
+        if isinstance(kind, type):
+            known = issubclass(kind, nn.Module)
+        else:
+            known = isinstance(kind, str) or callable(kind)
+        if not known:
+            raise TypeError(f"a pattern is a module class, a glob or a function, not {kind!r}")
+        if not isinstance(self.initializers, (Initializer, Mapping)) and not callable(self.initializers):
+            raise TypeError(f"a rule takes an Initializer, or several by name, not {self.initializers!r}")
+
     def find(self, slot: Slot) -> Initializer | None:
         """The initializer for a parameter or buffer; None if the rule has none."""
         if not self._matches(slot.name, slot.owner):
@@ -51,13 +62,18 @@ class Rule:
         if isinstance(found, Initializer):
             return None if slot.is_buffer else found
         mapping = found(slot.owner) if callable(found) else found
-        return mapping.get(slot.local)
+        if not isinstance(mapping, dict) and not isinstance(mapping, Mapping):
+            raise TypeError(f"the rule for {self.pattern!r} gave no mapping by parameter names: {mapping!r}")
+        initializer = mapping.get(slot.local)
+        if initializer is not None and not isinstance(initializer, Initializer):
+            raise TypeError(f"the rule for {self.pattern!r} gave no Initializer: {initializer!r}")
+        return initializer
 
     def _matches(self, name: str, module: nn.Module) -> bool:
         if isinstance(self.pattern, type):
             return isinstance(module, self.pattern)
         if isinstance(self.pattern, str):
-            return fnmatchcase(name, self.pattern)
+            return name == self.pattern or fnmatchcase(name, self.pattern)
         return self.pattern(name, module)
 
 
@@ -94,7 +110,12 @@ class RuleSet(Sequence[Rule]):
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleSet:
         """The rules as a set; as they are if they are one."""
-        return rules if isinstance(rules, RuleSet) else cls("rules", "", rules)
+        if isinstance(rules, RuleSet):
+            return rules
+        listed = [] if isinstance(rules, (Rule, Mapping)) else list(rules)
+        if isinstance(rules, (Rule, Mapping)) or not all(isinstance(rule, Rule) for rule in listed):
+            raise TypeError(f"rules are a sequence of Rule, not {rules!r}")
+        return cls("rules", "", listed)
 
     def find(self, slot: Slot) -> Initializer | None:
         """The initializer of the first rule that has one; None if there is none."""

@@ -254,8 +254,9 @@ def depth_scaled(cut: float = 3.0) -> RuleSet:
     """Normals cut at +-``cut`` standard deviations, smaller the deeper the layer that they end.
 
     Layer l (from 0, read from the name) draws the ends of its branches, and the gated factor of its
-    feed-forward layer (w3, up_proj, the second half of gate_up_proj), with std 0.02 / sqrt(2 (l + 1)), other matrices with 0.02, embeddings
-    from N(0, 1), and the head, or an embedding that is tied to it, with width**-0.5, cut at three.
+    feed-forward layer (w3, up_proj, the second half of gate_up_proj), with std 0.02 / sqrt(2 (l + 1)), other
+    matrices with 0.02, embeddings from N(0, 1), and the head, or an embedding that is tied to it, with
+    width**-0.5, cut at three.
 
     pytorch/torchtitan, torchtitan/models/llama3, ``init_weights`` with ``depth_init``; allenai/OLMo-core,
     ``InitMethod.llama_depth``; after Zhang, Titov and Sennrich, EMNLP 2019. OLMo-core cuts everything at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -34,7 +34,8 @@ class Slot:
         ancestors: the modules around it, the owner last.
         tensor: the parameter or buffer; a parametrised weight's value.
         is_buffer: it is no parameter.
-        is_parametrized: it is computed from other parameters (torch.nn.utils.parametrize).
+        is_parametrized: it is computed from other parameters (torch.nn.utils.parametrize), its originals.
+        originals: those; empty of one that is not parametrised.
         places: every (module, local name) that holds it, the first and those tied to it.
         names: every qualified name, with and without what wrappers add.
         around: ids of all modules that it lies inside of, in any place.
@@ -46,29 +47,45 @@ class Slot:
     ancestors: tuple[nn.Module, ...]
     tensor: torch.Tensor
     is_buffer: bool = False
-    is_parametrized: bool = False
+    originals: tuple[nn.Parameter, ...] = ()
     places: list[tuple[nn.Module, str]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     around: set[int] = field(default_factory=set)
 
+    @property
+    def is_parametrized(self) -> bool:
+        return bool(self.originals)
+
 
 def slots(module: nn.Module) -> list[Slot]:
-    """The distinct parameters of a model in the order of ``named_parameters``, then its distinct buffers."""
-    found: dict[tuple[int, ...], Slot] = {}
-    for name, raw, ancestors in _modules(module):
-        owner = ancestors[-1]
-        for local, tensor, kind in _own(owner):
-            # A parametrised weight is computed anew each time that it is looked at.
-            identity = (id(owner), hash(local)) if kind == "parametrized" else (id(tensor),)
-            slot = found.get(identity)
-            if slot is None:
-                slot = found[identity] = Slot(
-                    name + local, owner, local, ancestors, tensor, kind == "buffer", kind == "parametrized"
-                )
-            slot.places.append((owner, local))
-            slot.names.update((name + local, raw + local))
-            slot.around.update(map(id, ancestors))
-    return sorted(found.values(), key=lambda slot: slot.is_buffer)
+    """The distinct parameters of a model in the order of ``named_parameters``, then its distinct buffers.
+
+    A parametrised weight is one of them, in the place of its originals.
+    """
+    found: list[Slot] = []
+    by_id: dict[int, Slot] = {}
+    with at_rest(module):
+        for name, raw, ancestors in _modules(module):
+            owner = ancestors[-1]
+            for local, tensor, is_buffer, originals in _own(owner):
+                # A parametrised weight is computed anew each time that it is looked at.
+                held = originals or (tensor,)
+                slot = next((by_id[id(x)] for x in held if id(x) in by_id), None)
+                if slot is None:
+                    slot = Slot(name + local, owner, local, ancestors, tensor, is_buffer, originals)
+                    found.append(slot)
+                    by_id.update((id(x), slot) for x in held)
+                if not originals:
+                    slot.places.append((owner, local))
+                slot.names.update((name + local, raw + local))
+                for original in (f"parametrizations.{local}.{k}" for k in _original_names(originals)):
+                    slot.names.update((name + original, raw + original))
+                slot.around.update(map(id, ancestors))
+    return sorted(found, key=lambda slot: slot.is_buffer)
+
+
+def _original_names(originals: Sequence[nn.Parameter]) -> list[str]:
+    return ["original"] if len(originals) == 1 else [f"original{k}" for k in range(len(originals))]
 
 
 def _modules(module: nn.Module) -> Iterator[tuple[str, str, tuple[nn.Module, ...]]]:
@@ -90,22 +107,24 @@ def _wraps(owner: nn.Module, local: str) -> bool:
     return local in _WRAPPED or (local == "module" and isinstance(owner, _WRAPPERS))
 
 
-def _own(owner: nn.Module) -> Iterator[tuple[str, torch.Tensor, str]]:
-    """(local name, tensor, kind) of what a module itself holds."""
+def _own(
+    owner: nn.Module,
+) -> Iterator[tuple[str, torch.Tensor, bool, tuple[nn.Parameter, ...]]]:
+    """(local name, tensor, whether it is a buffer, a parametrised weight's originals) of a module's own."""
+    parameters = owner._parameters.items()
     if isinstance(owner, parametrize.ParametrizationList):
-        parameters = {k: p for k, p in owner._parameters.items() if not k.startswith("original")}
-    else:
-        parameters = owner._parameters
-    for local, parameter in parameters.items():
+        parameters = {k: p for k, p in parameters if not k.startswith("original")}.items()
+    for local, parameter in parameters:
         if parameter is not None:
-            yield local, parameter, "parameter"
+            yield local, parameter, False, ()
     if parametrize.is_parametrized(owner):
         parametrizations: Any = owner.parametrizations
-        for local in parametrizations:
-            yield local, getattr(owner, local), "parametrized"
+        for local, each in parametrizations.items():
+            originals = [p for k, p in each._parameters.items() if k.startswith("original")]
+            yield local, getattr(owner, local), False, tuple(originals)
     for local, buffer in owner._buffers.items():
         if buffer is not None:
-            yield local, buffer, "buffer"
+            yield local, buffer, True, ()
 
 
 @contextmanager
