@@ -130,8 +130,11 @@ def _chunks(drawer: Drawer, target: Array, dtype: str, draw: Draw) -> Iterator[C
         for begin in range(0, target.size, drawer.chunk):
             yield partial(drawer.constant, flat[begin : begin + drawer.chunk], dtype, draw)
         return
-    dims = stream.collapse(target.shape, draw.strides, stream.row_major_strides(target.shape))
-    is_run = not dims or (len(dims) == 1 and dims[0][1] == 1)
+    row_major = stream.row_major_strides(target.shape)
+    is_run = draw.strides == row_major
+    if not is_run:
+        dims = stream.collapse(target.shape, draw.strides, row_major)
+        is_run = not dims or (len(dims) == 1 and dims[0][1] == 1)
     step = drawer.chunk if is_run else drawer.chunk // 4
     for begin in range(0, target.size, step):
         end = min(begin + step, target.size)

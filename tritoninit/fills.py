@@ -52,8 +52,10 @@ class Initializer(ABC):
         if key is not None and not isinstance(key, Key):
             raise TypeError(f"key must be a tritoninit.Key, not {key!r}")
         target = as_target(tensor)
-        window = Window.whole(tuple(target.shape)) if window is None else window
-        window.check(tuple(target.shape))
+        if window is None:
+            window = Window.whole(target.shape)
+        else:
+            window.check(target.shape)
         plan = Plan()
         self.add(plan, target, key or partial(Key.from_generator, generator), window)
         plan.run()

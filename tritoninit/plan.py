@@ -58,9 +58,10 @@ class Plan:
             NotImplementedError: random numbers of its dtype are not served.
         """
         target = as_target(tensor)
-        shape = tuple(target.shape)
-        window = Window.whole(shape) if window is None else window
-        window.check(shape)
+        if window is None:
+            window = Window.whole(target.shape)
+        else:
+            window.check(target.shape)
         return self.append(target, fill, key, window)
 
     def append(self, target: Target, fill: Fill, key: KeySource, window: Window) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import index
 
@@ -25,6 +25,7 @@ class Window:
 
     global_shape: tuple[int, ...]
     offsets: tuple[int, ...]
+    _start: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_shape", tuple(map(index, self.global_shape)))
@@ -35,6 +36,8 @@ class Window:
             raise ValueError(f"a window has no negative sizes or offsets: {self}")
         if math.prod(self.global_shape) >= 2**63:
             raise ValueError(f"a global tensor has fewer than 2**63 elements: {self}")
+        starts = zip(self.offsets, row_major_strides(self.global_shape), strict=True)
+        object.__setattr__(self, "_start", sum(offset * stride for offset, stride in starts))
 
     @staticmethod
     def whole(shape: Sequence[int]) -> Window:
@@ -56,7 +59,7 @@ class Window:
 
     def start(self) -> int:
         """Row-major index, in the global tensor, of the local tensor's first element."""
-        return sum(offset * stride for offset, stride in zip(self.offsets, self.strides(), strict=True))
+        return self._start
 
 
 @lru_cache(maxsize=4096)
