@@ -6,6 +6,7 @@ import argparse
 import ast
 import difflib
 import functools
+import gc
 import importlib
 import importlib.metadata
 import json
@@ -434,14 +435,22 @@ def _touch(module: nn.Module) -> None:
 
 
 def _timed(run: Callable[[], object], device: torch.device) -> Timing:
-    """Time ``run`` to the end of its work on the device, more than once if it is short."""
+    """Time ``run`` to the end of its work on the device, more than once if it is short.
+
+    What lived before is frozen: a collection that walks all of it would take longer than most runs.
+    """
     seconds: list[float] = []
-    while sum(seconds) < _TIMED_SECONDS and len(seconds) < _TIMED_RUNS:
-        _synchronize(device)
-        start = time.perf_counter()
-        run()
-        _synchronize(device)
-        seconds.append(time.perf_counter() - start)
+    gc.collect()
+    gc.freeze()
+    try:
+        while sum(seconds) < _TIMED_SECONDS and len(seconds) < _TIMED_RUNS:
+            _synchronize(device)
+            start = time.perf_counter()
+            run()
+            _synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    finally:
+        gc.unfreeze()
     return Timing(statistics.median(seconds), len(seconds))
 
 
