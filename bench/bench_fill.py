@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import tritoninit
+from tritoninit.bench.device import DEVICE, synchronised
 from tritoninit.kernels import reference
 from tritoninit.targets import as_array, dtype_name
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ELEMENTS = 2**24
 FILLS: dict[str, tuple[tritoninit.Fill, Callable[[torch.Tensor], Any]]] = {
     "uniform": (tritoninit.Uniform(-0.1, 0.1), lambda x: torch.nn.init.uniform_(x, -0.1, 0.1)),
@@ -45,15 +45,6 @@ def assert_equals_reference(fill: tritoninit.Fill, tensor: torch.Tensor) -> None
     expected = torch.empty(tensor.shape, dtype=tensor.dtype)
     reference.fill(as_array(expected), dtype_name(tensor), draw)
     assert torch.equal(tensor.cpu(), expected)
-
-
-def synchronised(call: Callable[[], Any]) -> Callable[[], Any]:
-    def run() -> None:
-        call()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-
-    return run
 
 
 @pytest.mark.parametrize("threads", [1, 2], indirect=True, ids="threads={}".format)

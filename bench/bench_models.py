@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 import tritoninit
+from tritoninit.bench.device import DEVICE, synchronised
 from tritoninit.presets import PRESETS, Conv1D
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SERVING = [b.name for b in tritoninit.backends() if b.available and DEVICE in b.devices]
 BACKENDS = [name for name in SERVING if name != "numpy"]
 
@@ -52,15 +52,6 @@ def apply_resnet(model: nn.Module) -> None:
 
 
 APPLY: dict[str, Callable[[nn.Module], None]] = {"gpt2": apply_gpt2, "resnet-50": apply_resnet}
-
-
-def synchronised(call: Callable[[], Any]) -> Callable[[], Any]:
-    def run() -> None:
-        call()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-
-    return run
 
 
 @pytest.mark.parametrize("contender", [*BACKENDS, "torch", "memset"])

@@ -327,32 +327,18 @@ def _outputs(out: Array, dtype: str) -> tuple[Array, Array, int]:
     return _NO_WIDE, out.view(np.uint16), DTYPES[dtype]
 
 
+def _numbers(draw: Draw) -> tuple[Any, ...]:
+    return draw.seed, draw.stream, *draw.parameters, *_REST[len(draw.parameters)]
+
+
 def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
-    rest = _REST[len(draw.parameters)]
-    run_kernel(
-        *_outputs(out, dtype),
-        DISTRIBUTIONS[draw.distribution],
-        first,
-        draw.seed,
-        draw.stream,
-        *draw.parameters,
-        *rest,
-    )
+    run_kernel(*_outputs(out, dtype), DISTRIBUTIONS[draw.distribution], first, *_numbers(draw))
 
 
 def places(out: Array, dtype: str, draw: Draw, indices: Places) -> None:
     """Write the elements at the given stream indices into a contiguous 1-d array."""
-    rest = _REST[len(draw.parameters)]
-    places_kernel(
-        *_outputs(out, dtype),
-        DISTRIBUTIONS[draw.distribution],
-        indices,
-        draw.seed,
-        draw.stream,
-        *draw.parameters,
-        *rest,
-    )
+    places_kernel(*_outputs(out, dtype), DISTRIBUTIONS[draw.distribution], indices, *_numbers(draw))
 
 
 DRAWER = Drawer(reference.constant, run, places, CHUNK)

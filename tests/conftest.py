@@ -8,6 +8,8 @@ import hypothesis
 import pytest
 import torch
 
+from tritoninit import registry
+
 # No deadline: a kernel's first call compiles it, and the interpreter is slow. CI draws the same examples each
 # time, so that its verdict is about the change.
 hypothesis.settings.register_profile("tritoninit", deadline=None, derandomize="CI" in os.environ)
@@ -18,3 +20,17 @@ hypothesis.settings.load_profile("tritoninit")
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Elements that backends write, one number a fill."""
+    sizes = []
+    fill = registry.fill
+
+    def counting(backend, items):
+        sizes.extend(target.numel() for target, _ in items)
+        fill(backend, items)
+
+    monkeypatch.setattr(registry, "fill", counting)
+    return sizes

@@ -69,20 +69,6 @@ def parameter(*shape, dtype=torch.float32):
     return nn.Parameter(nans(*shape, dtype=dtype))
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """Elements that backends write, one number a fill."""
-    sizes = []
-    fill = registry.fill
-
-    def counting(backend, items):
-        sizes.extend(target.numel() for target, _ in items)
-        fill(backend, items)
-
-    monkeypatch.setattr(registry, "fill", counting)
-    return sizes
-
-
 class TestInitFunctions:
     def test_the_table_leaves_none_out(self):
         own = [

@@ -16,7 +16,6 @@ import pytest
 import torch
 from torch import nn
 
-from tritoninit import registry
 from tritoninit.interception import intercept
 
 # In standard errors. Of two samples of n the means differ by s sqrt(2 / n), the standard deviations by at
@@ -31,20 +30,6 @@ def transformers():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it imports
         return pytest.importorskip("transformers")
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Elements that backends write, one number a fill."""
-    sizes = []
-    fill = registry.fill
-
-    def counting(backend, items):
-        sizes.extend(target.numel() for target, _ in items)
-        fill(backend, items)
-
-    monkeypatch.setattr(registry, "fill", counting)
-    return sizes
 
 
 def seeded(build, seed):
