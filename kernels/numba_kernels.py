@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 
 from tritoninit.kernels import chunks, reference, stream
@@ -29,6 +30,7 @@ UNIFORM, NORMAL, TRUNCATED_NORMAL = range(3)
 DISTRIBUTIONS = {"uniform": UNIFORM, "normal": NORMAL, "truncated_normal": TRUNCATED_NORMAL}
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 DTYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
+_TORCH_DTYPES = {getattr(torch, name): code for name, code in DTYPES.items()}
 
 _M0, _M1 = u64(stream.PHILOX_M0), u64(stream.PHILOX_M1)
 _W0, _W1 = u32(stream.PHILOX_W0), u32(stream.PHILOX_W1)
@@ -83,6 +85,16 @@ def real(context: Any, x: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.uint32), generate
+
+
+@intrinsic
+def pointer(context: Any, address: Any) -> Any:
+    """The memory at an address, of which ``carray`` makes an array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.uint64), generate
 
 
 _inline = njit(inline="always", error_model="numpy")
@@ -192,25 +204,25 @@ def brain(v):
 
 
 @njit(nogil=True, error_model="numpy")
-def draw_tile(z, x, block, key, p, distribution):
-    """The values z (4, BLOCKS) of the blocks from ``block`` on; x is scratch for their words."""
-    for j in range(BLOCKS):
+def draw_tile(z, x, blocks, block, key, p, distribution):
+    """The values z (4, BLOCKS) of ``blocks`` blocks from ``block`` on; x is scratch for their words."""
+    for j in range(blocks):
         x[0, j], x[1, j], x[2, j], x[3, j] = words(block + u64(j), key)
     if distribution == UNIFORM:
         for lane in range(4):
-            for j in range(BLOCKS):
+            for j in range(blocks):
                 z[lane, j] = uniform(x[lane, j], p)
     elif distribution == NORMAL:
         for lane in range(0, 4, 2):
             # Views of their own: with z[lane, j] and z[lane + 1, j] LLVM does not prove that they differ.
             first, second, u, v = x[lane], x[lane + 1], z[lane], z[lane + 1]
-            for j in range(BLOCKS):
+            for j in range(blocks):
                 z0, z1 = box_muller(first[j], second[j])
                 u[j] = z0 * p[1] + p[0]
                 v[j] = z1 * p[1] + p[0]
     else:
         for lane in range(4):
-            for j in range(BLOCKS):
+            for j in range(blocks):
                 z[lane, j] = truncated_normal(x[lane, j], p)
 
 
@@ -279,24 +291,24 @@ def _kernel(*signature: Any) -> Any:
     return compiled
 
 
-@_kernel(_WIDE, _NARROW, types.int64, types.int64, types.uint64, *_NUMBERS)
-def run_kernel(wide, narrow, dtype, distribution, first, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
-    """Elements ``first``, ``first + 1``, ... of the stream; one of the two outputs is empty."""
+@_kernel(types.uint64, types.int64, types.int64, types.int64, types.uint64, *_NUMBERS)
+def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
+    """``size`` elements from ``first`` on in the stream, to contiguous memory."""
     key = key_words(seed, stream)
     p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
+    # The same memory; only the one of the dtype is written.
+    wide, narrow = carray(pointer(address), size, np.float32), carray(pointer(address), size, np.uint16)
     x = np.empty((4, BLOCKS), np.uint32)
     z = np.empty((4, BLOCKS), np.float32)
-    size = max(wide.size, narrow.size)
     block = first >> u64(2)
     at = -i64(first & u64(3))  # where the tile's first element goes: before the output, at first
     while at < size:
-        draw_tile(z, x, block, key, p, distribution)
+        draw_tile(z, x, min(BLOCKS, (size - at + 3) >> 2), block, key, p, distribution)
         if at >= 0 and at + 4 * BLOCKS <= size:
             store_tile(z, wide, narrow, dtype, at)
         else:
-            for k in range(4 * BLOCKS):
-                if 0 <= at + k < size:
-                    store(z[k & 3, k >> 2], wide, narrow, dtype, at + k)
+            for k in range(max(0, -at), min(4 * BLOCKS, size - at)):
+                store(z[k & 3, k >> 2], wide, narrow, dtype, at + k)
         at += 4 * BLOCKS
         block += u64(BLOCKS)
 
@@ -333,7 +345,8 @@ def _numbers(draw: Draw) -> tuple[Any, ...]:
 
 def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
-    run_kernel(*_outputs(out, dtype), DISTRIBUTIONS[draw.distribution], first, *_numbers(draw))
+    address = out.__array_interface__["data"][0]
+    run_kernel(address, out.size, DTYPES[dtype], DISTRIBUTIONS[draw.distribution], first, *_numbers(draw))
 
 
 def places(out: Array, dtype: str, draw: Draw, indices: Places) -> None:
@@ -352,6 +365,26 @@ def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
 def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays of any layout; as ``reference.fill_many``, the same bits."""
     chunks.fill(DRAWER, items, threads)
+
+
+def fill_short(target: torch.Tensor, draw: Draw) -> bool:
+    """Write ``draw`` into a CPU tensor if one call does it: contiguous, in the stream's order, and not large.
+
+    To make an array of a few elements, and chunks of the array, takes longer than to draw them.
+
+    Returns:
+        Whether it was written.
+    """
+    size = target.numel()
+    if size > CHUNK // 4 or not target.is_contiguous() or target.stride() != draw.strides:
+        return False
+    code = DISTRIBUTIONS.get(draw.distribution)
+    if code is None:
+        with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
+            target.detach().fill_(*draw.parameters)
+    else:
+        run_kernel(target.data_ptr(), size, _TORCH_DTYPES[target.dtype], code, draw.start, *_numbers(draw))
+    return True
 
 
 def _require_the_bits() -> None:

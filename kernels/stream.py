@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 STREAM_VERSION: Final = 1
 
@@ -74,8 +73,7 @@ QUANTILE_TAIL: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Draw:
+class Draw(NamedTuple):
     """What a backend writes into a tensor of shape ``(n0, n1, ...)``: numbers from places in one stream.
 
     The element at logical coordinates ``(i0, i1, ...)`` is the one with stream index
@@ -100,7 +98,7 @@ class Draw:
 
 def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
     """Strides, in elements, of a contiguous row-major array: (3, 4, 5) gives (20, 5, 1)."""
-    return _row_major_strides(tuple(shape))
+    return _row_major_strides(shape if isinstance(shape, tuple) else tuple(shape))
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -449,7 +448,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
             return
         if len(dims) > MAX_DIMS:
             for k in range(tensor.shape[0]):
-                inner = replace(draw, start=draw.start + k * draw.strides[0], strides=draw.strides[1:])
+                inner = draw._replace(start=draw.start + k * draw.strides[0], strides=draw.strides[1:])
                 fill(tensor[k], inner, counters=counters, places=places)
             return
         sizes, memory, index = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)

@@ -387,11 +387,6 @@ class TestBadInput:
         assert re.search(message, err)
         assert written(folder) == []
 
-    def test_backend_of_the_environment(self, monkeypatch, capsys):
-        monkeypatch.setenv("TRITONINIT_BACKEND", "abacus")
-        assert main(["init", "zoo:tiny"]) == 2
-        assert "unknown backend 'abacus'" in capsys.readouterr().err
-
     def test_output_is_checked_before_the_work(self, monkeypatch):
         monkeypatch.setattr(cli, "_build", lambda *_: pytest.fail("built a model that could not be saved"))
         assert main(["init", "zoo:tiny", "--out", "no/where"]) == 2
@@ -605,10 +600,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE":
 class TestProcess:
     """The command as users start it."""
 
-    def run(self, *arguments):
+    def run(self, *arguments, **variables):
         return subprocess.run(
             [sys.executable, "-m", "tritoninit", *arguments],
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | variables,
             capture_output=True,
             text=True,
             check=False,
@@ -633,6 +628,11 @@ class TestProcess:
         result = self.run("init", "zoo:interrupted", "--out", "w")
         assert (result.returncode, result.stdout, result.stderr) == (130, "", "tritoninit: interrupted\n")
         assert written(folder) == []
+
+    def test_unknown_backend_of_the_environment(self, folder):
+        result = self.run("init", "zoo:tiny", TRITONINIT_BACKEND="abacus")
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "unknown backend 'abacus'" in result.stderr
 
     def test_full_disk(self, folder):
         """safetensors raises an error of its own, which is no OSError."""

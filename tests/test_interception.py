@@ -1428,6 +1428,7 @@ class TestAssignments:
             lambda w: setattr(w, "data", w.data * 2.0),
             lambda w: w.data.random_(),
             lambda w: tritoninit.ones_(w),
+            lambda w: tritoninit.uniform_(w),
             lambda w: torch.autograd.graph.increment_version(w),
         ],
     )
@@ -1438,6 +1439,14 @@ class TestAssignments:
             assert not intercepted.assignments(table)
             nn.init.normal_(table.weight, 0.0, 0.5)
         assert [a.initializer for a in intercepted.assignments(table)] == [Normal(0.0, 0.5)]
+
+    def test_this_library_s_constants_of_other_dtypes(self):
+        """Which are written by torch's own functions."""
+        with intercept(seed=0) as intercepted:
+            module = nn.ParameterList([nn.Parameter(torch.empty(3, dtype=torch.float64))])
+            tritoninit.ones_(module[0])
+        assert module[0].equal(torch.ones(3, dtype=torch.float64))
+        assert not intercepted.assignments(module)
 
     @pytest.mark.parametrize(
         "hand_out",

@@ -183,4 +183,4 @@ def test_a_windows_start_is_numpys(shape, data):
     offsets = tuple(data.draw(st.integers(0, max(n - 1, 0))) for n in shape)
     if 0 not in shape:
         expected = int(np.ravel_multi_index(offsets, shape)) if shape else 0
-        assert Window(shape, offsets).start() == expected
+        assert Window(shape, offsets).start == expected

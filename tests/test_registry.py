@@ -155,22 +155,33 @@ class TestOverride:
         plan.run()
         assert written == [7]
 
-    def test_environment_variable(self, monkeypatch):
-        default = resolve("cpu").name
-        register(fake("one", ["cpu"])[0])
-        monkeypatch.setenv("TRITONINIT_BACKEND", "one")
-        assert resolve("cpu").name == "one"
-        with use_backend("numpy"):
-            assert resolve("cpu").name == "numpy"
-        monkeypatch.setenv("TRITONINIT_BACKEND", "")
-        assert resolve("cpu").name == default
-
-    def test_unknown_value_in_the_environment(self, monkeypatch):
-        monkeypatch.setenv("TRITONINIT_BACKEND", "cudnn")
-        poisoned = torch.full((3,), torch.nan)
-        with pytest.raises(ValueError, match=r"unknown backend 'cudnn'; known are .*numpy"):
-            Normal()(poisoned)
-        assert poisoned.isnan().all()
+    @pytest.mark.parametrize(
+        ("value", "printed"),
+        [
+            ("numpy", "numpy"),
+            ("", None),
+            ("cudnn", "unknown backend 'cudnn'; known are triton, numba, numpy"),
+        ],
+    )
+    def test_environment_variable(self, value, printed):
+        """A process of its own, since the variable is read on import."""
+        program = """
+import tritoninit, torch
+poisoned = torch.full((3,), torch.nan)
+try:
+    print(tritoninit.resolve("cpu").name)
+    tritoninit.normal_(poisoned)
+except ValueError as error:
+    assert poisoned.isnan().all()
+    print(error)
+with tritoninit.use_backend("numpy"):
+    assert tritoninit.resolve("cpu").name == "numpy"
+"""
+        environment = {**os.environ, "TRITONINIT_BACKEND": value}
+        environment["PYTHONPATH"] = str(Path(tritoninit.__file__).parents[1])
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == (printed or resolve("cpu").name)
 
     def test_one_that_cannot_serve_here_raises(self):
         register(fake("one", ["cpu"], "no compiler")[0])

@@ -20,8 +20,8 @@ from tritoninit import Key, Uniform, Window
 )
 def test_start_is_the_row_major_index_of_the_first_element(shape, offsets):
     window = Window(shape, offsets)
-    assert window.start() == (np.ravel_multi_index(offsets, shape) if shape else 0)
-    assert window.strides() == tuple(s // 8 for s in np.empty(shape, np.int64).strides)
+    assert window.start == (np.ravel_multi_index(offsets, shape) if shape else 0)
+    assert window.strides == tuple(s // 8 for s in np.empty(shape, np.int64).strides)
 
 
 def test_whole_is_everything_from_the_origin():

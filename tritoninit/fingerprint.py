@@ -135,8 +135,8 @@ def _run_start(shape: tuple[int, ...], window: Window, begin: int, size: int) ->
 
     Elements follow each other as far as the last dimension that is cut, and it is not crossed.
     """
-    offset = window.start() + sum(
-        i * stride for i, stride in zip(np.unravel_index(begin, shape), window.strides(), strict=True)
+    offset = window.start + sum(
+        i * stride for i, stride in zip(np.unravel_index(begin, shape), window.strides, strict=True)
     )
     sizes = enumerate(zip(shape, window.global_shape, strict=True))
     cut = max((dim for dim, (size, whole) in sizes if size != whole), default=0)
@@ -163,8 +163,8 @@ def _run(words: Tensor, first: int, scratch: Tensor) -> int:
 def _indices(shape: tuple[int, ...], window: Window, begin: int, piece: Tensor) -> Tensor:
     """The global indices of a piece whose first element is the local tensor's number ``begin``."""
     local = torch.arange(begin, begin + piece.numel(), device=piece.device)
-    found = torch.full_like(local, window.start())
-    for size, stride in zip(reversed(shape), reversed(window.strides()), strict=True):
+    found = torch.full_like(local, window.start)
+    for size, stride in zip(reversed(shape), reversed(window.strides), strict=True):
         found += local % size * stride
         local //= size
     return found

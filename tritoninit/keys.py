@@ -28,6 +28,8 @@ class Key:
     def __post_init__(self) -> None:
         for name in ("seed", "stream"):
             value = getattr(self, name)
+            if type(value) is int and 0 <= value <= _MASK:
+                continue
             if isinstance(value, bool) or not hasattr(value, "__index__"):
                 raise TypeError(f"{name} must be an integer, not {value!r}")
             value = value.__index__()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -29,8 +28,7 @@ def resolve_key(key: KeySource) -> Key:
     return key if isinstance(key, Key) else key()
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One fill of a plan, lowered: ``backend`` is None for dtypes that the target's library fills itself."""
 
     target: Target
@@ -70,7 +68,7 @@ class Plan:
         backend = registry.resolve(device_type(target)) if served else None
         parameters = check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
-        draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start(), window.strides())
+        draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
         step = Step(target, fill, draw, backend)
         self.steps.append(step)
         return step
@@ -84,18 +82,25 @@ class Plan:
 
         Fills that share no memory go to their backend together.
         """
-        for batch in _batches(self.steps):
-            by_backend: dict[str, list[Step]] = {}
-            for step in batch:
-                by_backend.setdefault(step.backend.name if step.backend else "", []).append(step)
-            for steps in by_backend.values():
-                backend = steps[0].backend
-                if backend is None:
-                    _fill_unserved(steps)
-                else:
-                    registry.fill(backend, [(step.target, step.draw) for step in steps])
+        if len(self.steps) == 1:
+            _run(self.steps[0].backend, self.steps)
+        else:
+            for batch in _batches(self.steps):
+                by_backend: dict[Backend | None, list[Step]] = {}
+                for step in batch:
+                    by_backend.setdefault(step.backend, []).append(step)
+                for backend, steps in by_backend.items():
+                    _run(backend, steps)
         for write in self._afterwards:
             write()
+
+
+def _run(backend: Backend | None, steps: Sequence[Step]) -> None:
+    if backend is None:
+        with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
+            _fill_unserved(steps)
+    else:
+        registry.fill(backend, [(step.target, step.draw) for step in steps])
 
 
 def check_fill(fill: Fill, target: Target) -> tuple[Any, ...]:
@@ -117,9 +122,6 @@ def check_fill(fill: Fill, target: Target) -> tuple[Any, ...]:
 
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     """Cut a plan, in order, where a step writes memory that an earlier one of its batch writes, too."""
-    if len(steps) < 2:
-        yield steps
-        return
     batch: list[Step] = []
     taken: dict[str, list[tuple[int, int]]] = {}
     for step in steps:

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -23,7 +23,7 @@ ENVIRONMENT_VARIABLE = "TRITONINIT_BACKEND"
 _STAGE = 1 << 22  # elements that pass through host memory at a time, on the way to a device
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself, and quickly hashed
 class Backend:
     """A way to write elements.
 
@@ -32,7 +32,7 @@ class Backend:
         devices: the torch device types that it serves unasked, where it is available.
         unavailable: given a device type, why it cannot serve that here, or None if it can.
         load: imports what the backend needs and returns its fill function, which writes draws into targets
-            that do not overlap: ``fill([(target, draw), ...])``.
+            that do not overlap: ``fill([(target, draw), ...])``. A target may require a gradient.
     """
 
     name: str
@@ -42,7 +42,9 @@ class Backend:
 
 
 _REGISTRY: dict[str, Backend] = {}
-_OVERRIDE: contextvars.ContextVar[str | None] = contextvars.ContextVar("tritoninit_backend", default=None)
+# The environment is read once, on import: asking it costs as much as all else that a fill has to ask.
+_FROM_ENVIRONMENT = os.environ.get(ENVIRONMENT_VARIABLE, "")
+_OVERRIDE = contextvars.ContextVar("tritoninit_backend", default=_FROM_ENVIRONMENT)
 
 
 def register(backend: Backend) -> None:
@@ -87,6 +89,8 @@ def use_backend(name: str) -> Iterator[None]:
 def resolve(device: str) -> Backend:
     """The backend that serves a device type: the override if there is one, else the first available.
 
+    The override is that of ``use_backend``, or else ``TRITONINIT_BACKEND`` as it was on import.
+
     A device that no backend serves goes through the CPU's, with a warning the first time; the bits are the
     same, the speed is not.
 
@@ -94,7 +98,7 @@ def resolve(device: str) -> Backend:
         ValueError: the override is unknown.
         RuntimeError: the override cannot run here.
     """
-    override = _OVERRIDE.get() or os.environ.get(ENVIRONMENT_VARIABLE)
+    override = _OVERRIDE.get()
     if override:
         backend = get(override)
         # A CPU backend serves devices that are not its own by way of host memory.
@@ -136,9 +140,8 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
     direct: list[tuple[Target, Draw]] = []
     for target, draw in items:
         if isinstance(target, torch.Tensor):
-            target = target.detach()
             if "cpu" in backend.devices and device_type(target) not in backend.devices:
-                for piece, part in _pieces(target, draw):
+                for piece, part in _pieces(target.detach(), draw):
                     staged = torch.empty(piece.shape, dtype=piece.dtype, device="cpu")
                     write([(staged, part)])
                     piece.copy_(staged)
@@ -157,11 +160,11 @@ def _pieces(target: torch.Tensor, draw: Draw) -> Iterator[tuple[torch.Tensor, Dr
     row = target.numel() // target.shape[0]
     step = max(1, _STAGE // row)
     for first in range(0, target.shape[0], step):
-        part = replace(draw, start=draw.start + first * draw.strides[0])
+        part = draw._replace(start=draw.start + first * draw.strides[0])
         if row <= _STAGE:
             yield target[first : first + step], part
         else:
-            yield from _pieces(target[first], replace(part, strides=draw.strides[1:]))
+            yield from _pieces(target[first], part._replace(strides=draw.strides[1:]))
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,14 @@ def _load_numba() -> FillFunction:
     with _collector_paused():
         from tritoninit.kernels import numba_kernels
 
-    return partial(_fill_arrays, numba_kernels.fill_many)
+    def write(items: Sequence[tuple[Target, Draw]]) -> None:
+        if len(items) == 1:
+            ((target, draw),) = items
+            if isinstance(target, torch.Tensor) and numba_kernels.fill_short(target, draw):
+                return
+        _fill_arrays(numba_kernels.fill_many, items)
+
+    return write
 
 
 def _fill_arrays(fill_many: Callable[..., None], items: Sequence[tuple[Target, Draw]]) -> None:
@@ -250,7 +260,7 @@ def _load_triton() -> FillFunction:
     def write(items: Sequence[tuple[Target, Draw]]) -> None:
         triton_kernels.fill_many(
             [
-                (target if isinstance(target, torch.Tensor) else torch.from_numpy(target), draw)
+                (target.detach() if isinstance(target, torch.Tensor) else torch.from_numpy(target), draw)
                 for target, draw in items
             ]
         )

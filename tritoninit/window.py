@@ -19,13 +19,18 @@ class Window:
         global_shape: the shape of the whole, from which fans and stream indices are taken.
         offsets: where the local tensor's first element lies in it, one a dimension.
 
+    Attributes:
+        start: row-major index, in the global tensor, of the local tensor's first element.
+        strides: row-major strides of the global tensor, in elements.
+
     >>> Window((4096, 1024), (2048, 0))  # the second half of the rows
     Window(global_shape=(4096, 1024), offsets=(2048, 0))
     """
 
     global_shape: tuple[int, ...]
     offsets: tuple[int, ...]
-    _start: int = field(init=False, repr=False, compare=False)
+    start: int = field(init=False, repr=False, compare=False)
+    strides: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_shape", tuple(map(index, self.global_shape)))
@@ -36,13 +41,15 @@ class Window:
             raise ValueError(f"a window has no negative sizes or offsets: {self}")
         if math.prod(self.global_shape) >= 2**63:
             raise ValueError(f"a global tensor has fewer than 2**63 elements: {self}")
-        starts = zip(self.offsets, row_major_strides(self.global_shape), strict=True)
-        object.__setattr__(self, "_start", sum(offset * stride for offset, stride in starts))
+        strides = row_major_strides(self.global_shape)
+        object.__setattr__(self, "strides", strides)
+        start = sum(offset * stride for offset, stride in zip(self.offsets, strides, strict=True))
+        object.__setattr__(self, "start", start)
 
     @staticmethod
     def whole(shape: Sequence[int]) -> Window:
         """The window that is the global tensor itself."""
-        return _whole(tuple(shape))
+        return _whole(shape if isinstance(shape, tuple) else tuple(shape))
 
     def check(self, shape: Sequence[int]) -> None:
         """Raise ValueError unless a local tensor of ``shape`` lies inside the global one."""
@@ -52,14 +59,6 @@ class Window:
         )
         if not inside:
             raise ValueError(f"a tensor of shape {tuple(shape)} does not lie inside {self}")
-
-    def strides(self) -> tuple[int, ...]:
-        """Row-major strides of the global tensor, in elements."""
-        return row_major_strides(self.global_shape)
-
-    def start(self) -> int:
-        """Row-major index, in the global tensor, of the local tensor's first element."""
-        return self._start
 
 
 @lru_cache(maxsize=4096)

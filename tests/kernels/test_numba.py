@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import multiprocessing
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from float_domains import angle_numbers, chunks, radius_numbers
 from kernel_cases import make_draw
 
 from tritoninit import registry
-from tritoninit.kernels import reference
+from tritoninit.kernels import lowering, reference
 from tritoninit.kernels.stream import Draw
 
 pytest.importorskip("numba", exc_type=ImportError)
@@ -66,6 +68,36 @@ def test_layouts_and_windows(name, dtype):
         ):
             numba_kernels.fill(memory, dtype, draw)
             assert_equal_bits(np.ascontiguousarray(memory), expected)
+
+
+CONSTANTS = (0.0, -0.0, 1.5, 2.0**-149, -(2.0**-25), math.inf, -math.inf, math.nan)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_short_tensors(name, dtype):
+    """The way that skips arrays and chunks, and the memory around what it writes."""
+    draws = [make_draw(name, dtype, start, (1,)) for start in (0, 1, 2, 3, 2**63 - 2**20)]
+    if name == "constant":
+        draws = [Draw("constant", lowering.constant(value, dtype), 0, 0, 0, (1,)) for value in CONSTANTS]
+    for draw, size in product(draws, (0, 1, 3, 4, 5, 255, 256, 2047, 2048, 2049, numba_kernels.CHUNK // 4)):
+        found, expected = poisoned((size + 16,), dtype), poisoned((size + 16,), dtype)
+        part = torch.from_numpy(found)[8 : size + 8]
+        assert numba_kernels.fill_short(part.view(getattr(torch, dtype)), draw)
+        reference.fill(expected[8 : size + 8], dtype, draw)
+        assert_equal_bits(found, expected)
+
+
+def test_what_is_not_short_is_left_alone():
+    plane = make_draw("normal", "float32", 0, (8, 1))
+    for tensor, draw in (
+        (torch.full((4, 16), torch.nan)[:, ::2], plane),
+        (torch.full((8, 4), torch.nan).T, plane),
+        (torch.full((4, 4), torch.nan), plane),  # part of something wider
+        (torch.full((numba_kernels.CHUNK // 4 + 1,), torch.nan), make_draw("normal", "float32", 0, (1,))),
+    ):
+        assert not numba_kernels.fill_short(tensor, draw)
+        assert tensor.isnan().all()
 
 
 def test_threads_and_chunks_change_nothing():

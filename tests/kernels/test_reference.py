@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import tracemalloc
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -149,12 +148,12 @@ def test_any_window_of_any_tensor(window, name, dtype, seed, stream_, start):
     """Any window, in any memory order, of a fill of any tensor is that slice of the whole fill."""
     shape, slices, order = window
     strides = row_major_strides(shape)
-    draw = replace(make_draw(name, dtype, start, strides), seed=seed, stream=stream_)
+    draw = make_draw(name, dtype, start, strides)._replace(seed=seed, stream=stream_)
     expected = filled(shape, dtype, draw)[slices]
     offset = sum(part.start * stride for part, stride in zip(slices, strides, strict=True))
     inverse = tuple(int(k) for k in np.argsort(order))
     layout = permuted("memory order", tuple(expected.shape[k] for k in order), inverse)
-    memory = reference_bits(layout, dtype, replace(draw, start=start + offset))
+    memory = reference_bits(layout, dtype, draw._replace(start=start + offset))
     assert (array_view(memory, layout) == expected).all()
 
 
@@ -169,7 +168,7 @@ def test_any_cut_of_a_run(cuts, name, dtype, start):
     draw = make_draw(name, dtype, start, (1,))
     out = np.empty(3000, MEMORY[dtype])
     for begin, end in pairwise([0, *sorted(cuts), 3000]):
-        reference.fill(out[begin:end], dtype, replace(draw, start=start + begin))
+        reference.fill(out[begin:end], dtype, draw._replace(start=start + begin))
     assert (out.view(np.uint32 if dtype == "float32" else np.uint16) == filled(3000, dtype, draw)).all()
 
 

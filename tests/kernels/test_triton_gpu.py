@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -188,7 +187,7 @@ def test_cuda_graph(name, dtype):
         graph.replay()
         torch.cuda.synchronize()
         assert_same_bits(bits_of(tensor), expected_bits(size, dtype, draw))
-        as_run = expected_bits(strided.numel(), dtype, replace(placed, strides=(1,)))
+        as_run = expected_bits(strided.numel(), dtype, placed._replace(strides=(1,)))
         assert_same_bits(bits_of(strided).reshape(-1), as_run)
 
 
@@ -267,12 +266,12 @@ def test_one_element_beside_more_than_2_31(big):
     large, rest = big[: 2**31 + 16], big[2**31 + 16 :]
     small = poisoned(3, "bfloat16")
     draw = make_draw("uniform", "bfloat16", 16, (1,))
-    first, second = replace(draw, start=0), replace(draw, start=8)
+    first, second = draw._replace(start=0), draw._replace(start=8)
     triton_kernels.fill_many([(small[1:2], second), (large, draw), (small[:1], first)])
     assert not large.isnan().any()
     assert rest.isnan().all()
     for begin in (0, 2**30 - 7, 2**31 - PIECE // 2, 2**31 + 16 - PIECE):
-        expected = expected_bits(PIECE, "bfloat16", replace(draw, start=16 + begin))
+        expected = expected_bits(PIECE, "bfloat16", draw._replace(start=16 + begin))
         assert_same_bits(bits_of(large[begin : begin + PIECE]), expected, begin)
     assert_same_bits(bits_of(small[:1]), expected_bits(1, "bfloat16", first))
     assert_same_bits(bits_of(small[1:2]), expected_bits(1, "bfloat16", second))
@@ -302,7 +301,7 @@ def model(tensors: int, seed: int = 0) -> Items:
     draws = [make_draw(name, "float32", 0, (1,)) for name in FILLS]
     sizes = np.random.default_rng(seed).integers(1000, 1_000_000, tensors)
     return [
-        (poisoned(int(size), "float32"), replace(draws[k % len(draws)], stream=seed + k))
+        (poisoned(int(size), "float32"), draws[k % len(draws)]._replace(stream=seed + k))
         for k, size in enumerate(sizes)
     ]
 
