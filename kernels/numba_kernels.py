@@ -307,8 +307,9 @@ def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, 
         if at >= 0 and at + 4 * BLOCKS <= size:
             store_tile(z, wide, narrow, dtype, at)
         else:
-            for k in range(max(0, -at), min(4 * BLOCKS, size - at)):
-                store(z[k & 3, k >> 2], wide, narrow, dtype, at + k)
+            for k in range(min(4 * BLOCKS, size - at)):
+                if at + k >= 0:
+                    store(z[k & 3, k >> 2], wide, narrow, dtype, at + k)
         at += 4 * BLOCKS
         block += u64(BLOCKS)
 
