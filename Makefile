@@ -1,5 +1,7 @@
 # On a fresh clone `make run` or `make test` is all it takes. PYTHON is what .venv is made with.
 PYTHON ?= python3
+BENCH ?= --quick
+OUT ?= .
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -7,7 +9,7 @@ NEEDS_PYTHON = import sys; sys.exit(sys.version_info < (3, 10) and "PYTHON must 
 NEEDS_GPU = import sys, torch; sys.exit(not torch.cuda.is_available() and "torch finds no CUDA GPU here")
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint types format bench gpu clean
+.PHONY: help run test test-all lint types format bench report gpu clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,14 +34,20 @@ format: $(READY)  ## Have ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(READY)  ## Benchmarks; ARGS=--benchmark-json=FILE keeps the rows
-	$(BIN)/python -m pytest bench --benchmark-columns=median,iqr,rounds $(ARGS)
+bench: $(READY)  ## Measure this machine: bench.json, report.html; BENCH= takes minutes and measures all
+	$(BIN)/tritoninit bench $(BENCH) --out bench.json
+	$(BIN)/tritoninit compare bench.json --html report.html
+
+report: $(READY)  ## Write the measured numbers of the README and docs/ from bench/results
+	$(BIN)/python tools/report.py
 
 # Installs nothing: PYTHON is the interpreter of a machine that has PyTorch and Triton already.
-gpu:  ## GPU tests and bit comparison, with PYTHON as it is
+gpu:  ## GPU tests, bit comparison and benchmarks into OUT, with PYTHON as it is
 	$(PYTHON) -c '$(NEEDS_GPU)'
 	PYTHONPATH="$(CURDIR)" $(PYTHON) -m pytest -m gpu tests
 	PYTHONPATH="$(CURDIR)" $(PYTHON) -m tritoninit check
+	PYTHONPATH="$(CURDIR)" $(PYTHON) -m tritoninit bench $(BENCH) --out "$(OUT)/bench.json"
+	PYTHONPATH="$(CURDIR)" $(PYTHON) -m tritoninit compare "$(OUT)/bench.json" --html "$(OUT)/report.html"
 
 clean:  ## Remove .venv, builds and caches
 	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,25 +1,35 @@
-"""Whole models, and one small tensor: our backends against what users write with torch.nn.init.
-
-Run ``make bench``; rows of one run are comparable. A backend is timed after its bits were compared with the
-reference's on this machine, by the fingerprint of the whole model.
-"""
+"""Whole models: our backends against what codebases write with torch.nn.init, and against memset."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
 from torch import nn
 
 import tritoninit
-from tritoninit.bench.device import DEVICE, synchronised
+from tritoninit.bench.contenders import (
+    Row,
+    WrongValues,
+    check_bits,
+    check_distribution,
+    default,
+    ours,
+)
+from tritoninit.bench.device import ALL_THREADS, DEVICE, Memory, largest
+from tritoninit.fills import Constant, Fill
+from tritoninit.keys import Key
 from tritoninit.presets import PRESETS, Conv1D
+from tritoninit.report import lowered
+from tritoninit.rules import Assignment
 
-SERVING = [b.name for b in tritoninit.backends() if b.available and DEVICE in b.devices]
-BACKENDS = [name for name in SERVING if name != "numpy"]
+DTYPES = {"gpt2": "float32", "resnet-50": "float32", "llama-3.2-1b": "bfloat16", "llama-3-8b": "bfloat16"}
+GPU_ONLY = ("llama-3-8b",)
+# A model of at most so many elements is compared with the reference whole; of a larger one, which would take
+# the reference minutes, so many elements at both ends of every parameter.
+WHOLE, ENDS = 2**27, 2**16
 
 
 def apply_gpt2(model: nn.Module) -> None:
@@ -51,72 +61,99 @@ def apply_resnet(model: nn.Module) -> None:
     model.apply(set_module)
 
 
-APPLY: dict[str, Callable[[nn.Module], None]] = {"gpt2": apply_gpt2, "resnet-50": apply_resnet}
+def apply_llama(model: nn.Module) -> None:
+    """Llama's scheme as transformers writes it; a head that is the embedding is not drawn twice."""
+    drawn: set[torch.Tensor] = set()
+
+    def set_module(module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)) and module.weight not in drawn:
+            nn.init.normal_(module.weight, std=0.02)
+            drawn.add(module.weight)
+        elif isinstance(module, nn.RMSNorm):
+            nn.init.ones_(module.weight)
+
+    model.apply(set_module)
 
 
-@pytest.mark.parametrize("contender", [*BACKENDS, "torch", "memset"])
-@pytest.mark.parametrize("name", APPLY)
-def bench_model(benchmark: Any, name: str, contender: str) -> None:
-    preset = PRESETS[name]
-    with torch.device("meta"):
-        model = preset.build()
-    tritoninit.initialize_(model, preset.rules, seed=0, device=DEVICE)
-    parameters = list(model.parameters())
-    benchmark.group = f"model {name}"
-    benchmark.extra_info.update(
-        contender=contender,
-        model=name,
-        dtype="float32",
-        elements=sum(p.numel() for p in parameters),
-        bytes=sum(p.nbytes for p in parameters),
-        parameters=len(parameters),
-        threads=torch.get_num_threads(),
-        device=DEVICE,
-    )
-
-    def initialize() -> tritoninit.Report:
-        return tritoninit.initialize_(model, preset.rules, seed=0)
-
-    if contender == "torch":
-        benchmark.pedantic(synchronised(lambda: APPLY[name](model)), rounds=11, warmup_rounds=2)
-    elif contender == "memset":
-        zero = synchronised(lambda: [p.detach().zero_() for p in parameters])
-        benchmark.pedantic(zero, rounds=11, warmup_rounds=2)
-    else:
-        with tritoninit.use_backend("numpy"):
-            expected = initialize().audit.fingerprint
-        with tritoninit.use_backend(contender):
-            assert initialize().audit.fingerprint == expected
-            benchmark.pedantic(synchronised(initialize), rounds=11, warmup_rounds=2)
-
-
-CALLS: dict[str, tuple[Callable[[torch.Tensor, Any], Any], Callable[[torch.Tensor], Any]]] = {
-    "uniform": (
-        lambda x, key: tritoninit.uniform_(x, -0.1, 0.1, key=key),
-        lambda x: nn.init.uniform_(x, -0.1, 0.1),
-    ),
-    "normal": (lambda x, key: tritoninit.normal_(x, 0, 0.02, key=key), lambda x: nn.init.normal_(x, 0, 0.02)),
+APPLY: dict[str, Callable[[nn.Module], None]] = {
+    "gpt2": apply_gpt2,
+    "resnet-50": apply_resnet,
+    "llama-3.2-1b": apply_llama,
+    "llama-3-8b": apply_llama,
 }
 
 
-@pytest.mark.parametrize("contender", [*BACKENDS, "torch"])
-@pytest.mark.parametrize("name", CALLS)
-def bench_call(benchmark: Any, name: str, contender: str) -> None:
-    """A tensor so small that nothing but the call itself takes time."""
-    ours, theirs = CALLS[name]
-    tensor, key = torch.zeros(256, device=DEVICE), tritoninit.Key(0)
-    benchmark.group = f"call {name}"
-    benchmark.extra_info.update(
-        contender=contender,
-        distribution=name,
-        dtype="float32",
-        elements=256,
-        bytes=1024,
-        threads=1,
-        device=DEVICE,
-    )
-    if contender == "torch":
-        benchmark.pedantic(theirs, (tensor,), rounds=200, iterations=100, warmup_rounds=5)
-        return
-    with tritoninit.use_backend(contender):
-        benchmark.pedantic(ours, (tensor, key), rounds=200, iterations=100, warmup_rounds=5)
+def rows(quick: bool) -> list[Row]:
+    names = [default()] if quick else [name for name in ours() if name != "numpy"]
+    found = []
+    for subject in ("gpt2",) if quick else APPLY:
+        if subject in GPU_ONLY and DEVICE != "cuda":
+            continue
+        with torch.device("meta"):
+            elements = sum(parameter.numel() for parameter in PRESETS[subject].build().parameters())
+        of_model = [
+            Row("model", subject, DTYPES[subject], elements, ALL_THREADS, name)
+            for name in [*names, "torch", "memset"]
+        ]
+        found += [row for row in of_model if row.bytes <= largest()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, nn.Module]:
+    """The model that was built last, by name."""
+    return {}
+
+
+def built(row: Row, models: dict[str, nn.Module], memory: Memory) -> nn.Module:
+    """The row's model, in memory of its own that is paged in."""
+    if row.subject not in models:
+        models.clear()
+        memory.free()
+        preset = PRESETS[row.subject]
+        with torch.device("meta"):
+            model = preset.build()
+        tritoninit.initialize_(model, preset.rules, seed=0, device=DEVICE, dtype=row.torch_dtype)
+        models[row.subject] = model
+    return models[row.subject]
+
+
+def bench_model(row: Row, models: dict[str, nn.Module], memory: Memory, timed: Callable[..., None]) -> None:
+    model = built(row, models, memory)
+    rules = PRESETS[row.subject].rules
+    parameters = [parameter.detach() for parameter in model.parameters()]
+
+    def initialize() -> tritoninit.Report:
+        return tritoninit.initialize_(model, rules, seed=0)
+
+    calls: dict[str, Callable[[], object]] = {
+        "torch": lambda: APPLY[row.subject](model),
+        "memset": lambda: torch._foreach_zero_(parameters),  # in few launches, as ours are on a GPU
+    }
+    call = calls.get(row.contender, initialize)
+    with row.serving():
+        wanted = initialize()
+        for parameter in parameters:
+            parameter.fill_(math.nan)
+        call()
+        if row.contender == "memset":
+            for parameter in parameters:
+                check_bits(parameter, Constant(0.0), Key(0), ENDS)
+        else:
+            check_model(row, wanted)
+        timed(call)
+
+
+def check_model(row: Row, wanted: Iterable[Assignment]) -> None:
+    """Raise WrongValues unless a model holds what was asked for: our bits, or torch's sample of it."""
+    most = WHOLE if row.elements <= WHOLE else ENDS
+    for each in wanted:
+        fill = lowered(each.initializer, each.tensor.shape)
+        assert isinstance(fill, Fill)
+        try:
+            if row.ours or not fill.random:
+                check_bits(each.tensor, fill, each.key or Key(0), most)
+            else:
+                check_distribution(each.tensor, fill)
+        except WrongValues as error:
+            raise WrongValues(f"{each.name}: {error}") from None

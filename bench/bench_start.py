@@ -8,54 +8,64 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import tritoninit
+from tritoninit.bench.contenders import Row, ours
+from tritoninit.bench.device import ALL_THREADS, DEVICE
 
-STARTS = {
-    "import torch": "import torch",
-    "import tritoninit": "import torch, tritoninit",
-    "first fill": """
+ELEMENTS = 4096
+FILL = f"""
 import torch, tritoninit
-tritoninit.normal_(torch.empty(4096), key=tritoninit.Key(0))
-""",
-}
-CPU_BACKENDS = [b.name for b in tritoninit.backends() if b.available and "cpu" in b.devices]
-ROWS = [("import torch", "torch"), ("import tritoninit", "tritoninit")]
-ROWS += [("first fill", name) for name in CPU_BACKENDS]
+x = tritoninit.normal_(torch.empty({ELEMENTS}, device={DEVICE!r}), key=tritoninit.Key(0))
+x[0].item()
+"""
+TORCH_FILL = f"""
+import torch
+x = torch.nn.init.normal_(torch.empty({ELEMENTS}, device={DEVICE!r}))
+x[0].item()
+"""
+COMPILED = "first fill"
+EMPTY = "first fill, nothing compiled"
+COMPILERS = ("triton", "numba")  # backends whose kernels are compiled and kept on disk
+ROUNDS = 3 if DEVICE == "cuda" else 5  # there, importing torch alone takes seconds
 
 
-def run(code: str, backend: str, cache: Path) -> None:
-    """A process that ends when its code does, with numba's kernels kept in ``cache``."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-    environment["PYTHONPATH"] = str(Path(tritoninit.__file__).parents[1])
-    if backend in CPU_BACKENDS:
-        environment["TRITONINIT_BACKEND"] = backend
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+def rows(quick: bool) -> list[Row]:
+    if quick:
+        return []
+    tasks = [("import torch", "torch", 0), ("import tritoninit", ours()[0], 0)]
+    tasks += [(COMPILED, name, ELEMENTS) for name in [*ours(), "torch"]]
+    tasks += [(EMPTY, name, ELEMENTS) for name in ours() if name in COMPILERS]
+    return [Row("start", subject, "float32", n, ALL_THREADS, name) for subject, name, n in tasks]
 
 
-def describe(benchmark: Any, start: str, contender: str) -> None:
-    benchmark.group = "start of a process"
-    elements = 4096 if start.startswith("first fill") else 0
-    benchmark.extra_info.update(contender=contender, start=start, elements=elements)
-
-
-@pytest.mark.parametrize(("start", "contender"), ROWS)
-def bench_start(benchmark: Any, start: str, contender: str, tmp_path: Path) -> None:
-    describe(benchmark, start, contender)
-    benchmark.pedantic(run, (STARTS[start], contender, tmp_path), rounds=7, warmup_rounds=1)
-
-
-@pytest.mark.skipif("numba" not in CPU_BACKENDS, reason="only numba's kernels are compiled on the CPU")
-def bench_start_that_compiles(benchmark: Any, tmp_path: Path) -> None:
-    """Every round with a cache of its own, empty."""
-    describe(benchmark, "first fill, nothing compiled", "numba")
-    caches = iter(range(100))
-    benchmark.pedantic(
-        run,
-        setup=lambda: ((STARTS["first fill"], "numba", tmp_path / str(next(caches))), {}),
-        rounds=3,
+def start(row: Row, cache: Path) -> None:
+    """A process that ends when the row's work is done, with compiled kernels kept in ``cache``."""
+    code = {"import torch": "import torch", "import tritoninit": "import torch, tritoninit"}.get(
+        row.subject, FILL if row.ours else TORCH_FILL
     )
+    root = str(
+        Path(tritoninit.__file__).parents[1]
+    )  # whoever imports it from a checkout has not installed it
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        "NUMBA_CACHE_DIR": str(cache),
+        "TRITON_CACHE_DIR": str(cache),
+    }
+    if row.ours:
+        environment["TRITONINIT_BACKEND"] = row.contender
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+
+
+def bench_start(row: Row, described: Any, tmp_path: Path) -> None:
+    """A process goes before those that are timed: it reads libraries from disk, and compiles what is kept."""
+    caches = map(str, count()) if row.subject == EMPTY else repeat("kept")
+
+    def setup() -> tuple[tuple[Row, Path], dict[str, Any]]:
+        return (row, tmp_path / next(caches)), {}
+
+    described.pedantic(start, setup=setup, rounds=ROUNDS, warmup_rounds=1)

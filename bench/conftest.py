@@ -1,34 +1,139 @@
-"""What pytest-benchmark's rows need beyond its own: the accelerator, the versions; no raw samples."""
+"""What pytest and pytest-benchmark ask for by hooks: the suite's options, its rows and its results."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pytest
 import torch
 
 import tritoninit
+from tritoninit.bench import suite
+from tritoninit.bench.contenders import Row, default
+from tritoninit.bench.device import (
+    ALL_THREADS,
+    DEVICE,
+    PROTOCOL,
+    Memory,
+    accelerator,
+    measure,
+    versions,
+)
+
+SECONDS, QUICK_SECONDS = 0.5, 0.2  # a row
+LONGEST = 2.0  # seconds a call; a row that would exceed it is left out
+
+_FOLDER = Path(__file__).resolve().parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tritoninit")
+    group.addoption("--quick", action="store_true", help="fewer rows, and less time for each")
+    group.addoption("--filter", metavar="PATTERN", help="only rows with this in their name; * and ? are wild")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module's ``rows(quick)`` are what the ``row`` of its function stands for, one after another."""
+    metafunc.parametrize("row", metafunc.module.rows(metafunc.config.option.quick), ids=str)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    pattern = config.option.filter
+    if pattern is not None:
+        items[:] = [item for item in items if suite.matches(item.name, pattern)]
+
+
+@pytest.fixture(scope="session")
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture(scope="session")
+def rates() -> dict[tuple[Any, ...], float]:
+    """Seconds an element, by ``Row.series``, in the fastest round of the largest size that was timed."""
+    return {}
+
+
+@pytest.fixture
+def affordable(row: Row, rates: dict[tuple[Any, ...], float]) -> None:
+    """Leaves a row out whose calls would take too long, by what an element took at a smaller size."""
+    predicted = rates.get(row.series, 0.0) * row.elements
+    if predicted > LONGEST:
+        pytest.skip(f"a call would take {predicted:.0f} s")
+
+
+@pytest.fixture
+def described(row: Row, benchmark: Any) -> Any:
+    """pytest-benchmark's fixture, told what the row is."""
+    benchmark.group = " ".join(map(str, row.task))
+    benchmark.extra_info.update(
+        kind=row.kind,
+        contender=row.contender,
+        ours=row.ours,
+        default=row.contender == default(),
+        subject=row.subject,
+        dtype=row.dtype,
+        elements=row.elements,
+        bytes=row.bytes,
+        threads=row.threads,
+        device=DEVICE,
+    )
+    return benchmark
+
+
+@pytest.fixture
+def timed(
+    row: Row, described: Any, rates: dict[tuple[Any, ...], float], request: pytest.FixtureRequest
+) -> Callable[[Callable[[], object]], None]:
+    """Times a call, which has run once and been checked, for as long as a row may take."""
+
+    def timed(call: Callable[[], object]) -> None:
+        measure(described, call, QUICK_SECONDS if request.config.option.quick else SECONDS)
+        rates[row.series] = described.stats.stats.min / row.elements
+
+    return timed
 
 
 def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:
-    # The host's name and kernel say nothing about speed.
-    for name in ("node", "release", "machine", "processor"):
-        machine_info.pop(name, None)
-    cpu = machine_info.get("cpu", {})
-    machine_info["cpu"] = {name: cpu.get(name) for name in ("brand_raw", "count")}
-    machine_info.update(
-        torch=torch.__version__,
-        numpy=np.__version__,
-        tritoninit=tritoninit.__version__,
-        stream_version=tritoninit.STREAM_VERSION,
-        system=platform.system(),
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    )
+    cpu = machine_info["cpu"]
+    # The host's name and the build of its Python say nothing about speed.
+    found = {
+        "python_version": machine_info["python_version"],
+        "system": platform.system(),
+        "cpu": {name: cpu.get(name) for name in ("brand_raw", "count")},
+        "threads": ALL_THREADS,
+        "device": DEVICE,
+        "accelerator": accelerator(),
+        "torch": torch.__version__,
+        **versions(),
+        "tritoninit": tritoninit.__version__,
+        "stream_version": tritoninit.STREAM_VERSION,
+        "gate": "bits",
+        "protocol": PROTOCOL,
+    }
+    machine_info.clear()
+    machine_info.update(found)
+
+
+def pytest_benchmark_update_commit_info(config: Any, commit_info: dict[str, Any]) -> None:
+    """The commit of this checkout, if it is one; not that of the folder that the suite was started in."""
+    commit_info.clear()
+    commit_info.update(id=None, dirty=None)
+    if (_FOLDER.parent / ".git").exists():
+        commit_info.update(id=_git("rev-parse", "HEAD"), dirty=bool(_git("status", "--porcelain", "-uno")))
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=_FOLDER, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict[str, Any]) -> None:
-    for row in output_json["benchmarks"]:
-        row["stats"].pop("data", None)
-        median = row["stats"]["median"]
-        row["extra_info"]["melements_per_s"] = round(row["extra_info"]["elements"] / median / 1e6, 1)
+    suite.complete(output_json)

@@ -1,21 +1,213 @@
-"""Where benchmarks run, and when a call is over there."""
+"""Where benchmarks run, and how long a call takes there: the protocol.
+
+Protocol 1:
+
+- A row is the median of rounds, each a number of calls one after another and then, on a GPU, one
+  synchronisation, all between two readings of the clock. The calls of a round last ``ROUND`` seconds or more,
+  so that neither clock nor synchronisation counts. On a GPU, launches therefore overlap with the kernels
+  before them, as they do where a model is initialised.
+- Every row gets the same time: as many rounds as fit, 3 at least and 50 at most. Compilation, the first touch
+  of memory and the check of what is written come before; the collector of garbage is off.
+- Every call writes to the next of a ring of buffers that together exceed twice the last-level cache, so that
+  what is timed reaches the memory and not only the cache. A ring has at most ``MOST_BUFFERS``: what is too
+  small to exceed the cache even so stays in it, as a small tensor does, whose time is the call's.
+- All contenders write to the same memory, paged in before, or where a library only returns arrays of its own,
+  to as many of those, from a pool that is warm: no page faults, no first allocations. So memset is subject to
+  the same cache and the same pages as those that are measured against it.
+- Contenders that take a number of threads are given it. Those that use one whatever they are told (PyTorch's
+  ``uniform_`` on the CPU, NumPy's Generator) are timed as they are.
+- A call returns when the values are written, or on a GPU, queued.
+
+A change of any of this is a new number: results of two protocols are not compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
 
+PROTOCOL = 1
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ALL_THREADS = torch.get_num_threads()
+
+ROUND = 2e-3  # seconds; a synchronisation takes some 10 microseconds
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
+MOST_BUFFERS = 1024
+_UNKNOWN_CACHE = 64 << 20  # bytes, where the system does not say: as much as most last-level caches have
+_CPUS = Path("/sys/devices/system/cpu")
+
+_waits: list[Callable[[], object]] = []
 
 
-def synchronised(call: Callable[[], Any]) -> Callable[[], Any]:
-    """``call``, and then wait for what it launched."""
+def timer() -> float:
+    """Seconds, read once everything that was launched is done."""
+    for wait in _waits:
+        wait()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
-    def run() -> None:
+
+@contextmanager
+def waiting(wait: Callable[[], object]) -> Iterator[None]:
+    """In the block, the timer also waits by ``wait``, for work that CUDA does not know of yet."""
+    _waits.append(wait)
+    try:
+        yield
+    finally:
+        _waits.remove(wait)
+
+
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """In the block, PyTorch and the backends use so many threads of the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure(benchmark: Any, call: Callable[[], object], seconds: float) -> None:
+    """Time ``call``, which has run before, for about ``seconds``; longer if 3 rounds take longer."""
+    iterations, each = 1, _seconds(call, 1)
+    while iterations * each < ROUND:
+        iterations = math.ceil(1.2 * ROUND / each)
+        each = _seconds(call, iterations)
+    benchmark.pedantic(call, rounds=rounds_within(seconds, iterations * each), iterations=iterations)
+
+
+def _seconds(call: Callable[[], object], iterations: int) -> float:
+    start = timer()
+    for _ in range(iterations):
         call()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
+    return (timer() - start) / iterations
 
-    return run
+
+def rounds_within(seconds: float, each: float) -> int:
+    """How many rounds of ``each`` seconds a row of ``seconds`` has.
+
+    >>> [rounds_within(0.5, each) for each in (0.002, 0.05, 3.0)]
+    [50, 10, 3]
+    """
+    return min(MOST_ROUNDS, max(FEWEST_ROUNDS, round(seconds / each)))
+
+
+@cache
+def last_level_cache() -> int:
+    """Bytes of the last cache before the memory: a GPU's L2, or a CPU's L3s together, or its L2s."""
+    if DEVICE == "cuda":
+        return int(torch.cuda.get_device_properties().L2_cache_size) or _UNKNOWN_CACHE
+    caches: dict[tuple[int, str], int] = {}  # by level and the CPUs that share it
+    for index in _CPUS.glob("cpu[0-9]*/cache/index*"):
+        try:
+            level, shared, size = (
+                (index / name).read_text().strip() for name in ("level", "shared_cpu_list", "size")
+            )
+        except OSError:
+            continue
+        caches[int(level), shared] = int(size.removesuffix("K")) << 10
+    last = max((level for level, _ in caches), default=0)
+    return sum(size for (level, _), size in caches.items() if level == last) or _UNKNOWN_CACHE
+
+
+def ring_length(tensor_bytes: int) -> int:
+    """How many tensors of that size exceed twice the last-level cache, or as many as there may be."""
+    return min(MOST_BUFFERS, 2 * last_level_cache() // tensor_bytes + 1)
+
+
+class Memory:
+    """Memory that rows write to, one after another: paged in once, and kept."""
+
+    def __init__(self) -> None:
+        self._bytes = torch.empty(0, dtype=torch.uint8, device=DEVICE)
+
+    def ring(self, elements: int, dtype: torch.dtype) -> list[torch.Tensor]:
+        """Tensors (elements,) that share no memory; their values are whatever was there."""
+        size = elements * dtype.itemsize
+        length = ring_length(size)
+        if self._bytes.numel() < length * size:
+            self.free()
+            self._bytes = torch.zeros(length * size, dtype=torch.uint8, device=DEVICE)
+            self._bytes.fill_(1)  # zeros may be pages that the system has only promised
+        whole = self._bytes[: length * size].view(dtype)
+        return list(whole.view(length, elements).unbind())
+
+    def free(self) -> None:
+        self._bytes = torch.empty(0, dtype=torch.uint8, device=DEVICE)
+        if DEVICE == "cuda":
+            torch.cuda.empty_cache()
+
+
+@cache
+def largest() -> int:
+    """Bytes that one tensor may have: a quarter of what is free, since peers have arrays of their own."""
+    if DEVICE == "cuda":
+        return torch.cuda.mem_get_info()[0] // 4
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    (available,) = (line for line in lines if line.startswith("MemAvailable:"))
+    return int(available.split()[1]) * 1024 // 4
+
+
+def accelerator() -> dict[str, Any] | None:
+    """The GPU as results name it; None on a CPU. Clocks are the highest that the driver names, in MHz."""
+    if DEVICE != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties()
+    hip = torch.version.hip
+    arch = properties.gcnArchName.partition(":")[0] if hip else f"sm_{properties.major}{properties.minor}"
+    clock, memory_clock = _clocks()
+    return {
+        "name": properties.name,
+        "arch": arch,
+        "multiprocessors": properties.multi_processor_count,
+        "memory_bytes": properties.total_memory,
+        "l2_bytes": properties.L2_cache_size,
+        "clock_mhz": clock,
+        "memory_clock_mhz": memory_clock,
+        "driver": None if hip else _driver(),
+        "cuda": torch.version.cuda,
+        "rocm": hip,
+    }
+
+
+def _clocks() -> tuple[float | None, float | None]:
+    try:
+        from triton.runtime import driver
+
+        found = driver.active.utils.get_device_properties(torch.cuda.current_device())
+        return found["sm_clock_rate"] / 1e3, found["mem_clock_rate"] / 1e3
+    except (ImportError, AttributeError, KeyError, RuntimeError):  # by Triton's version
+        return None, None
+
+
+def _driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return lines[0].strip() if lines else None
+
+
+def versions() -> dict[str, str | None]:
+    """By the name that is imported; None for what is not installed."""
+    owners = metadata.packages_distributions()  # cupy and triton come in packages of several names
+    return {
+        name: metadata.version(owners[name][0]) if name in owners else None
+        for name in ("triton", "numpy", "numba", "cupy", "jax")
+    }

@@ -1,4 +1,4 @@
-"""The command line: initialise a model and look at it, see what is here, prove the backends equal."""
+"""The command line: initialise a model, see what is here, prove the backends equal, measure and compare."""
 
 from __future__ import annotations
 
@@ -149,6 +149,50 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--quick", action="store_true", help="fewer and smaller cases")
     check.add_argument("--seed", type=_seed, default=0, help="64 bits (default: 0)")
     check.set_defaults(run=_check)
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure fills and whole models, against torch.nn.init and others",
+        description="Measure every backend here against torch.nn.init, the other libraries that are installed"
+        " and a memset. Each backend's values are compared with the reference's before it is timed.",
+    )
+    bench.add_argument("--quick", action="store_true", help="the rows that tell most, in under a minute")
+    bench.add_argument(
+        "--filter", metavar="TEXT", help="only rows with this in their name; * and ? are wild: 'fill*2^24*'"
+    )
+    bench.add_argument("--out", metavar="FILE", help="write the results there, as pytest-benchmark's JSON")
+    bench.set_defaults(run=_bench)
+
+    compare = commands.add_parser(
+        "compare",
+        help="put results of several machines side by side",
+        description="Compare result files of tritoninit bench: throughput, the fraction of each machine's own"
+        " memset, and the ratio to torch.nn.init there.",
+    )
+    compare.add_argument("files", metavar="FILE", nargs="+", type=Path, help="what tritoninit bench wrote")
+    for form, what in {"html": "a page", "png": "the figures", "md": "tables", "csv": "all numbers"}.items():
+        compare.add_argument(f"--{form}", metavar="FILE", help=f"write {what} there")
+    compare.add_argument("--contender", metavar="NAME", help="show that one (default: each machine's own)")
+    compare.add_argument(
+        "--fail-below",
+        metavar="RATIO",
+        type=float,
+        help="exit with code 1 if the second file's speed, relative to torch or memset there, is less than"
+        " this times the first's",
+    )
+    compare.set_defaults(run=_compare_results)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="count the kernels' instructions and predict their speed, without a GPU",
+        description="Compile every Triton kernel ahead of time, count the instructions of its hot path by"
+        " pipe, and predict its throughput on GPUs that need not be here.",
+    )
+    inspect.add_argument(
+        "--arch", metavar="ARCH,...", help="sm_90, gfx942, ... (default: six, sm_80 to gfx942)"
+    )
+    inspect.add_argument("--out", metavar="FILE", help="write the counts there, as JSON")
+    inspect.set_defaults(run=_inspect)
     return parser
 
 
@@ -631,6 +675,43 @@ def _check(arguments: argparse.Namespace) -> int:
         print_lines(difference)
         return 1
     return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    out = _output(arguments.out)
+    with _bad_input():
+        from tritoninit.bench import suite
+
+        return suite.run(arguments.quick, arguments.filter, out)
+
+
+def _compare_results(arguments: argparse.Namespace) -> int:
+    outputs = {form: _output(getattr(arguments, form)) for form in ("html", "png", "md", "csv")}
+    with _bad_input():
+        from tritoninit.bench import comparison
+
+        return comparison.run(
+            arguments.files, contender=arguments.contender, fail_below=arguments.fail_below, **outputs
+        )
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    out = _output(arguments.out)
+    with _bad_input():
+        from tritoninit.bench import inspection
+
+        return inspection.run(arguments.arch.split(",") if arguments.arch else (), out)
+
+
+@contextmanager
+def _bad_input() -> Iterator[None]:
+    """A benchmark's bad input as bad usage."""
+    from tritoninit.bench.result_files import BadInput
+
+    try:
+        yield
+    except BadInput as error:
+        raise UsageError(str(error)) from None
 
 
 def _compare(comparison: Comparison, progress: Progress | None) -> tuple[int, str | None, float]:

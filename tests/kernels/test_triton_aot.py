@@ -1,12 +1,12 @@
 """The Triton kernels compiled ahead of time, without a GPU, for every target, and what their code costs.
 
-The budgets hold on the hot path of NVIDIA's targets (``bench/static.py``): the instructions that a thread of
-a full tile executes.
+The budgets hold on the hot path (``bench/static.py``): what a thread of a full tile executes.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cache
 from itertools import product
 
@@ -46,9 +46,9 @@ def fused_per_element(kernel: str, distribution: str) -> tuple[float, float]:
 
 
 @cache
-def cost(kernel: str, distribution: str, dtype: str, arch: str, aligned: bool = True) -> static.StaticCost:
+def cost(kernel: str, distribution: str, dtype: str, arch: str, aligned: bool = True) -> static.NvidiaCost:
     compiled = static.compile_kernel(kernel, distribution, dtype, arch, aligned=aligned)
-    return static.static_cost(compiled, static.elements_per_thread(kernel, arch))
+    return static.nvidia_cost(compiled, static.elements_per_thread(kernel, arch))
 
 
 def cases(archs: tuple[str, ...]) -> list[object]:
@@ -111,6 +111,17 @@ def test_a_table_costs_what_a_run_does(distribution, dtype):
     assert table.per_element(8) <= 1.03 * run.instructions_per_element
 
 
+@pytest.mark.parametrize(
+    ("kernel", "distribution"),
+    [*product(["run_kernel"], DISTRIBUTIONS), ("table_kernel", "normal"), ("scattered_kernel", "normal")],
+)
+def test_float16_costs_what_bfloat16_does(kernel, distribution):
+    """On NVIDIA, which is why ``tritoninit inspect`` leaves it out there."""
+    half, brain = (cost(kernel, distribution, dtype, "sm_90") for dtype in ("float16", "bfloat16"))
+    turns = 16 if kernel == "table_kernel" else 1
+    assert half.kinds_per_element(turns) == brain.kinds_per_element(turns)
+
+
 def test_budgets():
     assert cost("run_kernel", "uniform", "float32", "sm_90").instructions_per_element <= 20
     assert cost("run_kernel", "normal", "float32", "sm_90").instructions_per_element <= 46
@@ -162,6 +173,13 @@ def test_amd(kernel, distribution, dtype, arch):
             count(r"^\t(?:global|buffer)_store_dwordx4", assembly)
             == elements * (4 if dtype == "float32" else 2) // 16
         )
+    size = 4 if dtype == "float32" else 2
+    path = static.GcnFlow(assembly, elements * size).hot_path()
+    kinds = Counter(i.kind for i in path)
+    assert kinds["fp32"] + 2 * kinds["packed fp32"] >= found  # and what is not fused
+    if kernel != "scattered_kernel":
+        assert {i.global_store_bytes for i in path} == {0, 16}
+    assert sum(i.global_store_bytes for i in path) == size * elements
 
 
 # The counter itself, on programs small enough to count by hand.
@@ -202,7 +220,7 @@ $__internal_0_$__sqrt_slowpath:
 
 def test_hot_path_of_a_listing():
     """0000 to 0030, 0070 to 00a0, 00c0 to 00e0: eleven, without the call, the NOP and the masked tail."""
-    path = static.ControlFlow(LISTING).hot_path()
+    path = static.SassFlow(LISTING).hot_path()
     assert [i.operation for i in path] == (
         ["LDC", "ISETP", "BSSY", "BRA", "MUFU", "FFMA", "BSYNC", "BRA", "STG", "STG", "EXIT"]
     )
@@ -228,7 +246,7 @@ FORK = """@P5 BRA `(.L_x_5) ;
 def test_what_no_count_can_follow(old, new, message):
     assert old in LISTING
     with pytest.raises(ValueError, match=message):
-        static.ControlFlow(LISTING.replace(old, new)).hot_path()
+        static.SassFlow(LISTING.replace(old, new)).hot_path()
 
 
 LOOP = """
@@ -254,11 +272,11 @@ LOOP = """
 
 def test_turn_of_a_listing():
     """Once 0000 to 0030, 0050 to 0070, 0090 to 00c0: eleven. Again 0030, 0050 to 0070, 0090, 00a0: six."""
-    flow = static.ControlFlow(LOOP)
+    flow = static.SassFlow(LOOP)
     turn = ["IADD3", "BRA", "STG", "BRA", "ISETP", "BRA"]
     assert [i.operation for i in flow.hot_path()] == ["LDC", "BRA", "MOV", *turn, "MOV", "EXIT"]
     assert [i.operation for i in flow.hot_turn()] == turn
-    assert static.ControlFlow(LISTING).hot_turn() == ()
+    assert static.SassFlow(LISTING).hot_turn() == ()
 
 
 @pytest.mark.parametrize(
@@ -273,7 +291,7 @@ def test_turn_of_a_listing():
 def test_what_no_turn_can_be_counted_of(old, new, message):
     assert old in LOOP
     with pytest.raises(ValueError, match=message):
-        static.ControlFlow(LOOP.replace(old, new)).hot_turn()
+        static.SassFlow(LOOP.replace(old, new)).hot_turn()
 
 
 @triton.jit
@@ -285,11 +303,11 @@ def chain(pointer, factor, addend, LENGTH: tl.constexpr):
     tl.store(pointer + tl.arange(0, 128), x)
 
 
-def cost_of_chain(length: int) -> static.StaticCost:
+def cost_of_chain(length: int) -> static.NvidiaCost:
     signature = {"pointer": "*i32", "factor": "i32", "addend": "i32", "LENGTH": "constexpr"}
     source = ASTSource(fn=chain, signature=signature, constexprs={(3,): length})
     compiled = triton.compile(source, target=static.TARGETS["sm_90"], options={"num_warps": 4})
-    return static.static_cost(compiled, elements=1)
+    return static.nvidia_cost(compiled, elements=1)
 
 
 def test_count_of_a_compiled_kernel():
@@ -311,11 +329,11 @@ def chain_loop(pointer, factor, addend, turns, LENGTH: tl.constexpr):
         tl.store(pointer + turn * 128 + tl.arange(0, 128), x)
 
 
-def cost_of_chain_loop(length: int) -> static.StaticCost:
+def cost_of_chain_loop(length: int) -> static.NvidiaCost:
     signature = {"pointer": "*i32", "factor": "i32", "addend": "i32", "turns": "i32", "LENGTH": "constexpr"}
     source = ASTSource(fn=chain_loop, signature=signature, constexprs={(4,): length})
     compiled = triton.compile(source, target=static.TARGETS["sm_90"], options={"num_warps": 4})
-    return static.static_cost(compiled, elements=1)
+    return static.nvidia_cost(compiled, elements=1)
 
 
 def test_turn_of_a_compiled_kernel():
@@ -328,6 +346,128 @@ def test_turn_of_a_compiled_kernel():
     assert 20 < short.turn < 35 < short.instructions < 60
     assert short.per_element(1) == short.instructions
     assert short.per_element(3) == (short.instructions + 2 * short.turn) / 3
+
+
+@triton.jit
+def mixture(at, x, a, b, PRODUCTS: tl.constexpr, FMAS: tl.constexpr, ROOTS: tl.constexpr, XORS: tl.constexpr):
+    """So many of each a thread, each of which needs the one before."""
+    at += tl.arange(0, 256)
+    word = tl.load(at)
+    for _ in tl.static_range(PRODUCTS):
+        product = word.to(tl.uint64) * a
+        word = (product >> 32).to(tl.uint32) ^ product.to(tl.uint32)
+    y = word.to(tl.float32, bitcast=True)
+    for _ in tl.static_range(FMAS):
+        y = tl.fma(y, y, x)
+    for _ in tl.static_range(ROOTS):
+        y = tl.rsqrt(y)
+    word = y.to(tl.uint32, bitcast=True)
+    for _ in tl.static_range(XORS):
+        word = (word ^ a) + b
+    tl.store(at, word)
+
+
+@cache
+def kinds_of_mixture(arch: str, more: str) -> Counter[str]:
+    """Instructions by kind with ten of each, and with 50 more of one."""
+    signature = {"at": "*u32", "x": "fp32", "a": "u32", "b": "u32"}
+    lengths = {name: 10 + 50 * (name == more) for name in ("PRODUCTS", "FMAS", "ROOTS", "XORS")}
+    source = ASTSource(
+        fn=mixture,
+        signature=signature | dict.fromkeys(lengths, "constexpr"),
+        constexprs={(len(signature) + i,): length for i, length in enumerate(lengths.values())},
+    )
+    target = static.TARGETS[arch]
+    options = {"num_warps": 256 // target.warp_size, "enable_fp_fusion": False}
+    compiled = triton.compile(source, target=target, options=options)
+    found = static.nvidia_cost(compiled, 1) if target.backend == "cuda" else static.amd_cost(compiled, 1, 4)
+    assert found.store_bytes == (4,)
+    return Counter(i.kind for i in found.path)
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "gfx90a", "gfx942"])
+@pytest.mark.parametrize(
+    ("more", "kind", "number"),
+    [
+        ("PRODUCTS", "wide multiply", 50),
+        ("FMAS", "fp32", 50),
+        ("ROOTS", "special", 50),
+        ("XORS", "integer", 100),
+    ],
+)
+def test_kinds_of_a_compiled_kernel(arch, more, kind, number):
+    """50 more are 50 instructions more of their kind; with each xor goes an addition."""
+    difference = kinds_of_mixture(arch, more)
+    difference = Counter({k: difference[k] - kinds_of_mixture(arch, "")[k] for k in static.KINDS})
+    if more == "PRODUCTS":  # whose halves are joined, by as many as the compiler pleases
+        assert difference.pop("integer") >= 50
+    assert difference == Counter({kind: number})
+
+
+ASSEMBLY = """
+run_it:                                 ; @run_it
+; %bb.9:
+\ts_load_dwordx2 s[2:3], s[0:1], 0x0
+\ts_branch .LBB0_0
+.LBB0_0:
+\tv_mul_f32_e32 v0, v1, v2
+\ts_cbranch_scc1 .LBB0_4                  ; no tile is left
+.LBB0_1:                                ; =>This Inner Loop Header: Depth=1
+\tv_xor_b32_e32 v3, v3, v4
+\ts_cbranch_vccz .LBB0_2
+\tbuffer_store_dword v0, v3, s[4:7], 0 offen
+\tbuffer_store_dword v1, v3, s[4:7], 0 offen offset:4
+.LBB0_2:
+\ts_cbranch_vccnz .LBB0_3
+\tglobal_store_dwordx2 v[2:3], v[0:1], off
+.LBB0_3:
+\ts_add_i32 s8, s8, 1
+\ts_cbranch_scc0 .LBB0_1
+.LBB0_4:
+\ts_endpgm
+\t.section\t.rodata,"a",@progbits
+\ts_nop 0
+"""
+
+
+def test_hot_path_of_an_assembly():
+    """Masked stores or wide ones: the code excludes no path through both, or neither."""
+    turn = ["v_xor_b32_e32", "s_cbranch_vccz", "s_cbranch_vccnz", "global_store_dwordx2"]
+    turn += ["s_add_i32", "s_cbranch_scc0"]
+    start = ["s_load_dwordx2", "s_branch", "v_mul_f32_e32", "s_cbranch_scc1"]
+    flow = static.GcnFlow(ASSEMBLY, 8)
+    assert [i.opcode for i in flow.hot_path()] == [*start, *turn, "s_endpgm"]
+    assert [i.opcode for i in flow.hot_turn()] == turn
+    kinds = ["integer", "control", "control", "memory", "scalar", "control"]
+    assert [i.kind for i in flow.hot_turn()] == kinds
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("global_store_dwordx2", "global_store_b64", "how much"),
+        ("\tglobal_store_dwordx2", "\tglobal_store_dword v[2:3], v1, off\n\tglobal_store_dword", "two paths"),
+        ("v_xor_b32_e32", "s_swappc_b64", "cannot follow"),
+    ],
+)
+def test_what_no_count_can_follow_in_an_assembly(old, new, message):
+    assert old in ASSEMBLY
+    with pytest.raises(ValueError, match=message):
+        static.GcnFlow(ASSEMBLY.replace(old, new), 8).hot_path()
+
+
+def test_no_path_of_an_assembly_stores_a_tile():
+    """None, 8 or 16 bytes, but never 12."""
+    with pytest.raises(ValueError, match="no path"):
+        static.GcnFlow(ASSEMBLY, 12).hot_path()
+
+
+@pytest.mark.parametrize(
+    "instruction", [static.Sass("", "TENSOR.OP", "R1"), static.Gcn("", "v_mfma_f32_32x32x1f32", "v0")]
+)
+def test_an_unknown_opcode_is_named(instruction):
+    with pytest.raises(ValueError, match=instruction.opcode):
+        _ = instruction.kind
 
 
 def test_the_interpreter_cannot_compile(monkeypatch):

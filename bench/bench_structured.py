@@ -1,0 +1,86 @@
+"""orthogonal_ and sparse_, which are built on fills, against torch.nn.init's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import tritoninit
+from tritoninit.bench.contenders import KEY, Row, WrongValues, check_distribution, default
+from tritoninit.bench.device import ALL_THREADS, DEVICE, Memory
+from tritoninit.fills import Normal
+
+SIZES = (512, 2048, 8192)
+GPU_ONLY = {("orthogonal", 8192)}  # minutes on the CPU
+SPARSITY, STD = 0.9, 0.01
+_REFERENCE_SIZE = 2048  # the largest of which the reference sorts every column in a second
+
+
+def rows(quick: bool) -> list[Row]:
+    if quick:
+        return []
+    return [
+        Row("structured", subject, "float32", size**2, ALL_THREADS, name)
+        for subject in ("orthogonal", "sparse")
+        for size in SIZES
+        if DEVICE == "cuda" or (subject, size) not in GPU_ONLY
+        for name in (default(), "torch")
+    ]
+
+
+def bench_structured(row: Row, affordable: None, timed: Callable[..., None], memory: Memory) -> None:
+    size = math.isqrt(row.elements)
+    (matrix, *_) = (each.view(size, size) for each in memory.ring(row.elements, torch.float32))
+    matrix.fill_(math.nan)
+
+    def by_us() -> Tensor:
+        if row.subject == "orthogonal":
+            return tritoninit.orthogonal_(matrix, key=KEY)
+        return tritoninit.sparse_(matrix, SPARSITY, STD, key=KEY)
+
+    def by_torch() -> Tensor:
+        if row.subject == "orthogonal":
+            return torch.nn.init.orthogonal_(matrix)
+        return torch.nn.init.sparse_(matrix, SPARSITY, STD)
+
+    call = by_us if row.ours else by_torch
+    with row.serving():
+        call()
+        (check_orthogonal if row.subject == "orthogonal" else check_sparse)(matrix)
+        if row.ours and row.subject == "sparse" and size <= _REFERENCE_SIZE:
+            check_sparse_bits(matrix)
+        timed(call)
+
+
+def check_orthogonal(matrix: Tensor) -> None:
+    """Raise WrongValues unless the product with its transpose is the identity.
+
+    Householder's QR leaves it within n eps or so in norm (Higham, Accuracy and Stability of Numerical
+    Algorithms, theorem 19.4, whose constant is small in practice): 1e-3 at the largest size.
+    """
+    product = matrix.double().T @ matrix.double()
+    product.diagonal().sub_(1.0)
+    worst = float(product.abs().max())
+    if not worst <= len(matrix) * torch.finfo(matrix.dtype).eps:
+        raise WrongValues(f"not orthogonal: an element of Q^T Q - I is {worst:.2g}")
+
+
+def check_sparse(matrix: Tensor) -> None:
+    """Raise WrongValues unless every column has its zeros, and the rest could be normal."""
+    zeros = (matrix == 0).sum(dim=0)
+    wanted = math.ceil(SPARSITY * len(matrix))
+    # PyTorch draws the radius of a pair of normals from 24 bits: it is 0 once in 2**24.
+    if int(zeros.min()) < wanted or int(zeros.max()) > wanted + 2:
+        raise WrongValues(f"columns of {int(zeros.min())} to {int(zeros.max())} zeros, not {wanted}")
+    check_distribution(matrix[matrix != 0], Normal(0.0, STD))
+
+
+def check_sparse_bits(matrix: Tensor) -> None:
+    """Raise WrongValues unless the reference writes the same matrix."""
+    with tritoninit.use_backend("numpy"):
+        reference = tritoninit.sparse_(torch.empty(matrix.shape), SPARSITY, STD, key=KEY)
+    if not torch.equal(matrix.cpu(), reference):
+        raise WrongValues("the reference has another sparse matrix")

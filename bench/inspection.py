@@ -1,0 +1,352 @@
+"""``tritoninit inspect``: every Triton kernel compiled without a GPU, counted, and how fast it could be.
+
+The prediction is a roofline: an element takes as long as what it needs most of, be it memory bandwidth, issue
+slots or lanes of a unit (``architectures``). It assumes the highest clock, the data sheet's bandwidth, warps
+enough that no latency shows, and units that never wait for each other. So it is a bound that measured
+throughputs stay below; the further, the closer two resources are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tritoninit.bench.architectures import (
+    ARCHITECTURES,
+    RESIDENCIES,
+    Architecture,
+    architecture_of,
+    resident_warps,
+)
+from tritoninit.bench.result_files import BadInput
+from tritoninit.kernels.stream import STREAM_VERSION
+from tritoninit.report import print_lines, table
+
+DEFAULT_ARCHS: Final = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942")
+RESULTS: Final = Path(__file__).parent / "results" / "static.json"
+_KERNELS: Final = ("run_kernel", "table_kernel", "scattered_kernel")
+_DISTRIBUTIONS: Final = ("constant", "uniform", "normal", "central_normal", "truncated_normal")
+_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+# What the benchmarks call the kernels' distributions: their truncated normal, cut at two standard deviations,
+# needs no tail.
+_BENCHMARKED: Final = {"uniform": "uniform", "normal": "normal", "central_normal": "truncated_normal"}
+_WIDTH: Final = 110
+
+
+class Case(NamedTuple):
+    """What is compiled: a kernel of ``triton_kernels``, its DISTRIBUTION by name, a dtype and a target."""
+
+    kernel: str
+    distribution: str
+    dtype: str
+    arch: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one compiled kernel costs.
+
+    Attributes:
+        kernel, distribution, dtype, arch: as of a :class:`Case`.
+        tiles: that a program writes, one after the other.
+        kinds: instructions an element on the hot path by kind (``static.KINDS``); those that are 0 left out.
+        registers: a thread's; on AMD its vector registers.
+        scalar_registers: a wave's on AMD, else 0.
+        scalar_spills: of those, how many are kept in lanes of vector registers.
+        stack_bytes: stack and local memory a thread, spilled registers included.
+        shared_bytes: shared memory a program.
+        store_bytes: of the widest store on the hot path, a thread.
+        warps: that a multiprocessor holds, or waves that an AMD one's SIMD holds; predictions take no notice.
+    """
+
+    kernel: str
+    distribution: str
+    dtype: str
+    arch: str
+    tiles: int
+    kinds: Mapping[str, float]
+    registers: int
+    scalar_registers: int
+    scalar_spills: int
+    stack_bytes: int
+    shared_bytes: int
+    store_bytes: int
+    warps: int
+
+    @property
+    def instructions(self) -> float:
+        """Instructions an element."""
+        return sum(self.kinds.values())
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The throughput that a GPU could reach.
+
+    Attributes:
+        gs_per_s: in 1e9 elements a second.
+        bound: what it cannot exceed: "memory", or a resource of ``architectures``.
+        bandwidth_fraction: of the data sheet's memory bandwidth that it uses; 1 where memory bounds it.
+    """
+
+    gs_per_s: float
+    bound: str
+    bandwidth_fraction: float
+
+
+def predict(row: Row, architecture: Architecture) -> Prediction:
+    """The throughput that the counts allow, on memory that is written once and read never."""
+    clocks = architecture.multiprocessors * architecture.clock_mhz * 1e6
+    seconds = {"memory": _BYTES[row.dtype] / (architecture.bandwidth_gb_per_s * 1e9)}
+    for resource in architecture.resources:
+        passes = sum(number * resource.passes.get(kind, 0) for kind, number in row.kinds.items())
+        seconds[resource.name] = passes / resource.lanes / clocks
+    bound = max(seconds, key=lambda name: seconds[name])
+    return Prediction(1e-9 / seconds[bound], bound, seconds["memory"] / seconds[bound])
+
+
+def predictions(machine_info: Mapping[str, Any]) -> dict[tuple[str, str], Prediction]:
+    """What to expect of a large fill by Triton's kernels, by (distribution, dtype), on a measured machine.
+
+    From the stored counts (``RESULTS``). Empty where the machine is none of ``ARCHITECTURES``.
+    """
+    architecture = architecture_of(machine_info)
+    if architecture is None:
+        return {}
+    found = {
+        (_BENCHMARKED[row.distribution], row.dtype): predict(row, architecture)
+        for row in stored()["rows"]
+        if row.arch == architecture.arch and row.kernel == "run_kernel" and row.distribution in _BENCHMARKED
+    }
+    for distribution in _BENCHMARKED.values():  # see cases
+        found.setdefault((distribution, "float16"), found[distribution, "bfloat16"])
+    return found
+
+
+def stored() -> dict[str, Any]:
+    """The committed file, its rows as :class:`Row`."""
+    document: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    document["rows"] = [Row(**row) for row in document["rows"]]
+    return document
+
+
+def cases(archs: Iterable[str]) -> list[Case]:
+    """Every kernel, distribution and dtype of every target; float16 only where it costs other than bfloat16.
+
+    ptxas makes as many instructions of either, and half of what there is to compile would be for the second.
+    """
+    return [
+        Case(kernel, distribution, dtype, arch)
+        for arch in archs
+        for kernel in _KERNELS
+        for distribution in _DISTRIBUTIONS
+        for dtype in _BYTES
+        if dtype != "float16" or arch.startswith("gfx")
+    ]
+
+
+def count(case: Case) -> Row:
+    """Compile a kernel and count its instructions.
+
+    Raises:
+        ValueError: its machine code holds what no count can be sure of.
+    """
+    from tritoninit.bench import static
+    from tritoninit.kernels import triton_kernels
+
+    cost = static.cost_of(*case)
+    tiles = triton_kernels.MOST_TILES if case.kernel == "table_kernel" else 1
+    registers = (cost.registers, cost.scalar_registers)
+    return Row(
+        **case._asdict(),
+        tiles=tiles,
+        kinds={kind: round(number, 4) for kind, number in cost.kinds_per_element(tiles).items() if number},
+        registers=cost.registers,
+        scalar_registers=cost.scalar_registers,
+        scalar_spills=cost.scalar_spills,
+        stack_bytes=cost.stack_bytes,
+        shared_bytes=cost.shared_bytes,
+        store_bytes=max(cost.store_bytes),
+        warps=resident_warps(case.arch, triton_kernels.NUM_WARPS, *registers, cost.shared_bytes),
+    )
+
+
+def run(archs: Sequence[str], out: Path | None) -> int:
+    """Compile, count, predict and print.
+
+    Args:
+        archs: keys of ``RESIDENCIES``; without any, ``DEFAULT_ARCHS``.
+        out: where to write the counts as JSON, if anywhere.
+
+    Returns:
+        0, an exit code.
+
+    Raises:
+        BadInput: a target that is not known, or no Triton here that compiles.
+    """
+    archs = tuple(dict.fromkeys(archs)) or DEFAULT_ARCHS
+    unknown = [arch for arch in archs if arch not in RESIDENCIES]
+    if unknown:
+        raise BadInput(f"unknown architecture {', '.join(unknown)}; known are {', '.join(RESIDENCIES)}")
+    if importlib.util.find_spec("triton") is None:
+        raise BadInput("inspect needs Triton's compiler, and triton is not installed here (it is for Linux)")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise BadInput("inspect needs Triton's compiler, which TRITON_INTERPRET=1 replaces: unset it")
+    start = time.perf_counter()
+    rows = _compiled(cases(archs))
+    seconds = time.perf_counter() - start
+    if out is not None:
+        out.write_text(_document(rows), encoding="utf-8")
+    print_lines(*_lines(rows, seconds))
+    return 0
+
+
+def _compiled(todo: Sequence[Case]) -> list[Row]:
+    """Their rows, in order; compiled in as many processes as there are CPUs."""
+    workers = min(os.cpu_count() or 1, len(todo))
+    # Not forked: torch has threads. An interrupt is for this process, which then gives up what is left to do.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    rows = []
+    try:
+        with _progress(len(todo)) as advance:
+            for row in pool.map(count, todo):
+                rows.append(row)
+                advance()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return rows
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Yields what to call after each of ``total`` kernels: a bar on the terminal, or nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("compiling", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _document(rows: Sequence[Row]) -> str:
+    """The file's text: a line for each row, so that a difference between two files can be read."""
+    import triton
+
+    head = {
+        "what": "instructions an element on the hot path, by kind, compiled ahead of time",
+        "triton": triton.__version__,
+        "stream_version": STREAM_VERSION,
+    }
+    archs = {row.arch for row in rows}
+    lists = {
+        "architectures": [asdict(a) for a in ARCHITECTURES if a.arch in archs],
+        "rows": [asdict(row) for row in rows],
+    }
+    fields = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
+    for name, values in lists.items():
+        lines = ",\n  ".join(map(json.dumps, values))
+        fields.append(f"{json.dumps(name)}: [\n  {lines}\n ]")
+    return "{\n " + ",\n ".join(fields) + "\n}\n"
+
+
+# The columns of the table, and the kinds that each adds up.
+_COLUMNS: Final = {
+    "FP32": ("fp32", "packed fp32"),
+    "integer": ("integer",),
+    "mult": ("multiply", "wide multiply"),
+    "special": ("special",),
+    "scalar": ("scalar",),
+    "mem": ("memory",),
+    "ctrl": ("control",),
+}
+_LEGEND: Final = (
+    "instr: instructions that a thread executes for an element of a full tile, and of these",
+    "  FP32: float32 arithmetic; integer: adds, shifts, logic, and all compares, selects and moves;",
+    "  mult: integer products; special: conversions, reciprocals, roots; scalar: once for a warp or wave;",
+    "  mem: loads and stores; ctrl: branches, barriers, waits.",
+    "spill: bytes of stack and spilled registers a thread; store: of the widest store.",
+    "warps: that a multiprocessor has registers and shared memory for; on AMD, waves a SIMD.",
+    "run: one tensor; table: many in one launch, a program drawing {tiles} tiles; scattered: any strides.",
+    "central: a truncated normal that keeps 0.1 % or more beyond either end, as at two standard deviations.",
+    "On NVIDIA fp16 costs what bf16 does, and is not shown.",
+    "GS/s: 1e9 elements a second, the most that memory's bandwidth, issue slots and units allow, at the",
+    "  highest clock and with warps enough to hide every latency. What is measured is less. The scattered",
+    "  kernel has no prediction: the bytes that it moves depend on the strides.",
+)
+
+
+def _lines(rows: Sequence[Row], seconds: float) -> Iterator[str]:
+    import triton
+
+    archs = len({row.arch for row in rows})
+    compiler = f"Triton {triton.__version__}"
+    yield f"{len(rows)} kernels compiled for {archs} architectures by {compiler} in {seconds:.0f} s."
+    tiles = max(row.tiles for row in rows)
+    yield from (line.format(tiles=tiles) for line in _LEGEND)
+    for arch, group in groupby(rows, key=lambda row: row.arch):
+        of_arch = list(group)
+        yield ""
+        yield f"{arch}, instructions an element:"
+        yield from _counts(of_arch)
+        yield from _spilled_scalars(of_arch)
+        known = [a for a in ARCHITECTURES if a.arch == arch]
+        if not known:
+            yield f"No prediction: the table of GPUs has none of {arch}."
+        for architecture in known:
+            yield ""
+            yield from _predicted([row for row in of_arch if row.kernel != "scattered_kernel"], architecture)
+
+
+def _names(row: Row) -> tuple[str, str, str]:
+    dtype = row.dtype.replace("bfloat", "bf").replace("float", "fp")
+    return row.kernel.removesuffix("_kernel"), row.distribution.removesuffix("_normal"), dtype
+
+
+_NAMES: Final = ("kernel", "fill", "dtype")
+
+
+def _counts(rows: Sequence[Row]) -> list[str]:
+    headings = (*_NAMES, ">instr", *(f">{name}" for name in _COLUMNS), ">regs", ">spill", ">store", ">warps")
+    lines = []
+    for row in rows:
+        kinds = (sum(row.kinds.get(kind, 0) for kind in group) for group in _COLUMNS.values())
+        counts = [f"{row.instructions:.2f}", *(f"{number:.1f}" for number in kinds)]
+        numbers = map(str, (row.registers, row.stack_bytes, row.store_bytes, row.warps))
+        lines.append((*_names(row), *counts, *numbers))
+    return table(headings, lines, width=_WIDTH)
+
+
+def _spilled_scalars(rows: Sequence[Row]) -> Iterator[str]:
+    spilled = [f"{' '.join(_names(row))} {row.scalar_spills}" for row in rows if row.scalar_spills]
+    if spilled:
+        text = f"Scalar registers kept in lanes of vector registers: {', '.join(spilled)}."
+        yield from textwrap.wrap(text, _WIDTH)
+
+
+def _predicted(rows: Sequence[Row], architecture: Architecture) -> Iterator[str]:
+    clock = f"{architecture.multiprocessors} multiprocessors at {architecture.clock_mhz} MHz"
+    yield f"{architecture.name}, {clock}, {architecture.bandwidth_gb_per_s:g} GB/s, predicted:"
+    found = [(row, predict(row, architecture)) for row in rows]
+    cells = [(*_names(row), f"{p.gs_per_s:.0f}", p.bound, f"{p.bandwidth_fraction:.0%}") for row, p in found]
+    yield from table((*_NAMES, ">GS/s", "bound by", ">of memory's bandwidth"), cells, width=_WIDTH)
+    bound = sum(p.bound == "memory" for _, p in found)
+    text = f"{bound} of {len(found)} are bound by memory. Figures: {architecture.source}."
+    yield from textwrap.wrap(text, _WIDTH)

@@ -1,0 +1,286 @@
+"""``tritoninit bench``: runs the benchmarks beside this file, by pytest, and shows what they found."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tritoninit.bench.contenders import power
+from tritoninit.bench.result_files import BadInput
+from tritoninit.report import print_lines, short, table
+
+if TYPE_CHECKING:
+    import pytest
+    from rich.progress import Progress
+
+_FOLDER = Path(__file__).resolve().parent
+_WIDTH = 100
+_Document = Mapping[str, Any]
+_TASK = ("kind", "subject", "dtype", "elements", "threads")
+# By kind, what a table's cells are, in words and as the number for a row.
+_CELLS: Mapping[str, tuple[str, Callable[[_Document], float]]] = {
+    "fill": ("fills, 1e9 elements a second", lambda row: float(row["extra_info"]["gs_per_s"])),
+    "call": ("calls, microseconds", lambda row: 1e6 * float(row["stats"]["median"])),
+    "model": ("whole models, milliseconds", lambda row: 1e3 * float(row["stats"]["median"])),
+    "structured": ("structured, milliseconds", lambda row: 1e3 * float(row["stats"]["median"])),
+    "start": ("processes, seconds", lambda row: float(row["stats"]["median"])),
+}
+_SHORTER = {"numpy-generator": "generator", "truncated_normal": "trunc_normal"}  # for tables of 100 columns
+
+
+def run(quick: bool, pattern: str | None, out: Path | None) -> int:
+    """Run the benchmarks in this process, print a table a kind, and keep the rows in ``out``.
+
+    Args:
+        quick: fewer rows, and less time for each: under a minute on two cores.
+        pattern: only rows with this text in their name, in which * and ? are wild as in a shell: "gpt2",
+            "[normal-float32", "fill*2^24*torch". Names are those that the progress display shows.
+        out: pytest-benchmark's JSON, written when all is over; rows that failed are not in it.
+
+    Returns:
+        0, or 1 if a row failed: what it wrote was wrong, so that it was not timed, or it raised.
+
+    Raises:
+        BadInput: pytest-benchmark is missing, ``out`` cannot be written, or no row has the pattern.
+        KeyboardInterrupt: it was interrupted; ``out`` is as it was.
+    """
+    if not all(map(importlib.util.find_spec, ("pytest", "pytest_benchmark"))):
+        raise BadInput("the benchmarks need pytest-benchmark: pip install tritoninit[bench]")
+    with _replacing(out) as results:
+        watcher = _run(quick, pattern, results)
+        document = json.loads(results.read_text(encoding="utf-8") or "{}")
+        if not document:
+            results.unlink()
+    rows = document.get("benchmarks", [])
+    for kind in _CELLS:
+        print_lines(*_table(kind, [row for row in rows if row["extra_info"]["kind"] == kind]))
+    if watcher.left_out:
+        print_lines(f"{len(watcher.left_out)} rows left out, whose calls would take too long")
+    for name, why in watcher.failures:
+        print_lines("", f"{name} failed:", why)
+    if watcher.failures:
+        print_lines("", f"{len(watcher.failures)} of {watcher.total} rows failed, and were not timed")
+    return 1 if watcher.failures else 0
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a row's name has the text in it, * and ? standing for any.
+
+    >>> matches("bench_fill[normal-float32-2^24-threads=2-torch]", "fill[*-2^24*torch")
+    True
+    """
+    return fnmatchcase(name, f"*{pattern.replace('[', '[[]')}*")
+
+
+@contextmanager
+def _replacing(out: Path | None) -> Iterator[Path]:
+    """An empty file to write, which takes the place of ``out``; not if something is raised, or it is gone.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "results.json")
+            file.touch()
+            yield file
+        return
+    path = out.resolve()  # os.replace would put a file in a symbolic link's place
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{out} is not a file")
+    try:
+        temporary.touch()
+    except OSError as error:
+        raise BadInput(f"cannot write {out}: {error.strerror}") from None
+    try:
+        yield temporary
+        if temporary.exists():
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _run(quick: bool, pattern: str | None, results: Path) -> _Watcher:
+    """Run pytest, and have pytest-benchmark write its JSON, if a row was timed."""
+    import pytest
+
+    with ExitStack() as stack:
+        storage = stack.enter_context(tempfile.TemporaryDirectory())  # which it makes, though nothing is kept
+        stack.enter_context(_no_settings_of_pytest())
+        stack.enter_context(warnings.catch_warnings())
+        # Where a check fails, pytest-benchmark says in its own words that nothing was timed or saved.
+        warnings.filterwarnings("ignore", "Not saving anything|Benchmark fixture was not used")
+        watcher = _Watcher(stack.enter_context(_progress()))
+        code = pytest.main(
+            [
+                str(_FOLDER),
+                f"-c{_FOLDER / 'pytest.ini'}",
+                "-pno:cacheprovider",
+                "-pno:terminal",  # the watcher shows what there is to see
+                "-ppytest_benchmark.plugin",
+                "--capture=sys",
+                "--benchmark-quiet",
+                f"--benchmark-storage=file://{storage}",
+                f"--benchmark-json={results}",
+                *["--quick"] * quick,
+                *([] if pattern is None else [f"--filter={pattern}"]),
+            ],
+            plugins=[watcher],
+        )
+    if watcher.interrupted:
+        raise KeyboardInterrupt
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise BadInput(f"no row has {pattern!r} in its name")
+    if code != pytest.ExitCode.OK and not watcher.failures:
+        raise RuntimeError(f"pytest ended with {code!r}")
+    return watcher
+
+
+@contextmanager
+def _no_settings_of_pytest() -> Iterator[None]:
+    """In the block, the environment says nothing to pytest but to load no plugins that happen to be here."""
+    before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PYTEST_")}
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
+        os.environ.update(before)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A progress display on the terminal, and nowhere else."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    name = TextColumn("{task.description}", markup=False)  # it has brackets
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), name)
+    console = Console(file=sys.stderr)  # this one: pytest captures what later goes by that name
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        refresh_per_second=2,  # a thread that takes time from a row on all cores: seldom
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
+        yield progress
+
+
+class _Watcher:
+    """A plugin of pytest's that shows how far it is, and keeps what failed and what was left out."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.failures: list[tuple[str, str]] = []
+        self.left_out: list[str] = []
+        self.total = 0
+        self.interrupted = False
+        self._progress = progress
+        self._task = None if progress is None else progress.add_task("collecting", total=None)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.total = len(session.items)
+        self._update(total=self.total)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._update(description=_row_name(nodeid))
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._update(advance=1)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failures.append((_row_name(report.nodeid), report.longreprtext))
+        elif report.skipped:
+            self.left_out.append(_row_name(report.nodeid))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.failures.append((report.nodeid, report.longreprtext))
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        self.failures.append(("pytest", str(excrepr)))
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        # pytest ends by the same way where collecting failed, which pytest_collectreport has told.
+        self.interrupted = excinfo.errisinstance(KeyboardInterrupt)
+
+    def _update(self, **what: Any) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, **what)
+
+
+def _row_name(nodeid: str) -> str:
+    return nodeid.rpartition("::")[2]
+
+
+def complete(document: dict[str, Any]) -> None:
+    """Give pytest-benchmark's rows what follows from others, in an order that does not depend on the run."""
+    rows = document["benchmarks"]
+    medians = {_contender(row): row["stats"]["median"] for row in rows}
+    for row in rows:
+        info, seconds = row["extra_info"], row["stats"]["median"]
+        row["stats"].pop("data", None)
+        row["params"] = {name: info[name] for name in (*_TASK, "contender")}
+        rated = info["kind"] != "start"
+        info["gb_per_s"] = info["bytes"] / seconds / 1e9 if rated else None
+        info["gs_per_s"] = info["elements"] / seconds / 1e9 if rated else None
+        for name, peer in (("memset_fraction", "memset"), ("torch_ratio", "torch")):
+            theirs = medians.get((*_contender(row)[:-1], peer))
+            info[name] = None if theirs is None else theirs / seconds
+    rows.sort(key=_contender)
+
+
+def _contender(row: _Document) -> tuple[Any, ...]:
+    return tuple(row["extra_info"][name] for name in (*_TASK, "contender"))
+
+
+def _table(kind: str, rows: Sequence[_Document]) -> list[str]:
+    """A line a task, a column a contender; then the default's share of memset's speed, and of torch's."""
+    if not rows:
+        return []
+    title, number = _CELLS[kind]
+    tasks: dict[tuple[Any, ...], dict[str, _Document]] = {}
+    for row in rows:
+        tasks.setdefault(_contender(row)[:-1], {})[row["extra_info"]["contender"]] = row
+    infos = sorted(
+        (row["extra_info"] for row in rows), key=lambda i: (not i["ours"], not i["default"], i["contender"])
+    )
+    names = list(dict.fromkeys(info["contender"] for info in infos))
+    default = next((info["contender"] for info in infos if info["default"]), None)
+    columns = [f">{_SHORTER.get(name, name)}" for name in names]
+    lines = [
+        [
+            _SHORTER.get(subject, subject),
+            dtype,
+            power(elements),
+            str(threads),
+            *(short(number(found[name]), 3) if name in found else "" for name in names),
+            *_shares(found.get(str(default))),
+        ]
+        for (_, subject, dtype, elements, threads), found in tasks.items()
+    ]
+    headings = [kind, "dtype", ">n", ">thr", *columns, ">of memset", ">x torch"]
+    whose = "" if default is None else f"; of memset's and torch's speed: {default}"
+    return [title + whose, *table(headings, lines, width=_WIDTH), ""]
+
+
+def _shares(row: _Document | None) -> tuple[str, str]:
+    """A row's share of memset's speed, and how many times torch's it is."""
+    info = {} if row is None else row["extra_info"]
+    fraction, ratio = info.get("memset_fraction"), info.get("torch_ratio")
+    return "" if fraction is None else f"{fraction:.0%}", "" if ratio is None else f"{ratio:.2f}"

@@ -1,0 +1,531 @@
+"""The benchmark suite: what a result holds, that nothing wrong is timed, that bad input costs one line."""
+
+import contextlib
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+import types
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tritoninit as ti
+from tritoninit import registry
+from tritoninit.bench import bench_models, bench_structured, contenders, device, suite
+from tritoninit.bench.contenders import FILLS, Row, WrongValues, check, check_distribution, contender
+from tritoninit.bench.result_files import BadInput
+from tritoninit.rules import RuleSet
+
+TASK = ("kind", "subject", "dtype", "elements", "threads")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SMALL = "[uniform-float32-2^8"  # one size of one distribution: a fill by each contender, and a call
+
+
+def run(pattern, out=None):
+    """The exit code and what was printed; on standard error nothing is, where it is no terminal."""
+    printed, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+        code = suite.run(True, pattern, out)
+    assert errors.getvalue() == ""
+    return code, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """A result file, the document in it, and what the run printed."""
+    out = tmp_path_factory.mktemp("results") / "small.json"
+    code, printed = run(SMALL, out)
+    assert code == 0, printed
+    return out, json.loads(out.read_text()), printed
+
+
+def test_machine_info_is_the_contract(result):
+    _, document, _ = result
+    machine = document["machine_info"]
+    assert set(machine) == {
+        *("python_version", "system", "cpu", "threads", "device", "accelerator"),
+        *("torch", "triton", "numpy", "numba", "cupy", "jax", "tritoninit"),
+        *("stream_version", "gate", "protocol"),
+    }
+    assert set(machine["cpu"]) == {"brand_raw", "count"}
+    assert machine["threads"] == device.ALL_THREADS
+    assert machine["numpy"] == np.__version__
+    assert machine["gate"] == "bits"
+    assert machine["protocol"] == device.PROTOCOL
+    assert machine["stream_version"] == ti.STREAM_VERSION
+    if device.DEVICE == "cpu":
+        assert machine["accelerator"] is None
+
+
+def test_rows_are_the_contract(result):
+    _, document, _ = result
+    found = {row["extra_info"]["contender"]: row for row in document["benchmarks"] if is_fill(row)}
+    assert set(found) == {each.name for each in contenders.contenders(True)}
+    for name, row in found.items():
+        info = row["extra_info"]
+        assert set(info) == {
+            *("kind", "contender", "ours", "default", "subject", "dtype", "elements", "bytes", "threads"),
+            *("device", "gb_per_s", "gs_per_s", "memset_fraction", "torch_ratio"),
+        }
+        assert info["subject"] == "uniform"
+        assert (info["dtype"], info["elements"], info["bytes"]) == ("float32", 256, 1024)
+        assert info["ours"] == info["default"] == (name == ti.resolve(device.DEVICE).name)
+        assert info["device"] == device.DEVICE
+        stats = row["stats"]
+        assert {"median", "iqr", "q1", "q3", "min", "max", "mean", "stddev", "rounds", "iterations"} <= set(
+            stats
+        )
+        assert "data" not in stats
+        assert 0 < stats["min"] <= stats["q1"] <= stats["median"] <= stats["q3"] <= stats["max"]
+        assert stats["rounds"] >= device.FEWEST_ROUNDS
+        assert row["params"]["contender"] == name
+
+
+def is_fill(row):
+    return row["extra_info"]["kind"] == "fill"
+
+
+def test_ratios_follow_from_the_medians(result):
+    _, document, _ = result
+    medians = {tuple(row["params"].values()): row["stats"]["median"] for row in document["benchmarks"]}
+    for row in document["benchmarks"]:
+        info, seconds = row["extra_info"], row["stats"]["median"]
+        task = tuple(info[name] for name in TASK)
+        assert info["gb_per_s"] == info["bytes"] / seconds / 1e9
+        assert info["gs_per_s"] == info["elements"] / seconds / 1e9
+        assert info["torch_ratio"] == medians[(*task, "torch")] / seconds
+        memset = medians.get((*task, "memset"))
+        assert (memset is None) == (info["kind"] == "call")
+        assert info["memset_fraction"] == (memset and memset / seconds)
+
+
+def test_rows_are_sorted(result):
+    _, document, _ = result
+    names = [tuple(row["params"].values()) for row in document["benchmarks"]]
+    assert len({name[0] for name in names}) == 2
+    assert names == sorted(names)
+
+
+def test_what_complete_makes_does_not_depend_on_the_order(result):
+    _, document, _ = result
+    reverse = {**document, "benchmarks": json.loads(json.dumps(document["benchmarks"][::-1]))}
+    suite.complete(reverse)
+    assert reverse == document
+
+
+def test_the_start_of_a_process_has_no_throughput():
+    info = {"kind": "start", "subject": "import torch", "dtype": "float32", "elements": 0, "threads": 1}
+    row = {"extra_info": {**info, "contender": "torch", "bytes": 0}, "stats": {"median": 2.0, "data": [2.0]}}
+    suite.complete({"benchmarks": [row]})
+    assert row["extra_info"]["gb_per_s"] is row["extra_info"]["gs_per_s"] is None
+    assert row["extra_info"]["torch_ratio"] == 1.0
+
+
+def test_the_commit_is_this_checkout_s(result):
+    _, document, _ = result
+    folder = os.path.dirname(os.path.realpath(suite.__file__))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)
+    assert document["commit_info"]["id"] == (head.stdout.strip() if head.returncode == 0 else None)
+
+
+def test_pytest_benchmark_reads_the_file(result, tmp_path):
+    out, *_ = result
+    command = [sys.executable, "-m", "pytest_benchmark", f"--storage={tmp_path}", "compare", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "bench_fill[uniform-float32-2^8" in done.stdout
+
+
+def test_tables_fit_100_columns_and_say_the_speeds(result):
+    _, document, printed = result
+    assert max(map(len, printed.splitlines())) <= 100
+    (line,) = (line for line in printed.splitlines() if line.startswith("uniform") and "%" in line)
+    ours = next(
+        row["extra_info"] for row in document["benchmarks"] if is_fill(row) and row["extra_info"]["ours"]
+    )
+    assert f"{ours['memset_fraction']:.0%}" in line
+    assert f"{ours['torch_ratio']:.2f}" in line
+
+
+def test_no_file_is_left_but_the_result(result):
+    out, *_ = result
+    assert [path.name for path in out.parent.iterdir()] == ["small.json"]
+
+
+def test_the_user_s_settings_of_pytest_do_not_apply(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    code, _ = run("call[uniform*torch")
+    assert code == 0
+    assert os.environ["PYTEST_ADDOPTS"] == "--no-such-option"
+    assert [path.name for path in tmp_path.iterdir()] == ["pytest.ini"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_how_far_it_is(monkeypatch):
+    terminal, printed = Terminal(), io.StringIO()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(terminal):
+        assert suite.run(True, "call[uniform", None) == 0
+    assert "2/2" in terminal.getvalue()
+    assert "bench_call[uniform-float32-2^8" in terminal.getvalue()
+    assert "2/2" not in printed.getvalue()
+
+
+def spoiled(monkeypatch, spoil):
+    """The default backend, which spoils the last target that it wrote."""
+    backend = ti.resolve(device.DEVICE)
+    fill = backend.load()
+
+    def write(items):
+        fill(items)
+        spoil(items[-1][0])
+
+    monkeypatch.setitem(registry._REGISTRY, backend.name, replace(backend, load=lambda: write))
+
+
+def one_bit(target):
+    flat = target.view(-1).view(torch.int32)
+    flat[5] ^= 1
+
+
+def not_written(target):
+    target.view(-1)[-1] = math.nan
+
+
+@pytest.mark.parametrize("spoil", [one_bit, not_written])
+def test_nothing_wrong_is_timed(monkeypatch, tmp_path, spoil):
+    spoiled(monkeypatch, spoil)
+    out = tmp_path / "out.json"
+    code, printed = run("fill" + SMALL, out)
+    assert code == 1
+    assert "WrongValues" in printed
+    assert "1 of 4 rows failed" in printed
+    names = {row["params"]["contender"] for row in json.loads(out.read_text())["benchmarks"]}
+    assert names == set(contenders.QUICK)
+
+
+def test_memory_that_was_right_before_does_not_pass_for_written(monkeypatch):
+    right = FILLS["uniform"](torch.empty(256, device=device.DEVICE), key=contenders.KEY)
+    backend = ti.resolve(device.DEVICE)
+    idle = replace(backend, load=lambda: lambda items: None)
+    monkeypatch.setitem(registry._REGISTRY, backend.name, idle)
+    monkeypatch.setattr(device.Memory, "ring", lambda self, elements, dtype: [right])
+    code, _ = run(f"fill{SMALL}*{backend.name}")
+    assert code == 1
+
+
+def test_a_run_of_failures_leaves_the_old_result(monkeypatch, tmp_path):
+    spoiled(monkeypatch, one_bit)
+    out = tmp_path / "out.json"
+    out.write_text("old")
+    code, _ = run(f"fill{SMALL}*{ti.resolve(device.DEVICE).name}", out)
+    assert code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert out.read_text() == "old"
+
+
+def test_an_interrupt_leaves_the_old_result(monkeypatch, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nn.init, "uniform_", interrupted)
+    out = tmp_path / "out.json"
+    out.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert out.read_text() == "old"
+
+
+def test_calls_that_would_take_too_long_are_left_out(monkeypatch, tmp_path):
+    largest = 0
+
+    def slow(x, *_):
+        nonlocal largest
+        largest = max(largest, x.numel())
+        time.sleep(x.numel() * 2e-7)  # 2**24 elements: 3.4 s
+        return x.uniform_(-0.1, 0.1)
+
+    monkeypatch.setattr(nn.init, "uniform_", slow)
+    out = tmp_path / "out.json"
+    code, printed = run("fill[uniform-float32*torch", out)
+    assert code == 0
+    assert "1 rows left out" in printed
+    assert largest == 2**16
+    assert [row["params"]["elements"] for row in json.loads(out.read_text())["benchmarks"]] == [2**8, 2**16]
+
+
+def test_bad_input_is_one_line(monkeypatch, tmp_path):
+    with pytest.raises(BadInput, match=r"no row has 'no such row' in its name"):
+        run("no such row")
+    with pytest.raises(BadInput, match=r"cannot write .*No such file"):
+        run(SMALL, tmp_path / "none" / "out.json")
+    with pytest.raises(BadInput, match="is not a file"):
+        run(SMALL, tmp_path)
+    monkeypatch.setattr(suite.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"pip install tritoninit\[bench\]"):
+        run(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("normal", True),
+        ("[normal-float32", True),
+        ("fill*2^24*torch", True),
+        ("[normal-float3?", True),
+        ("call", False),
+        ("[truncated", False),
+        ("torch*fill", False),
+    ],
+)
+def test_patterns(pattern, found):
+    assert suite.matches("bench_fill[normal-float32-2^24-threads=2-torch]", pattern) is found
+
+
+@pytest.mark.parametrize("name", [each.name for each in contenders.contenders(False)])
+@pytest.mark.parametrize("subject", FILLS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_contenders_pass_their_check(name, subject, dtype):
+    """In every row of a full run, here at a size that shows a mean or a std that is 1% off."""
+    filler, fill = contender(name), FILLS[subject]
+    if not filler.serves(fill, dtype):
+        return
+    buffers = list(torch.full((2, 2**18), math.nan, dtype=dtype, device=device.DEVICE))
+    row = Row("fill", subject, str(dtype).removeprefix("torch."), 2**18, device.ALL_THREADS, name)
+    with row.serving():
+        prepared = filler.prepare(fill, buffers)
+        for _ in buffers:
+            written = prepared.call()
+            prepared.wait()
+            check(filler, fill, written)
+
+
+WRONG = {
+    "mean": lambda x: x + 0.06 * x.std(),
+    "standard deviation": lambda x: x * 0.94,
+    "nan": lambda x: x.index_fill(0, torch.tensor([7]), math.nan),
+    "infinity": lambda x: x.index_fill(0, torch.tensor([len(x) - 1]), math.inf),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("subject", FILLS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_another_distribution_is_refused(wrong, subject, dtype):
+    fill = FILLS[subject]
+    x = fill(torch.empty(2**17, dtype=dtype), key=ti.Key(1))
+    check_distribution(x, fill)
+    with pytest.raises(WrongValues):
+        check_distribution(WRONG[wrong](x), fill)
+
+
+@pytest.mark.parametrize("subject", ["uniform", "truncated_normal"])
+def test_values_out_of_bounds_are_refused(subject):
+    fill = FILLS[subject]
+    x = fill(torch.empty(2**17), key=ti.Key(1))
+    x[3] = 0.101
+    with pytest.raises(WrongValues, match="values from"):
+        check_distribution(x, fill)
+
+
+def test_what_has_no_distribution_is_refused():
+    with pytest.raises(WrongValues, match="the reference has 0"):
+        check(contender("memset"), FILLS["normal"], torch.full((8,), 1e-30))
+
+
+def test_the_end_of_a_large_tensor_is_looked_at(monkeypatch):
+    monkeypatch.setattr(contenders, "CHECKED", 1024)
+    x = FILLS["normal"](torch.empty(10_000), key=contenders.KEY)
+    backend = contender(ti.resolve("cpu").name)
+    check(backend, FILLS["normal"], x)
+    x[-1024] += 1e-9
+    with pytest.raises(WrongValues, match="element 8976"):
+        check(backend, FILLS["normal"], x)
+
+
+class Curand:
+    """What the contender asks of CuPy, by NumPy; CuPy itself needs a GPU."""
+
+    def __init__(self, seed, method):
+        assert method == 161
+        np.asarray(seed).astype(np.uint64, casting="safe")  # as CuPy does, which refuses Python's ints for it
+        self.generator = np.random.default_rng(seed)
+
+    def uniform(self, low, high, size, dtype):
+        return self.generator.uniform(low, high, size).astype(dtype)
+
+    def normal(self, loc, scale, size, dtype):
+        return self.generator.normal(loc, scale, size).astype(dtype)
+
+
+@pytest.mark.parametrize("subject", ["uniform", "normal"])
+def test_cupy_draws_into_a_ring_of_its_own(monkeypatch, subject):
+    cuda = types.SimpleNamespace(curand=types.SimpleNamespace(CURAND_RNG_PSEUDO_PHILOX4_32_10=161))
+    random = types.SimpleNamespace(RandomState=Curand)
+    fake = types.SimpleNamespace(cuda=cuda, random=random, zeros=np.zeros)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    buffers = list(torch.empty(3, 2**14))
+    prepared = contender("cupy-philox").prepare(FILLS[subject], buffers)
+    arrays = [prepared.call() for _ in range(5)]
+    assert len({array.ctypes.data for array in arrays[:3]}) == 3
+    check(contender("cupy-philox"), FILLS[subject], arrays[-1])
+
+
+def test_the_ring_exceeds_the_cache_twice(monkeypatch):
+    monkeypatch.setattr(device, "last_level_cache", lambda: 2**20)
+    memory = device.Memory()
+    ring = memory.ring(4000, torch.bfloat16)
+    assert sum(x.nbytes for x in ring) > 2 * 2**20
+    begins = sorted(x.data_ptr() for x in ring)
+    assert all(b - a >= 8000 for a, b in pairwise(begins))
+    assert len(memory.ring(2**22, torch.float32)) == 1  # by itself beyond it
+    assert len(memory.ring(256, torch.float32)) == device.MOST_BUFFERS
+    assert len({x.data_ptr() for x in memory.ring(2**16, torch.float32)}) == 9
+
+
+def test_the_last_level_cache_is_that_of_all_cores(monkeypatch, tmp_path):
+    caches = [("0", "1", "0", "48K"), ("0", "3", "0-1", "32768K"), ("1", "3", "0-1", "32768K")]
+    caches += [("2", "3", "2-3", "16384K")]
+    for index, (cpu, level, shared, size) in enumerate(caches):
+        folder = tmp_path / f"cpu{cpu}" / "cache" / f"index{index}"
+        folder.mkdir(parents=True)
+        for name, text in {"level": level, "shared_cpu_list": shared, "size": size}.items():
+            (folder / name).write_text(text + "\n")
+    monkeypatch.setattr(device, "DEVICE", "cpu")
+    monkeypatch.setattr(device, "_CPUS", tmp_path)
+    assert device.last_level_cache.__wrapped__() == 48 << 20
+    monkeypatch.setattr(device, "_CPUS", tmp_path / "none")
+    assert device.last_level_cache.__wrapped__() == device._UNKNOWN_CACHE
+
+
+class Pedantic:
+    """What pytest-benchmark is told."""
+
+    def pedantic(self, call, *, rounds, iterations):
+        self.rounds, self.iterations = rounds, iterations
+
+
+@pytest.mark.parametrize(
+    ("each", "seconds", "rounds", "iterations"),
+    [
+        (0.125, 1.0, 8, 1),  # as many as fit
+        (0.125, 0.25, 3, 1),  # but 3 at least
+        (2.0**-14, 10.0, 50, 40),  # calls shorter than a round share one; 50 rounds at most
+        (2.0**-14, 0.025, 10, 40),
+    ],
+)
+def test_rounds_follow_from_the_time_a_row_has(monkeypatch, each, seconds, rounds, iterations):
+    clock = 0.0
+
+    def call():
+        nonlocal clock
+        clock += each
+
+    monkeypatch.setattr(device, "timer", lambda: clock)
+    benchmark = Pedantic()
+    device.measure(benchmark, call, seconds)
+    assert (benchmark.rounds, benchmark.iterations) == (rounds, iterations)
+
+
+def test_the_timer_waits():
+    waited = []
+    with device.waiting(lambda: waited.append(1)):
+        first = device.timer()
+    assert waited == [1]
+    assert device.timer() >= first
+    assert waited == [1]
+
+
+def test_threads_are_set_for_a_block_only():
+    before = torch.get_num_threads()
+    with device.using_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_one_thread_has_rows_of_its_own_at_one_size(monkeypatch):
+    from tritoninit.bench import bench_fill
+
+    monkeypatch.setattr(bench_fill, "ALL_THREADS", 4)
+    rows = [row for row in bench_fill.rows(False) if row.contender == "torch"]
+    assert len(set(rows)) == len(rows)
+    on_cpu = {bench_fill.ONE_THREAD_SIZE} if device.DEVICE == "cpu" else set()
+    assert {row.elements for row in rows if row.threads == 1} == on_cpu
+    assert {row.threads for row in rows if row.elements != bench_fill.ONE_THREAD_SIZE} == {4}
+    assert all(row.bytes <= device.largest() for row in rows)
+
+
+def test_sizes_of_a_series_ascend():
+    """So that a large one can be predicted from smaller ones."""
+    from tritoninit.bench import bench_fill
+
+    sizes = {}
+    for row in bench_fill.rows(False):
+        sizes.setdefault(row.series, []).append(row.elements)
+    assert all(found == sorted(found) for found in sizes.values())
+
+
+def test_a_wrong_model_is_found():
+    model = nn.Linear(64, 64)
+    rules = RuleSet("test", "nobody", [ti.Rule("weight", ti.Normal(0.0, 0.1)), ti.Rule("bias", ti.Zeros())])
+    done = ti.initialize_(model, rules, seed=0)
+    ours = Row("model", "tiny", "float32", 64 * 65, 1, ti.resolve("cpu").name)
+    torch_row = replace(ours, contender="torch")
+    bench_models.check_model(ours, done)
+    nn.init.normal_(model.weight, 0.0, 0.1)
+    bench_models.check_model(torch_row, done)
+    with pytest.raises(WrongValues, match=r"weight: .*the reference has"):
+        bench_models.check_model(ours, done)
+    nn.init.normal_(model.weight, 0.0, 0.15)
+    with pytest.raises(WrongValues, match=r"weight: .*standard deviation"):
+        bench_models.check_model(torch_row, done)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "resnet-50"])
+def test_torch_writes_the_same_scheme(name):
+    """What codebases write sets every parameter that our rules set, to the same distribution."""
+    preset = bench_models.PRESETS[name]
+    model = preset.build()
+    done = ti.initialize_(model, preset.rules, seed=0)
+    for parameter in model.parameters():
+        parameter.detach().fill_(math.nan)
+    bench_models.APPLY[name](model)
+    row = Row("model", name, "float32", 2**28, 1, "torch")
+    bench_models.check_model(row, done)
+
+
+def test_a_wrong_orthogonal_matrix_is_found():
+    x = ti.orthogonal_(torch.empty(64, 64), key=ti.Key(0))
+    bench_structured.check_orthogonal(x)
+    with pytest.raises(WrongValues, match="not orthogonal"):
+        bench_structured.check_orthogonal(x * 1.0001)
+    with pytest.raises(WrongValues, match="not orthogonal"):
+        bench_structured.check_orthogonal(torch.full((64, 64), math.nan))
+
+
+def test_a_wrong_sparse_matrix_is_found():
+    x = ti.sparse_(torch.empty(512, 512), 0.9, 0.01, key=contenders.KEY)
+    bench_structured.check_sparse(x)
+    bench_structured.check_sparse_bits(x)
+    with pytest.raises(WrongValues, match="zeros"):
+        bench_structured.check_sparse(x.fill_diagonal_(0.01))
+    other = ti.sparse_(torch.empty(512, 512), 0.9, 0.01, key=ti.Key(1))
+    bench_structured.check_sparse(other)
+    with pytest.raises(WrongValues, match="another"):
+        bench_structured.check_sparse_bits(other)

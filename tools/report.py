@@ -1,0 +1,233 @@
+"""Write what the README and docs/ say of measurements from the files in bench/results: ``make report``.
+
+A result file is made by ``tritoninit bench --out bench/results/MACHINE.json``; this script trims it first.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tritoninit.bench import comparison, figures, inspection, result_files
+from tritoninit.bench.architectures import ARCHITECTURES
+from tritoninit.bench.comparison import Comparison
+from tritoninit.bench.result_files import Results, Row
+
+ROOT = Path(__file__).resolve().parents[1]
+README, TABLES, FIGURE = ROOT / "README.md", ROOT / "docs" / "measured.md", ROOT / "docs" / "throughput.svg"
+BEGIN, END = "<!-- written by make report -->\n", "<!-- end of what make report wrote -->\n"
+TABLES_HEAD = """\
+# Measured
+
+Made by `make report` from [bench/results](../bench/results); `tritoninit compare --md` makes the same of
+other files. Percentages are of memset's speed in the same run on the same machine.
+"""
+PREDICTED_HEAD = """\
+**Predicted** for one float32 tensor: the instructions an element, counted in the machine code, and the
+throughput in 1e9 elements a second that they and the memory's bandwidth allow, with what bounds it
+([results](bench/results/static.json); `tritoninit inspect` says more, of more kernels).
+"""
+SVG = """\
+<!-- matplotlib {version} -->
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}">
+<style>
+:root {{ {light} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
+text {{ font-family: system-ui, sans-serif; }}
+</style>
+<rect width="100%" height="100%" fill="var(--ground)"/>
+{panels}
+</svg>
+"""
+ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # of the fills in the README
+# What the issues of this project asked for, beside what was reached.
+GOALS = {
+    ("fill", "uniform", "float32"): "5x, 50%",
+    ("fill", "normal", "float32"): "4x",
+    ("fill", "truncated_normal", "float32"): "25x",
+    ("fill", "normal", "bfloat16"): "4x",
+    ("model", "gpt2", "float32"): "4x",
+    ("call", "uniform", "float32"): "0.5x",
+    ("call", "normal", "float32"): "0.5x",
+}
+_PREDICTED = ("uniform", "normal", "central_normal")
+_MARGIN = 8  # points, between the panels of the figure
+
+
+def main() -> None:
+    for path in paths():
+        document = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(result_files.trimmed(document), indent=1) + "\n", encoding="utf-8")
+    for path, text in written().items():
+        path.write_text(text, encoding="utf-8")
+
+
+def paths() -> list[Path]:
+    """The result files of the repository, but for the one that was counted and not measured."""
+    folder = inspection.RESULTS.parent
+    return sorted(path for path in folder.glob("*.json") if path != inspection.RESULTS)
+
+
+def written() -> dict[Path, str]:
+    """The texts of the files that this script writes."""
+    found = comparison.compare(result_files.read_all(paths()))
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    return {
+        README: f"{before}{BEGIN}{_readme(found)}{END}{after}",
+        TABLES: "\n".join([TABLES_HEAD, *comparison.markdown(found), ""]),
+        FIGURE: _figure(found),
+    }
+
+
+def _readme(found: Comparison) -> str:
+    lines: list[str] = []
+    for results in found.results:
+        lines += [*_machine(results), "", *_fills(results), "", *_others(results), ""]
+    return "\n".join([*lines, *_predictions()]) + "\n"
+
+
+def _machine(results: Results) -> Iterator[str]:
+    machine = results.machine
+    versions = ", ".join(
+        f"{name} {machine[name]}" for name in ("torch", "triton", "numba", "numpy") if machine.get(name)
+    )
+    yield f"**{results.name}**: {versions} ([results](bench/results/{results.path.name}))."
+
+
+def _fills(results: Results) -> list[str]:
+    """The fills of one size: a row a distribution and dtype, a column a contender and its threads."""
+    rows = [row for row in _rows(results, "fill") if row.elements == ELEMENTS[row.device]]
+    columns = sorted(
+        {(row.contender, row.threads) for row in rows if row.ours or row.contender in ("torch", "memset")},
+        key=lambda c: (c[0] == "memset", c[0] == "torch", c[0] == "numpy", c[0], c[1]),
+    )
+    size = comparison.size(rows[0].elements)
+    heading = [f"{name}, {count} thread{'s' * (count > 1)}" for name, count in columns]
+    if rows[0].device != "cpu":
+        heading = [name for name, _ in columns]
+    lines = [
+        f"| fill, {size} elements | {' | '.join(heading)} | goal |",
+        f"|---|{'---:|' * len(columns)}---|",
+    ]
+    for task in dict.fromkeys((row.kind, row.subject, row.dtype) for row in rows):
+        found = {
+            (row.contender, row.threads): row for row in rows if (row.kind, row.subject, row.dtype) == task
+        }
+        cells = " | ".join(_cell(found.get(column)) for column in columns)
+        lines.append(f"| {task[1].replace('_', ' ')}, {task[2]} | {cells} | {GOALS.get(task, '')} |")
+    return lines
+
+
+def _rows(results: Results, kind: str) -> list[Row]:
+    """In the order of a comparison's lines."""
+    rows = (row for row in results.rows if row.kind == kind)
+    return sorted(rows, key=lambda row: comparison.task_of(results, row).place)
+
+
+def _cell(row: Row | None) -> str:
+    """1e9 elements a second, how many times torch's that is, and its share of memset's."""
+    if row is None or row.gs_per_s is None:
+        return ""
+    ratios = []
+    if row.torch_ratio is not None and row.contender not in ("torch", "memset"):
+        ratios.append(f"{comparison.number(row.torch_ratio)}x")
+    if row.memset_fraction is not None and row.contender != "memset":
+        ratios.append(comparison.percent(row.memset_fraction))
+    return " ".join([comparison.number(row.gs_per_s), *([f"({', '.join(ratios)})"] if ratios else [])])
+
+
+def _others(results: Results) -> list[str]:
+    """Whole models, calls and structured initializers: the default backend beside torch."""
+    times = {(row.kind, row.subject, row.elements, row.contender): row for row in results.rows}
+    lines = ["| what | tritoninit | torch | x torch | goal |", "|---|---:|---:|---:|---|"]
+    for kind in ("model", "structured", "call"):
+        for row in _rows(results, kind):
+            theirs = times.get((kind, row.subject, row.elements, "torch"))
+            if not row.default or theirs is None or row.torch_ratio is None:
+                continue
+            what = {
+                "model": f"{row.subject}, {row.dtype}, against `module.apply`",
+                "structured": f"`{row.subject}_`, {comparison.size(row.elements)} elements",
+                "call": f"`{row.subject}_` of {row.elements} elements",
+            }[kind]
+            goal = GOALS.get((kind, row.subject, row.dtype), "")
+            ratio = comparison.short(row.torch_ratio, 3)
+            lines.append(f"| {what} | {_time(row)} | {_time(theirs)} | {ratio} | {goal} |")
+    return lines
+
+
+def _time(row: Row) -> str:
+    """A median in a unit that suits it."""
+    unit, factor = ("us", 1e6) if row.median < 1e-3 else ("ms", 1e3) if row.median < 1 else ("s", 1.0)
+    return f"{comparison.short(row.median * factor, 3)} {unit}"
+
+
+def _predictions() -> list[str]:
+    stored = inspection.stored()
+    lines = [
+        PREDICTED_HEAD,
+        "| GPU | uniform | normal | normal truncated at two std |",
+        "|---|---|---|---|",
+    ]
+    rows = {
+        (row.arch, row.distribution): row
+        for row in stored["rows"]
+        if (row.kernel, row.dtype) == ("run_kernel", "float32")
+    }
+    for architecture in ARCHITECTURES:
+        if (architecture.arch, "uniform") not in rows:
+            continue
+        cells = []
+        for distribution in _PREDICTED:
+            row = rows[architecture.arch, distribution]
+            expected = inspection.predict(row, architecture)
+            cells.append(f"{row.instructions:.1f}: {expected.gs_per_s:.0f}, {expected.bound}")
+        lines.append(f"| {architecture.name} ({architecture.arch}) | {' | '.join(cells)} |")
+    return lines
+
+
+def _figure(found: Comparison) -> str:
+    """Uniform and normal float32, machines below each other, as a file that knows light and dark."""
+    wanted = [p for p in figures.panels(found) if p.dtype == "float32" and p.subject != "truncated_normal"]
+    drawn = [
+        [figures.throughput_svg(found, panel, column) for panel in wanted]
+        for column in range(len(found.results))
+    ]
+    width, height = _size(drawn[0][0])
+    body = [
+        inner.replace(
+            "<svg ",
+            f'<svg x="{j * (width + _MARGIN):g}" y="{i * (height + _MARGIN):g}" width="{width:g}"'
+            f' height="{height:g}" ',
+            1,
+        )
+        for i, row in enumerate(drawn)
+        for j, inner in enumerate(row)
+    ]
+    light, dark = (
+        " ".join(f"--{name}: {literal};" for name, literal in colours.items())
+        for colours in (figures.LIGHT, figures.DARK)
+    )
+    return SVG.format(
+        version=importlib.metadata.version("matplotlib"),
+        width=len(wanted) * (width + _MARGIN),
+        height=len(drawn) * (height + _MARGIN),
+        light=light,
+        dark=dark,
+        panels="\n".join(body),
+    )
+
+
+def _size(svg: str) -> tuple[float, float]:
+    """Width and height, in points."""
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert found is not None
+    return float(found[1]), float(found[2])
+
+
+if __name__ == "__main__":
+    main()
