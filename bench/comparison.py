@@ -17,7 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tritoninit.bench.result_files import KINDS, BadInput, Results, Row, read_all
+from tritoninit.bench.result_files import KINDS, Results, Row, read_all
+from tritoninit.outputs import UsageError, replacing
 from tritoninit.report import print_lines, short, table
 
 if TYPE_CHECKING:
@@ -140,24 +141,25 @@ def run(
         The exit code: 1 if ``fail_below`` is given and a row fell, else 0.
 
     Raises:
-        BadInput: the files cannot be read or compared, an output is an input, or nothing is comparable.
+        UsageError: the files cannot be read or compared, an output is an input, or nothing is comparable.
     """
     outputs = [path for path in (html, png, md, csv) if path is not None]
     for path, count in Counter(path.resolve() for path in (*files, *outputs)).items():
         if count > 1 and path in {output.resolve() for output in outputs}:
-            raise BadInput(f"{path.name} would be overwritten: name each file once")
+            raise UsageError(f"{path.name} would be overwritten: name each file once")
     if fail_below is not None:
         if not (math.isfinite(fail_below) and fail_below > 0):
-            raise BadInput(f"--fail-below is a number above 0, as 0.9 is, and not {fail_below}")
+            raise UsageError(f"--fail-below is a number above 0, as 0.9 is, and not {fail_below}")
         if len(files) != 2:
-            raise BadInput(
+            raise UsageError(
                 f"--fail-below compares two files, a baseline and a candidate, and not {len(files)}"
             )
     found = compare(read_all(files), contender)
     written = _documents(found, html=html, png=png, md=md, csv=csv)
     verdict, code = ([], 0) if fail_below is None else _verdict(found, fail_below)
     for path, content in written.items():
-        path.write_bytes(content)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     print_lines(*text(found), *verdict)
     return code
 
@@ -189,11 +191,11 @@ def compare(results: Sequence[Results], contender: str | None = None) -> Compari
     """Lines of the default backend of each machine, or of one contender on all.
 
     Raises:
-        BadInput: no file has a row of that contender.
+        UsageError: no file has a row of that contender.
     """
     known = {row.contender: None for r in results for row in r.rows}
     if contender is not None and contender not in known:
-        raise BadInput(f"no row is of contender {contender!r}; there are {', '.join(known)}")
+        raise UsageError(f"no row is of contender {contender!r}; there are {', '.join(known)}")
     columns = [_chosen(r, contender) for r in results]
     tasks = sorted({task for column in columns for task in column}, key=lambda task: task.place)
     lines = [Line(task, tuple(column.get(task) for column in columns)) for task in tasks]
@@ -426,12 +428,12 @@ def _verdict(found: Comparison, least: float) -> tuple[list[str], int]:
     """What to say of a baseline and a candidate, and the exit code.
 
     Raises:
-        BadInput: there is nothing that both have.
+        UsageError: there is nothing that both have.
     """
     baseline, candidate = found.results
     pairs = kept(found)
     if not pairs:
-        raise BadInput(
+        raise UsageError(
             f"{baseline.path} and {candidate.path} have no row in common that --fail-below could judge"
         )
     fell = [pair for pair in pairs if pair.part is not None and pair.part < least]

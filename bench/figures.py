@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tritoninit.bench.comparison import Comparison, fills, percent
-from tritoninit.bench.result_files import BadInput, Results, Row
+from tritoninit.bench.result_files import Results, Row
+from tritoninit.outputs import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +142,7 @@ def png(found: Comparison) -> bytes:
     """All figures in one picture, shares of memset's speed below.
 
     Raises:
-        BadInput: matplotlib is not installed, or no fill was measured.
+        UsageError: matplotlib is not installed, or no fill was measured.
     """
     with _matplotlib(f"{__name__}.png"):
         from matplotlib.figure import Figure
@@ -168,7 +169,7 @@ def _grid(found: Comparison) -> list[list[tuple[Panel, int]]]:
     """Where panels stand: machines side by side; of one machine, the dtypes of a distribution."""
     drawn, columns = panels(found), range(len(found.results))
     if not drawn:
-        raise BadInput("nothing to draw: no fill was measured")
+        raise UsageError("nothing to draw: no fill was measured")
     if len(columns) > 1:
         return [[(panel, column) for column in columns] for panel in drawn]
     subjects = dict.fromkeys(panel.subject for panel in drawn)
@@ -209,7 +210,7 @@ def _matplotlib(salt: str) -> Iterator[None]:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise BadInput("figures need matplotlib: pip install tritoninit[bench]") from None
+        raise UsageError("figures need matplotlib: pip install tritoninit[bench]") from None
     settings: Any = {**_RC, "svg.hashsalt": salt}  # whose names matplotlib's annotations list one by one
     with mpl.rc_context(settings):
         yield

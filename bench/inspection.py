@@ -31,8 +31,8 @@ from tritoninit.bench.architectures import (
     architecture_of,
     resident_warps,
 )
-from tritoninit.bench.result_files import BadInput
 from tritoninit.kernels.stream import STREAM_VERSION
+from tritoninit.outputs import UsageError, replacing
 from tritoninit.report import print_lines, table
 
 DEFAULT_ARCHS: Final = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942")
@@ -195,21 +195,22 @@ def run(archs: Sequence[str], out: Path | None) -> int:
         0, an exit code.
 
     Raises:
-        BadInput: a target that is not known, or no Triton here that compiles.
+        UsageError: a target that is not known, or no Triton here that compiles.
     """
     archs = tuple(dict.fromkeys(archs)) or DEFAULT_ARCHS
     unknown = [arch for arch in archs if arch not in RESIDENCIES]
     if unknown:
-        raise BadInput(f"unknown architecture {', '.join(unknown)}; known are {', '.join(RESIDENCIES)}")
+        raise UsageError(f"unknown architecture {', '.join(unknown)}; known are {', '.join(RESIDENCIES)}")
     if importlib.util.find_spec("triton") is None:
-        raise BadInput("inspect needs Triton's compiler, and triton is not installed here (it is for Linux)")
+        raise UsageError("inspect needs Triton's compiler, and triton is not installed (it is for Linux)")
     if os.environ.get("TRITON_INTERPRET") == "1":
-        raise BadInput("inspect needs Triton's compiler, which TRITON_INTERPRET=1 replaces: unset it")
+        raise UsageError("inspect needs Triton's compiler, which TRITON_INTERPRET=1 replaces: unset it")
     start = time.perf_counter()
     rows = _compiled(cases(archs))
     seconds = time.perf_counter() - start
     if out is not None:
-        out.write_text(_document(rows), encoding="utf-8")
+        with replacing(out) as temporary:
+            temporary.write_text(_document(rows), encoding="utf-8")
     print_lines(*_lines(rows, seconds))
     return 0
 

@@ -60,7 +60,7 @@ def html(found: Comparison) -> str:
     """The page; the same for the same results.
 
     Raises:
-        BadInput: matplotlib is not installed.
+        UsageError: matplotlib is not installed.
     """
     names = [r.name for r in found.results]
     parts = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tritoninit.bench.device import PROTOCOL
+from tritoninit.outputs import UsageError
 
 KINDS: Final = ("fill", "call", "model", "structured", "start")
 # What results must share before numbers of one stand beside numbers of another.
@@ -26,10 +27,6 @@ _STATS: Final = (
 _NOISE: Final = re.compile(
     r"\((?:R|TM|C)\)|\bNVIDIA\b|^AMD (?=Instinct)|\bCPU\b|\bProcessor\b|@ *[\d.]+ *GHz"
 )
-
-
-class BadInput(ValueError):
-    """What was asked for cannot be done; the message is one line."""
 
 
 class _Damaged(ValueError):
@@ -95,26 +92,26 @@ def read(path: Path) -> Results:
     """The results in a file.
 
     Raises:
-        BadInput: it cannot be read, is not the suite's, is of another protocol, empty, or damaged.
+        UsageError: it cannot be read, is not the suite's, is of another protocol, empty, or damaged.
     """
     document = _document(path)
     machine = document["machine_info"]
     if machine["protocol"] != PROTOCOL:
-        raise BadInput(
+        raise UsageError(
             f"{path} was timed by protocol {machine['protocol']}, and this release reads {PROTOCOL}"
         )
     for field, kind in (("stream_version", int), ("gate", str), ("threads", int)):
         if type(machine.get(field)) is not kind:
-            raise BadInput(f"{path} is damaged: its machine_info has {field} {machine.get(field)!r:.40}")
+            raise UsageError(f"{path} is damaged: its machine_info has {field} {machine.get(field)!r:.40}")
     if not isinstance(machine.get("accelerator"), (dict, type(None))):
-        raise BadInput(f"{path} is damaged: its accelerator is {machine['accelerator']!r:.40}")
+        raise UsageError(f"{path} is damaged: its accelerator is {machine['accelerator']!r:.40}")
     if not document["benchmarks"]:
-        raise BadInput(f"{path} is empty: a result file without a row")
+        raise UsageError(f"{path} is empty: a result file without a row")
     rows = tuple(_row(path, number, row) for number, row in enumerate(document["benchmarks"]))
     counts = Counter((r.kind, r.subject, r.dtype, r.elements, r.threads, r.contender) for r in rows)
     (twice, count), *_ = counts.most_common(1)
     if count > 1:
-        raise BadInput(f"{path} is damaged: {count} rows for {' '.join(map(str, twice))}")
+        raise UsageError(f"{path} is damaged: {count} rows for {' '.join(map(str, twice))}")
     commit = document.get("commit_info")
     return Results(
         path, machine_name(machine), machine, _commit(commit if isinstance(commit, dict) else {}), rows
@@ -125,17 +122,17 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
+        raise UsageError(f"{path}: no such file") from None
     except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise BadInput(f"{path} is not JSON") from None
+        raise UsageError(f"{path} is not JSON") from None
     if not isinstance(document, dict) or not (
         isinstance(document.get("machine_info"), dict) and isinstance(document.get("benchmarks"), list)
     ):
-        raise BadInput(f"{path} is not a file of pytest-benchmark's")
+        raise UsageError(f"{path} is not a file of pytest-benchmark's")
     if "protocol" not in document["machine_info"]:
-        raise BadInput(f"{path} is not from this suite, though from pytest-benchmark: it names no protocol")
+        raise UsageError(f"{path} is not from this suite, though from pytest-benchmark: it names no protocol")
     return document
 
 
@@ -147,7 +144,7 @@ def _row(path: Path, number: int, found: Any) -> Row:
         if values["kind"] not in KINDS:
             raise _Damaged(f"kind is {values['kind']!r:.40}")
     except _Damaged as error:
-        raise BadInput(f"{path} is damaged: row {name!s:.100}: {error}") from None
+        raise UsageError(f"{path} is damaged: row {name!s:.100}: {error}") from None
     return Row(**values)
 
 
@@ -207,13 +204,13 @@ def read_all(paths: Sequence[Path]) -> list[Results]:
     """The results in files that may stand side by side, each of another name.
 
     Raises:
-        BadInput: as ``read``; or there is none, one is given twice, or they may not be compared.
+        UsageError: as ``read``; or there is none, one is given twice, or they may not be compared.
     """
     if not paths:
-        raise BadInput("no result file to compare")
+        raise UsageError("no result file to compare")
     for path, count in Counter(paths).items():
         if count > 1:
-            raise BadInput(f"{path} is given twice")
+            raise UsageError(f"{path} is given twice")
     results = distinct([read(path) for path in paths])
     check_comparable(results)
     return results
@@ -235,7 +232,7 @@ def check_comparable(results: Sequence[Results]) -> None:
     """Refuse results whose numbers mean different things.
 
     Raises:
-        BadInput: their stream version, gate or protocol differ; the message says which file has which.
+        UsageError: their stream version, gate or protocol differ; the message says which file has which.
     """
     differences = []
     for field in _SHARED:
@@ -243,7 +240,7 @@ def check_comparable(results: Sequence[Results]) -> None:
             values = ", ".join(f"{r.machine[field]} in {r.path}" for r in results)
             differences.append(f"{field} is {values}")
     if differences:
-        raise BadInput(f"these may not be compared: {'; '.join(differences)}")
+        raise UsageError(f"these may not be compared: {'; '.join(differences)}")
 
 
 def trimmed(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritoninit.bench.contenders import power
-from tritoninit.bench.result_files import BadInput
+from tritoninit.outputs import UsageError, replacing
 from tritoninit.report import print_lines, short, table
 
 if TYPE_CHECKING:
@@ -50,16 +50,20 @@ def run(quick: bool, pattern: str | None, out: Path | None) -> int:
         0, or 1 if a row failed: what it wrote was wrong, so that it was not timed, or it raised.
 
     Raises:
-        BadInput: pytest-benchmark is missing, ``out`` cannot be written, or no row has the pattern.
+        UsageError: pytest-benchmark is missing, or no row has the pattern.
         KeyboardInterrupt: it was interrupted; ``out`` is as it was.
     """
     if not all(map(importlib.util.find_spec, ("pytest", "pytest_benchmark"))):
-        raise BadInput("the benchmarks need pytest-benchmark: pip install tritoninit[bench]")
-    with _replacing(out) as results:
+        raise UsageError("the benchmarks need pytest-benchmark: pip install tritoninit[bench]")
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder, "results.json")
+        results.touch()  # which stays empty if no row was timed
         watcher = _run(quick, pattern, results)
-        document = json.loads(results.read_text(encoding="utf-8") or "{}")
-        if not document:
-            results.unlink()
+        written = results.read_bytes()
+    if written and out is not None:
+        with replacing(out) as temporary:
+            temporary.write_bytes(written)
+    document = json.loads(written or "{}")
     rows = document.get("benchmarks", [])
     for kind in _CELLS:
         print_lines(*_table(kind, [row for row in rows if row["extra_info"]["kind"] == kind]))
@@ -79,35 +83,6 @@ def matches(name: str, pattern: str) -> bool:
     True
     """
     return fnmatchcase(name, f"*{pattern.replace('[', '[[]')}*")
-
-
-@contextmanager
-def _replacing(out: Path | None) -> Iterator[Path]:
-    """An empty file to write, which takes the place of ``out``; not if something is raised, or it is gone.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
-    if out is None:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "results.json")
-            file.touch()
-            yield file
-        return
-    path = out.resolve()  # os.replace would put a file in a symbolic link's place
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    if path.exists() and not path.is_file():
-        raise BadInput(f"{out} is not a file")
-    try:
-        temporary.touch()
-    except OSError as error:
-        raise BadInput(f"cannot write {out}: {error.strerror}") from None
-    try:
-        yield temporary
-        if temporary.exists():
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _run(quick: bool, pattern: str | None, results: Path) -> _Watcher:
@@ -140,7 +115,7 @@ def _run(quick: bool, pattern: str | None, results: Path) -> _Watcher:
     if watcher.interrupted:
         raise KeyboardInterrupt
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise BadInput(f"no row has {pattern!r} in its name")
+        raise UsageError(f"no row has {pattern!r} in its name")
     if code != pytest.ExitCode.OK and not watcher.failures:
         raise RuntimeError(f"pytest ended with {code!r}")
     return watcher

@@ -376,6 +376,14 @@ class TestBadInput:
             (["init", "gpt2", "--out", "w" * 300], "File name too long"),
             (["init", "gpt2", "--out", "w", "--json", "./w"], "--out and --json name the same file"),
             (["check", "--seed", "x"], "'x' is no integer of 64 bits"),
+            (["bench", "--out", "no/where"], "cannot write no/where: No such file or directory"),
+            (["bench", "--filter", "no such row"], "no row has 'no such row' in its name"),
+            (["compare", "absent.json"], "absent.json: no such file"),
+            (["compare", "zoo.py"], "zoo.py is not JSON"),
+            (["compare", "absent.json", "--html", "no/where"], "cannot write no/where: No such file"),
+            (["compare", "absent.json", "--fail-below", "fast"], "invalid float value: 'fast'"),
+            (["inspect", "--arch", "sm_90,sm_1"], "unknown architecture sm_1; known are sm_80, "),
+            (["inspect", "--out", "."], r"\. is not a file"),
         ],
     )
     def test_one_line_code_2_and_no_file(self, arguments, message, capsys, folder):

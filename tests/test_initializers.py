@@ -715,11 +715,12 @@ class TestSparse:
 
     @pytest.mark.parametrize("values", [1, 2, 5, 2**24], ids=lambda n: f"{n} values")
     @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (64, 33), (300, 50), (0, 3), (3, 0)])
-    def test_places_are_the_first_of_a_stable_sort(self, shape, values):
-        x = torch.randint(0, values, shape, generator=torch.Generator().manual_seed(5)).float()
+    @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+    def test_places_are_the_first_of_a_stable_sort(self, device, shape, values):
+        x = torch.randint(0, values, shape, generator=torch.Generator().manual_seed(5)).float().to(device)
         order = x.argsort(dim=0, stable=True)
         for count in {0, min(1, shape[0]), shape[0] // 2, shape[0]}:
-            expected = torch.zeros(shape, dtype=torch.bool).scatter_(0, order[:count], True)
+            expected = torch.zeros(shape, dtype=torch.bool, device=device).scatter_(0, order[:count], True)
             assert tritoninit.initializers._smallest(x, count).equal(expected)
 
     def test_the_generator_governs_the_places(self):

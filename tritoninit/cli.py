@@ -37,6 +37,7 @@ from tritoninit.interception import Intercepted, intercept
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
+from tritoninit.outputs import UsageError, replacing, writable
 from tritoninit.presets import PRESETS, Preset
 from tritoninit.report import (
     Timing,
@@ -63,10 +64,6 @@ _TIMED_RUNS = 25
 _WARM_UP = (Constant(0.0), Uniform(), Normal(), TruncatedNormal())
 _SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
-
-
-class UsageError(Exception):
-    """What was asked for cannot be done; the message is one line."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -247,47 +244,14 @@ def _init(arguments: argparse.Namespace) -> int:
     summary["passed_on"] = [asdict(each) for each in passed_on]
     show(report, summary, scheme)
     if report_path is not None:
-        with _replacing(report_path) as temporary:
+        with replacing(report_path) as temporary:
             text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
     return 0
 
 
 def _output(name: str | None) -> Path | None:
-    """The file to write, of which it is known that it can be written.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    if name is None:
-        return None
-    path = Path(name).resolve()  # os.replace would put a file in a symbolic link's place
-    try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{name} is not a file")
-        with _temporary(path) as temporary:
-            temporary.touch()
-    except OSError as error:
-        raise UsageError(f"cannot write {name}: {error.strerror}") from None
-    return path
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """The name of a file beside ``path``, which is gone afterwards."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write that takes the place of ``path`` once it is complete, and never does if it fails."""
-    with _temporary(path) as temporary:
-        yield temporary
-        os.replace(temporary, path)
+    return None if name is None else writable(name)
 
 
 class _Subject(NamedTuple):
@@ -618,7 +582,7 @@ def _save(model: nn.Module, path: Path, progress: Progress | None) -> None:
         if isinstance(value, Tensor) and id(value) not in seen:
             seen.add(id(value))
             tensors[name] = value.detach().contiguous()
-    with _stage(progress, f"writing {path.name}"), _replacing(path) as temporary:
+    with _stage(progress, f"writing {path.name}"), replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # safetensors would let nobody else read the file
         try:
@@ -678,40 +642,24 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    out = _output(arguments.out)
-    with _bad_input():
-        from tritoninit.bench import suite
+    from tritoninit.bench import suite
 
-        return suite.run(arguments.quick, arguments.filter, out)
+    return suite.run(arguments.quick, arguments.filter, _output(arguments.out))
 
 
 def _compare_results(arguments: argparse.Namespace) -> int:
-    outputs = {form: _output(getattr(arguments, form)) for form in ("html", "png", "md", "csv")}
-    with _bad_input():
-        from tritoninit.bench import comparison
+    from tritoninit.bench import comparison
 
-        return comparison.run(
-            arguments.files, contender=arguments.contender, fail_below=arguments.fail_below, **outputs
-        )
+    outputs = {form: _output(getattr(arguments, form)) for form in ("html", "png", "md", "csv")}
+    chosen, least = arguments.contender, arguments.fail_below
+    return comparison.run(arguments.files, contender=chosen, fail_below=least, **outputs)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    out = _output(arguments.out)
-    with _bad_input():
-        from tritoninit.bench import inspection
+    from tritoninit.bench import inspection
 
-        return inspection.run(arguments.arch.split(",") if arguments.arch else (), out)
-
-
-@contextmanager
-def _bad_input() -> Iterator[None]:
-    """A benchmark's bad input as bad usage."""
-    from tritoninit.bench.result_files import BadInput
-
-    try:
-        yield
-    except BadInput as error:
-        raise UsageError(str(error)) from None
+    archs = arguments.arch.split(",") if arguments.arch else ()
+    return inspection.run(archs, _output(arguments.out))
 
 
 def _compare(comparison: Comparison, progress: Progress | None) -> tuple[int, str | None, float]:

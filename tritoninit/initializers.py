@@ -358,15 +358,18 @@ def _smallest(x: torch.Tensor, count: int) -> torch.Tensor:
     """Which are the ``count`` smallest elements of each column of a matrix; of equal ones the upper first."""
     if count == 0 or x.numel() == 0:
         return torch.zeros_like(x, dtype=torch.bool)
-    columns = x.T.contiguous()  # selection, unlike sorting, takes time linear in the rows
-    bound = columns.kthvalue(count, dim=1, keepdim=True).values
-    chosen = columns <= bound
-    excess = chosen.sum(dim=1, keepdim=True) - count
-    crowded = excess.flatten().nonzero().flatten()  # where equals of the bound are too many: seldom
-    equal = columns[crowded] == bound[crowded]
-    to_the_end = equal.flip(1).cumsum(dim=1).flip(1)
-    chosen[crowded] &= ~(equal & (to_the_end <= excess[crowded]))
-    return chosen.T
+    columns = x.T.contiguous()
+    if x.is_cpu:  # where NumPy's selection is several times as fast
+        bound = torch.from_numpy(np.partition(columns.numpy(), count - 1, axis=1)[:, count - 1].copy())
+    else:
+        bound = columns.kthvalue(count, dim=1).values
+    chosen = x <= bound
+    excess = chosen.sum(dim=0, dtype=torch.int32) - count
+    crowded = excess.nonzero().flatten()  # columns with too many equals of the bound: seldom any
+    equal = x[:, crowded] == bound[crowded]
+    to_the_end = equal.flip(0).cumsum(dim=0).flip(0)
+    chosen[:, crowded] &= ~(equal & (to_the_end <= excess[crowded]))
+    return chosen
 
 
 @dataclass(frozen=True)

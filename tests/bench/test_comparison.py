@@ -12,7 +12,8 @@ from tests.bench import made_up
 from tritoninit.bench import comparison, inspection
 from tritoninit.bench.comparison import compare, number, percent, run, size, text, times
 from tritoninit.bench.inspection import Prediction
-from tritoninit.bench.result_files import BadInput, read, read_all
+from tritoninit.bench.result_files import read, read_all
+from tritoninit.outputs import UsageError
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 MICRO = "\N{MICRO SIGN}"
@@ -47,7 +48,7 @@ def files(tmp_path):
 
 
 def refusal(*args, **options):
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(UsageError) as caught:
         run(*args, **options)
     return str(caught.value)
 

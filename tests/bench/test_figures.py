@@ -16,7 +16,8 @@ from tritoninit.bench import figures, inspection
 from tritoninit.bench.comparison import compare
 from tritoninit.bench.figures import DARK, LIGHT, STYLES, Panel, spread
 from tritoninit.bench.inspection import Prediction
-from tritoninit.bench.result_files import BadInput, read_all
+from tritoninit.bench.result_files import read_all
+from tritoninit.outputs import UsageError
 
 NORMAL = Panel("normal", "float32")
 
@@ -246,11 +247,13 @@ class TestPng:
         assert figures.png(found) == figures.png(found)
 
     def test_nothing_to_draw(self, found):
-        with pytest.raises(BadInput, match=r"^nothing to draw: no fill was measured$"):
+        with pytest.raises(UsageError, match=r"^nothing to draw: no fill was measured$"):
             figures.png(compare(found.results, "python"))
 
     def test_no_matplotlib(self, found, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         for draw in (figures.png, figures.shares_svgs):
-            with pytest.raises(BadInput, match=r"^figures need matplotlib: pip install tritoninit\[bench\]$"):
+            with pytest.raises(
+                UsageError, match=r"^figures need matplotlib: pip install tritoninit\[bench\]$"
+            ):
                 draw(found)

@@ -12,9 +12,9 @@ from tritoninit.bench import inspection, static
 from tritoninit.bench.architectures import ARCHITECTURES, RESIDENCIES, Architecture, Resource, architecture_of
 from tritoninit.bench.architectures import resident_warps as resident
 from tritoninit.bench.inspection import Case, Prediction, Row
-from tritoninit.bench.result_files import BadInput
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.kernels.triton_kernels import DISTRIBUTIONS, MOST_TILES
+from tritoninit.outputs import UsageError
 
 # Two multiprocessors of 1 GHz: 2e9 clocks a second, of a hundred lanes each, or ten.
 GPU = Architecture(
@@ -189,14 +189,14 @@ def test_the_whole_table_fits(capsys):
 
 @pytest.mark.parametrize("archs", [["sm_90", "sm_91"], ["h100"]])
 def test_unknown_architecture(archs):
-    with pytest.raises(BadInput, match=rf"unknown architecture {archs[-1]}; known are sm_80, .*gfx942"):
+    with pytest.raises(UsageError, match=rf"unknown architecture {archs[-1]}; known are sm_80, .*gfx942"):
         inspection.run(archs, None)
 
 
 def test_no_compiler(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    with pytest.raises(BadInput, match="unset it"):
+    with pytest.raises(UsageError, match="unset it"):
         inspection.run([], None)
     monkeypatch.setattr(inspection.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match="not installed"):
+    with pytest.raises(UsageError, match="not installed"):
         inspection.run([], None)

@@ -12,7 +12,8 @@ import pytest
 from tests.bench import made_up
 from tritoninit.bench import result_files
 from tritoninit.bench.device import PROTOCOL
-from tritoninit.bench.result_files import BadInput, read, read_all, trimmed, write
+from tritoninit.bench.result_files import read, read_all, trimmed, write
+from tritoninit.outputs import UsageError
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def refusal(tmp_path, content):
     """What ``read`` says of a file, the path left out."""
     path = tmp_path / "x.json"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(UsageError) as caught:
         read(path)
     return str(caught.value).replace(str(path), "x.json")
 
@@ -83,10 +84,10 @@ class TestRead:
         assert refusal(tmp_path, content) == message
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(BadInput) as caught:
+        with pytest.raises(UsageError) as caught:
             read(tmp_path / "none.json")
         assert str(caught.value) == f"{tmp_path / 'none.json'}: no such file"
-        with pytest.raises(BadInput) as caught:
+        with pytest.raises(UsageError) as caught:
             read(tmp_path)
         assert str(caught.value) == f"cannot read {tmp_path}: Is a directory"
 
@@ -171,7 +172,7 @@ class TestComparable:
         was = odd["machine_info"][field]
         odd["machine_info"][field] = other
         a, b = made_up.save(tmp_path, a=made_up.cpu(), b=odd)
-        with pytest.raises(BadInput) as caught:
+        with pytest.raises(UsageError) as caught:
             read_all([a, b])
         assert str(caught.value) == f"these may not be compared: {field} is {was} in {a}, {other} in {b}"
         assert len(read_all([b])) == 1
@@ -183,7 +184,7 @@ class TestComparable:
             result_files.Results(Path(name), name, machine, "", ())
             for name, machine in (("a", made_up.machine()), ("b", odd))
         ]
-        with pytest.raises(BadInput) as caught:
+        with pytest.raises(UsageError) as caught:
             result_files.check_comparable(results)
         assert str(caught.value) == (
             "these may not be compared: gate is bits in a, close in b;"
@@ -191,10 +192,10 @@ class TestComparable:
         )
 
     def test_files_that_make_no_comparison(self, tmp_path):
-        with pytest.raises(BadInput, match=r"^no result file to compare$"):
+        with pytest.raises(UsageError, match=r"^no result file to compare$"):
             read_all([])
         (a,) = made_up.save(tmp_path, a=made_up.cpu())
-        with pytest.raises(BadInput) as caught:
+        with pytest.raises(UsageError) as caught:
             read_all([a, a])
         assert str(caught.value) == f"{a} is given twice"
 
