@@ -30,7 +30,7 @@ x[0].item()
 COMPILED = "first fill"
 EMPTY = "first fill, nothing compiled"
 COMPILERS = ("triton", "numba")  # backends whose kernels are compiled and kept on disk
-ROUNDS = 3 if DEVICE == "cuda" else 5  # there, importing torch alone takes seconds
+ROUNDS = 3 if DEVICE == "cuda" else 9
 
 
 def rows(quick: bool) -> list[Row]:

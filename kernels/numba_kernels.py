@@ -384,7 +384,8 @@ def fill_short(target: torch.Tensor, draw: Draw) -> bool:
         with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
             target.detach().fill_(*draw.parameters)
     else:
-        run_kernel(target.data_ptr(), size, _TORCH_DTYPES[target.dtype], code, draw.start, *_numbers(draw))
+        dtype, (_, p, seed, stream, first, _) = _TORCH_DTYPES[target.dtype], draw
+        run_kernel(target.data_ptr(), size, dtype, code, first, seed, stream, *p, *_REST[len(p)])
     return True
 
 

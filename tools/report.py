@@ -52,6 +52,7 @@ GOALS = {
     ("model", "gpt2", "float32"): "4x",
     ("call", "uniform", "float32"): "0.5x",
     ("call", "normal", "float32"): "0.5x",
+    ("call", "uniform, no key", "float32"): "0.5x",
 }
 _PREDICTED = ("uniform", "normal", "central_normal")
 _MARGIN = 8  # points, between the panels of the figure
@@ -152,7 +153,7 @@ def _others(results: Results) -> list[str]:
             what = {
                 "model": f"{row.subject}, {row.dtype}, against `module.apply`",
                 "structured": f"`{row.subject}_`, {comparison.size(row.elements)} elements",
-                "call": f"`{row.subject}_` of {row.elements} elements",
+                "call": f"{row.subject}, {row.elements} elements",
             }[kind]
             goal = GOALS.get((kind, row.subject, row.dtype), "")
             ratio = comparison.short(row.torch_ratio, 3)

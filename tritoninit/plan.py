@@ -64,9 +64,12 @@ class Plan:
 
     def append(self, target: Target, fill: Fill, key: KeySource, window: Window) -> Step:
         """As :meth:`add`, of a target that is known to be writable and to lie inside its window."""
-        served = dtype_name(target) in FLOAT_DTYPES
-        backend = registry.resolve(device_type(target)) if served else None
-        parameters = check_fill(fill, target)
+        dtype = dtype_name(target)
+        if dtype in FLOAT_DTYPES:
+            backend: Backend | None = registry.resolve(device_type(target))
+            parameters = fill.parameters(dtype)
+        else:
+            backend, parameters = None, check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
         step = Step(target, fill, draw, backend)

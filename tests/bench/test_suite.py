@@ -180,7 +180,7 @@ def test_a_terminal_shows_how_far_it_is(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "150")
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(terminal):
-        assert suite.run(True, "call[uniform", None) == 0
+        assert suite.run(True, "call[uniform-", None) == 0
     assert "2/2" in terminal.getvalue()
     assert "bench_call[uniform-float32-2^8" in terminal.getvalue()
     assert "2/2" not in printed.getvalue()
