@@ -244,7 +244,7 @@ def check_comparable(results: Sequence[Results]) -> None:
 
 
 def trimmed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A result file's content without what no comparison reads: a tenth of its size, and no raw times."""
+    """A result file's content without what no comparison reads, its numbers to six digits."""
     commit = document.get("commit_info") or {}
     return {
         "machine_info": {
@@ -253,8 +253,9 @@ def trimmed(document: Mapping[str, Any]) -> dict[str, Any]:
         | {"python_version": document["machine_info"].get("python_version")},
         "commit_info": {name: commit.get(name) for name in ("id", "time", "dirty")},
         "benchmarks": [
-            {name: row[name] for name in ("group", "name", "fullname", "params", "extra_info") if name in row}
-            | {"stats": {name: row["stats"][name] for name in _STATS if name in row["stats"]}}
+            {name: row[name] for name in ("group", "name", "fullname", "params") if name in row}
+            | {"extra_info": {name: _rounded(value) for name, value in row["extra_info"].items()}}
+            | {"stats": {name: _rounded(row["stats"][name]) for name in _STATS if name in row["stats"]}}
             for row in document["benchmarks"]
         ],
         "datetime": document.get("datetime"),
@@ -262,8 +263,15 @@ def trimmed(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 def write(document: Mapping[str, Any], path: Path) -> None:
-    """A result file's content, as it is committed: one number a line, so that a diff shows what moved."""
-    path.write_text(
-        json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    """A result file's content, as it is committed: a line for each row, so that a diff shows which moved."""
+    parts = []
+    for name, value in document.items():
+        lines = value if name == "benchmarks" else [value]
+        text = ",\n  ".join(json.dumps(line, allow_nan=False, ensure_ascii=False) for line in lines)
+        parts.append(f"{json.dumps(name)}: " + (f"[\n  {text}\n ]" if name == "benchmarks" else text))
+    path.write_text("{\n " + ",\n ".join(parts) + "\n}\n", encoding="utf-8")

@@ -42,7 +42,9 @@ text {{ font-family: system-ui, sans-serif; }}
 {panels}
 </svg>
 """
-ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # of the fills in the README
+# Of the fills in the README; the rest is in docs/.
+ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
+DTYPES = ("float32", "bfloat16")
 # What the issues of this project asked for, beside what was reached.
 GOALS = {
     ("fill", "uniform", "float32"): "5x, 50%",
@@ -55,13 +57,13 @@ GOALS = {
     ("call", "uniform, no key", "float32"): "0.5x",
 }
 _PREDICTED = ("uniform", "normal", "central_normal")
-_MARGIN = 8  # points, between the panels of the figure
+_MARGIN, _HEADING = 8, 16  # points, between the panels of the figure and above them
 
 
 def main() -> None:
     for path in paths():
         document = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps(result_files.trimmed(document), indent=1) + "\n", encoding="utf-8")
+        result_files.write(result_files.trimmed(document), path)
     for path, text in written().items():
         path.write_text(text, encoding="utf-8")
 
@@ -101,9 +103,15 @@ def _machine(results: Results) -> Iterator[str]:
 
 def _fills(results: Results) -> list[str]:
     """The fills of one size: a row a distribution and dtype, a column a contender and its threads."""
-    rows = [row for row in _rows(results, "fill") if row.elements == ELEMENTS[row.device]]
+    rows = [
+        row for row in _rows(results, "fill") if row.elements == ELEMENTS[row.device] and row.dtype in DTYPES
+    ]
     columns = sorted(
-        {(row.contender, row.threads) for row in rows if row.ours or row.contender in ("torch", "memset")},
+        {
+            (row.contender, row.threads)
+            for row in rows
+            if row.default or (row.contender in ("numpy", "torch", "memset") and results.scope(row) == "all")
+        },
         key=lambda c: (c[0] == "memset", c[0] == "torch", c[0] == "numpy", c[0], c[1]),
     )
     size = comparison.size(rows[0].elements)
@@ -199,24 +207,26 @@ def _figure(found: Comparison) -> str:
         for column in range(len(found.results))
     ]
     width, height = _size(drawn[0][0])
+    across, down = width + _MARGIN, height + _MARGIN
+    # One machine's panels are named by what was filled, those of several by their machines.
+    headings = wanted if len(found.results) > 1 else []
+    top = _HEADING if headings else 0
     body = [
-        inner.replace(
-            "<svg ",
-            f'<svg x="{j * (width + _MARGIN):g}" y="{i * (height + _MARGIN):g}" width="{width:g}"'
-            f' height="{height:g}" ',
-            1,
-        )
-        for i, row in enumerate(drawn)
-        for j, inner in enumerate(row)
+        f'<text x="{j * across:g}" y="12" font-size="11" fill="var(--faint)">{panel}</text>'
+        for j, panel in enumerate(headings)
     ]
+    for i, row in enumerate(drawn):
+        for j, inner in enumerate(row):
+            place = f'<svg x="{j * across:g}" y="{top + i * down:g}" width="{width:g}" height="{height:g}" '
+            body.append(inner.replace("<svg ", place, 1))
     light, dark = (
         " ".join(f"--{name}: {literal};" for name, literal in colours.items())
         for colours in (figures.LIGHT, figures.DARK)
     )
     return SVG.format(
         version=importlib.metadata.version("matplotlib"),
-        width=len(wanted) * (width + _MARGIN),
-        height=len(drawn) * (height + _MARGIN),
+        width=len(wanted) * across,
+        height=top + len(drawn) * down,
         light=light,
         dark=dark,
         panels="\n".join(body),

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -206,7 +207,13 @@ class TestTrimmed:
         before.write_text(json.dumps(document))
         write(trimmed(document), after)
         ours, theirs = read(after), read(before)
-        assert (ours.rows, ours.name, ours.commit) == (theirs.rows, theirs.name, theirs.commit)
+        assert (ours.name, ours.commit, len(ours.rows)) == (theirs.name, theirs.commit, len(theirs.rows))
+        for kept, row in zip(ours.rows, theirs.rows, strict=True):
+            # Six digits are kept: half a unit of the last is 5e-6 of the least number that has them.
+            assert asdict(kept) == {
+                name: pytest.approx(value, rel=5e-6) if isinstance(value, float) else value
+                for name, value in asdict(row).items()
+            }
 
     def test_what_goes(self, document):
         found = trimmed(document)
