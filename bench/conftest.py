@@ -19,6 +19,7 @@ from tritoninit.bench.device import (
     DEVICE,
     PROTOCOL,
     Memory,
+    Neighbours,
     accelerator,
     measure,
     versions,
@@ -27,6 +28,7 @@ from tritoninit.bench.device import (
 SECONDS, QUICK_SECONDS = 0.5, 0.2  # a row
 LONGEST = 2.0  # seconds a call; a row that would exceed it is left out
 
+_NEIGHBOURS = pytest.StashKey[Neighbours]()
 _FOLDER = Path(__file__).resolve().parent
 
 
@@ -34,6 +36,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tritoninit")
     group.addoption("--quick", action="store_true", help="fewer rows, and less time for each")
     group.addoption("--filter", metavar="PATTERN", help="only rows with this in their name; * and ? are wild")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_NEIGHBOURS] = Neighbours()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -136,4 +142,5 @@ def _git(*arguments: str) -> str | None:
 
 
 def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict[str, Any]) -> None:
+    output_json["machine_info"]["cores_busy_elsewhere"] = config.stash[_NEIGHBOURS].cores()
     suite.complete(output_json)

@@ -45,6 +45,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 MOST_BUFFERS = 1024
 _UNKNOWN_CACHE = 64 << 20  # bytes, where the system does not say: as much as most last-level caches have
 _CPUS = Path("/sys/devices/system/cpu")
+_STAT = Path("/proc/stat")
 
 _waits: list[Callable[[], object]] = []
 
@@ -161,6 +162,36 @@ def largest() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     (available,) = (line for line in lines if line.startswith("MemAvailable:"))
     return int(available.split()[1]) * 1024 // 4
+
+
+class Neighbours:
+    """Watches what others do on this machine's CPUs, from when it is made."""
+
+    def __init__(self) -> None:
+        self._before = _cpu_times()
+
+    def cores(self) -> float | None:
+        """CPUs that other processes or a hypervisor's other guests kept busy, on average; None if unknown."""
+        if self._before is None or (now := _cpu_times()) is None:
+            return None
+        clock, all_cpus, our_own = (after - before for after, before in zip(now, self._before, strict=True))
+        return max(0.0, all_cpus - our_own) / clock if clock > 0 else None
+
+
+def _cpu_times() -> tuple[float, float, float] | None:
+    """Seconds: the clock's, those that CPUs have worked, and those of this process and its ended children.
+
+    Of the first line of proc(5)'s stat: user, nice, system, irq, softirq and steal; idle and iowait are
+    no work, guests are part of user.
+    """
+    try:
+        line = _STAT.read_text().partition("\n")[0]
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, line.split()[1:9])
+    work = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    own = os.times()
+    return time.monotonic(), work, own.user + own.system + own.children_user + own.children_system
 
 
 def accelerator() -> dict[str, Any] | None:

@@ -47,6 +47,7 @@ _FACTS: Final[Mapping[str, tuple[tuple[str, ...], float, str]]] = {
     "CPU": (("cpu", "brand_raw"), 0, ""),
     "CPU cores": (("cpu", "count"), 1, ""),
     "threads": (("threads",), 1, ""),
+    "cores busy with other work": (("cores_busy_elsewhere",), 1, ""),
     "system": (("system",), 0, ""),
     "Python": (("python_version",), 0, ""),
     **{name: ((name,), 0, "") for name in ("torch", "triton", "numpy", "numba", "cupy", "jax", "tritoninit")},

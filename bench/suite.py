@@ -67,6 +67,7 @@ def run(quick: bool, pattern: str | None, out: Path | None) -> int:
     rows = document.get("benchmarks", [])
     for kind in _CELLS:
         print_lines(*_table(kind, [row for row in rows if row["extra_info"]["kind"] == kind]))
+    print_lines(*_disturbed(document.get("machine_info", {})))
     if watcher.left_out:
         print_lines(f"{len(watcher.left_out)} rows left out, whose calls would take too long")
     for name, why in watcher.failures:
@@ -74,6 +75,18 @@ def run(quick: bool, pattern: str | None, out: Path | None) -> int:
     if watcher.failures:
         print_lines("", f"{len(watcher.failures)} of {watcher.total} rows failed, and were not timed")
     return 1 if watcher.failures else 0
+
+
+def _disturbed(machine: _Document) -> list[str]:
+    """A warning if other processes took CPUs that the benchmarks were to use.
+
+    A thread that finds no CPU waits for a slice of the scheduler's, milliseconds, and those that it works
+    with wait for it. A tenth of a CPU is what a system does for itself.
+    """
+    busy = machine.get("cores_busy_elsewhere")
+    if busy is None or busy <= (os.cpu_count() or 1) - machine["threads"] + 0.1:
+        return []
+    return [f"Other processes kept {busy:.1f} CPUs busy: these numbers are theirs, too. Measure again.", ""]
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -53,12 +53,14 @@ def test_machine_info_is_the_contract(result):
     assert set(machine) == {
         *("python_version", "system", "cpu", "threads", "device", "accelerator"),
         *("torch", "triton", "numpy", "numba", "cupy", "jax", "tritoninit"),
-        *("stream_version", "gate", "protocol"),
+        *("stream_version", "gate", "protocol", "cores_busy_elsewhere"),
     }
     assert set(machine["cpu"]) == {"brand_raw", "count"}
     assert machine["threads"] == device.ALL_THREADS
     assert machine["numpy"] == np.__version__
     assert machine["gate"] == "bits"
+    if device.Path("/proc/stat").exists():
+        assert 0 <= machine["cores_busy_elsewhere"] <= os.cpu_count()
     assert machine["protocol"] == device.PROTOCOL
     assert machine["stream_version"] == ti.STREAM_VERSION
     if device.DEVICE == "cpu":
@@ -525,3 +527,36 @@ def test_a_wrong_sparse_matrix_is_found():
     bench_structured.check_sparse(other)
     with pytest.raises(WrongValues, match="another"):
         bench_structured.check_sparse_bits(other)
+
+
+def test_neighbours(monkeypatch, tmp_path):
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(device, "_STAT", stat)
+    tick = os.sysconf("SC_CLK_TCK")
+    times = iter([(100.0, 1.0), (110.0, 4.0)])  # the clock's, and our own work
+    of_process = []
+    monkeypatch.setattr(device.time, "monotonic", lambda: of_process[0])
+    monkeypatch.setattr(
+        device.os, "times", lambda: os.times_result((of_process[1] - 0.75, 0.25, 0.25, 0.25, 0.0))
+    )
+
+    def passes(*seconds):
+        of_process[:] = next(times)
+        stat.write_text("cpu  " + " ".join(str(int(s * tick)) for s in seconds) + " 0 0\ncpu0 1 2 3\n")
+
+    passes(5, 0, 1, 900, 7, 0, 0, 0)
+    neighbours = device.Neighbours()
+    passes(9, 1, 3, 910, 9, 1, 1, 2)  # 11 seconds of work in 10, 3 of them ours; idle and iowait are none
+    assert neighbours.cores() == pytest.approx(0.8)
+    stat.unlink()
+    assert neighbours.cores() is None
+    assert device.Neighbours().cores() is None
+
+
+@pytest.mark.parametrize(("threads", "busy", "told"), [(2, 0.05, False), (2, 0.2, True), (1, 1.0, False)])
+def test_disturbed_measurements_are_told(monkeypatch, threads, busy, told):
+    monkeypatch.setattr(suite.os, "cpu_count", lambda: 2)
+    said = "\n".join(suite._disturbed({"threads": threads, "cores_busy_elsewhere": busy}))
+    assert (f"kept {busy:.1f} CPUs busy" in said) == told
+    assert not suite._disturbed({"threads": threads, "cores_busy_elsewhere": None})
+    assert not suite._disturbed({})
