@@ -12,15 +12,17 @@ from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import tritoninit
-from tritoninit.bench.contenders import Row, ours
+from tritoninit.bench.contenders import Row, WrongValues, ours
 from tritoninit.bench.device import ALL_THREADS, DEVICE
 
 ELEMENTS = 4096
 FILL = f"""
 import torch, tritoninit
 x = tritoninit.normal_(torch.empty({ELEMENTS}, device={DEVICE!r}), key=tritoninit.Key(0))
-x[0].item()
+print(x.view(torch.int32).sum().item())
 """
 TORCH_FILL = f"""
 import torch
@@ -42,8 +44,8 @@ def rows(quick: bool) -> list[Row]:
     return [Row("start", subject, "float32", n, ALL_THREADS, name) for subject, name, n in tasks]
 
 
-def start(row: Row, cache: Path) -> None:
-    """A process that ends when the row's work is done, with compiled kernels kept in ``cache``."""
+def start(row: Row, cache: Path) -> str:
+    """What a process prints that does the row's work and ends; compiled kernels are kept in ``cache``."""
     code = {"import torch": "import torch", "import tritoninit": "import torch, tritoninit"}.get(
         row.subject, FILL if row.ours else TORCH_FILL
     )
@@ -58,14 +60,26 @@ def start(row: Row, cache: Path) -> None:
     }
     if row.ours:
         environment["TRITONINIT_BACKEND"] = row.contender
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def check(printed: str) -> None:
+    """Raise WrongValues unless a process printed the sum of the reference's bits."""
+    with tritoninit.use_backend("numpy"):
+        wanted = tritoninit.normal_(torch.empty(ELEMENTS), key=tritoninit.Key(0))
+    if int(printed) != wanted.view(torch.int32).sum():
+        raise WrongValues("a process of its own does not draw the reference's values")
 
 
 def bench_start(row: Row, described: Any, tmp_path: Path) -> None:
     """A process goes before those that are timed: it reads libraries from disk, and compiles what is kept."""
+    printed = start(row, tmp_path / "kept")
+    if row.ours and row.elements:
+        check(printed)
     caches = map(str, count()) if row.subject == EMPTY else repeat("kept")
 
     def setup() -> tuple[tuple[Row, Path], dict[str, Any]]:
         return (row, tmp_path / next(caches)), {}
 
-    described.pedantic(start, setup=setup, rounds=ROUNDS, warmup_rounds=1)
+    described.pedantic(start, setup=setup, rounds=ROUNDS)

@@ -10,15 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tritoninit.bench.result_files import KINDS, Results, Row, read_all
-from tritoninit.outputs import UsageError, replacing
+from tritoninit.outputs import UsageError, replacing, shown
 from tritoninit.report import print_lines, short, table
 
 if TYPE_CHECKING:
@@ -144,9 +145,10 @@ def run(
         UsageError: the files cannot be read or compared, an output is an input, or nothing is comparable.
     """
     outputs = [path for path in (html, png, md, csv) if path is not None]
-    for path, count in Counter(path.resolve() for path in (*files, *outputs)).items():
-        if count > 1 and path in {output.resolve() for output in outputs}:
-            raise UsageError(f"{path.name} would be overwritten: name each file once")
+    counts = Counter(map(os.path.realpath, (*files, *outputs)))
+    for path in outputs:
+        if counts[os.path.realpath(path)] > 1:
+            raise UsageError(f"{shown(path.name)} would be overwritten: name each file once")
     if fail_below is not None:
         if not (math.isfinite(fail_below) and fail_below > 0):
             raise UsageError(f"--fail-below is a number above 0, as 0.9 is, and not {fail_below}")
@@ -162,6 +164,14 @@ def run(
             temporary.write_bytes(content)
     print_lines(*text(found), *verdict)
     return code
+
+
+def fact(machine: Mapping[str, Any], where: Sequence[str]) -> Any:
+    """What machine_info has there; None where it has nothing."""
+    found: Any = machine
+    for name in where:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _documents(found: Comparison, **paths: Path | None) -> dict[Path, bytes]:
@@ -195,7 +205,7 @@ def compare(results: Sequence[Results], contender: str | None = None) -> Compari
     """
     known = {row.contender: None for r in results for row in r.rows}
     if contender is not None and contender not in known:
-        raise UsageError(f"no row is of contender {contender!r}; there are {', '.join(known)}")
+        raise UsageError(f"no row is of contender {contender!r}; there are {shown(', '.join(known))}")
     columns = [_chosen(r, contender) for r in results]
     tasks = sorted({task for column in columns for task in column}, key=lambda task: task.place)
     lines = [Line(task, tuple(column.get(task) for column in columns)) for task in tasks]
@@ -295,8 +305,8 @@ def size(elements: int) -> str:
 def text(found: Comparison) -> list[str]:
     """Tables for the terminal."""
     lines = [
-        f"{r.name}: {found.contenders(column) or 'no row'} in {r.path}, torch {r.machine.get('torch')},"
-        f" commit {r.commit or 'unknown'}"
+        f"{r.name}: {found.contenders(column) or 'no row'} in {shown(r.path)},"
+        f" torch {r.machine.get('torch')}, commit {r.commit or 'unknown'}"
         for column, r in enumerate(found.results)
     ]
     for section in sections(found):
@@ -309,7 +319,7 @@ def text(found: Comparison) -> list[str]:
         lines += ["", f"{section.title}: {_legend(section)}", *table(headings, rows)]
     rows = list(predicted_rows(found))
     if rows:
-        lines += ["", f"Predicted beside measured, {_PREDICTED}", *table(PREDICTED_HEADINGS, rows)]
+        lines += ["", f"Predicted beside measured, {predicted_for()}", *table(PREDICTED_HEADINGS, rows)]
     return lines
 
 
@@ -328,6 +338,13 @@ PREDICTED_HEADINGS: Final = (
     *("machine", "distribution", "dtype", ">elements", ">predicted GS/s", ">measured GS/s"),
     *(">measured / predicted", "bound by"),
 )
+
+
+def predicted_for() -> str:
+    """Whose kernels predictions are about, and which compiler's: a machine may have another."""
+    from tritoninit.bench import inspection
+
+    return f"{_PREDICTED}: kernels as Triton {inspection.stored()['triton']} compiles them"
 
 
 def predicted_rows(found: Comparison) -> Iterator[list[str]]:
@@ -354,7 +371,8 @@ def markdown(found: Comparison) -> list[str]:
     rows = list(predicted_rows(found))
     if rows:
         headings = [heading.removeprefix(">") for heading in PREDICTED_HEADINGS]
-        lines += [f"**Predicted beside measured**, {_PREDICTED}", "", *_markdown_table(headings, rows, 3), ""]
+        title = f"**Predicted beside measured**, {predicted_for()}"
+        lines += [title, "", *_markdown_table(headings, rows, 3), ""]
     return lines[:-1]
 
 
@@ -396,14 +414,17 @@ class Kept:
 
     @property
     def part(self) -> float | None:
-        """The larger of the two; None if the files have neither in common."""
+        """The larger of the two; None if the files have neither in common.
+
+        A contender's ratio to itself is 1 whatever its speed, and left out.
+        """
         parts = [
             now / before
-            for before, now in (
-                (self.baseline.torch_ratio, self.candidate.torch_ratio),
-                (self.baseline.memset_fraction, self.candidate.memset_fraction),
+            for other, before, now in (
+                ("torch", self.baseline.torch_ratio, self.candidate.torch_ratio),
+                ("memset", self.baseline.memset_fraction, self.candidate.memset_fraction),
             )
-            if before is not None and now is not None
+            if before is not None and now is not None and other != self.candidate.contender
         ]
         return max(parts, default=None)
 
@@ -414,12 +435,13 @@ def kept(found: Comparison) -> list[Kept]:
     A machine that is shared is now faster and now slower, so that times of two runs say little. Torch and
     memset are timed in the same run as we are, and what slows all three cancels. What a row keeps is the
     larger of what it keeps of the two ratios: one lucky measurement of torch or of memset moves one of them,
-    a slower kernel both. What has neither ratio, as the start of a process, is not held against anything.
+    a slower kernel both. What has neither ratio is not held against anything, nor is the start of a process,
+    most of which is not ours.
     """
     pairs = []
     for line in found.lines:
         before, now = line.cells
-        if before is not None and now is not None:
+        if before is not None and now is not None and line.task.kind != "start":
             pairs.append(Kept(line.task, before, now))
     return [pair for pair in pairs if pair.part is not None]
 
@@ -434,19 +456,34 @@ def _verdict(found: Comparison, least: float) -> tuple[list[str], int]:
     pairs = kept(found)
     if not pairs:
         raise UsageError(
-            f"{baseline.path} and {candidate.path} have no row in common that --fail-below could judge"
+            f"{shown(baseline.path)} and {shown(candidate.path)} have no row in common that"
+            " --fail-below could judge"
         )
     fell = [pair for pair in pairs if pair.part is not None and pair.part < least]
     lines = [
         "",
+        *_two_machines(baseline, candidate),
         f"{len(pairs) - len(fell)} of {len(pairs)} rows kept {least:g} of the baseline's relative speed",
     ]
     missing = sum(1 for line in found.lines if line.cells[0] and not line.cells[1])
     if missing:
         lines.append(f"{missing} rows of the baseline were not measured again")
     if fell:
-        lines += ["", f"Fell, {baseline.path} before and {candidate.path} now", *_fallen(fell)]
+        before, now = shown(baseline.path), shown(candidate.path)
+        lines += ["", f"Fell, {before} before and {now} now", *_fallen(fell)]
     return lines, int(bool(fell))
+
+
+def _two_machines(baseline: Results, candidate: Results) -> Iterator[str]:
+    """A line if the files are of two machines, on which ratios differ though no kernel does."""
+    facts = {"device": ("device",), "accelerator": ("accelerator", "name"), "CPU": ("cpu", "brand_raw")}
+    differences = []
+    for name, where in {**facts, "threads": ("threads",)}.items():
+        before, now = fact(baseline.machine, where), fact(candidate.machine, where)
+        if before != now:
+            differences.append(f"{name} {shown(before)} before and {shown(now)} now")
+    if differences:
+        yield f"These are two machines, whose ratios may differ for that alone: {', '.join(differences)}"
 
 
 def _fallen(fell: Sequence[Kept]) -> list[str]:

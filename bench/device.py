@@ -7,7 +7,8 @@ Protocol 1:
   so that neither clock nor synchronisation counts. On a GPU, launches therefore overlap with the kernels
   before them, as they do where a model is initialised.
 - Every row gets the same time: as many rounds as fit, 3 at least and 50 at most. Compilation, the first touch
-  of memory and the check of what is written come before; the collector of garbage is off.
+  of memory, the check of what is written and then ``WARM_UP`` seconds of calls come before; the collector of
+  garbage is off.
 - Every call writes to the next of a ring of buffers that together exceed twice the last-level cache, so that
   what is timed reaches the memory and not only the cache. A ring has at most ``MOST_BUFFERS``: what is too
   small to exceed the cache even so stays in it, as a small tensor does, whose time is the call's.
@@ -26,9 +27,10 @@ from __future__ import annotations
 import math
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -41,11 +43,14 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ALL_THREADS = torch.get_num_threads()
 
 ROUND = 2e-3  # seconds; a synchronisation takes some 10 microseconds
+WARM_UP = 0.05  # seconds; a GPU that was idle while a check ran raises its clock meanwhile
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 MOST_BUFFERS = 1024
 _UNKNOWN_CACHE = 64 << 20  # bytes, where the system does not say: as much as most last-level caches have
+_INFINITY_CACHE = 256 << 20  # behind an MI300's L2 (AMD CDNA 3 white paper), and in no property
 _CPUS = Path("/sys/devices/system/cpu")
 _STAT = Path("/proc/stat")
+_CGROUP = Path("/sys/fs/cgroup")
 
 _waits: list[Callable[[], object]] = []
 
@@ -82,11 +87,23 @@ def using_threads(threads: int) -> Iterator[None]:
 
 def measure(benchmark: Any, call: Callable[[], object], seconds: float) -> None:
     """Time ``call``, which has run before, for about ``seconds``; longer if 3 rounds take longer."""
-    iterations, each = 1, _seconds(call, 1)
-    while iterations * each < ROUND:
+    each = _warmed(call)
+    iterations = 1
+    for _ in range(2):  # alone, a call takes longer than among others on a GPU
         iterations = math.ceil(1.2 * ROUND / each)
-        each = _seconds(call, iterations)
+        if iterations == 1:
+            break
+        each = min(_seconds(call, iterations) for _ in range(3))
     benchmark.pedantic(call, rounds=rounds_within(seconds, iterations * each), iterations=iterations)
+
+
+def _warmed(call: Callable[[], object]) -> float:
+    """Make calls for ``WARM_UP`` seconds, one at least; the seconds of the fastest: others were disturbed."""
+    fastest, end = math.inf, timer() + WARM_UP
+    while True:
+        fastest = min(fastest, _seconds(call, 1))
+        if timer() >= end:
+            return fastest
 
 
 def _seconds(call: Callable[[], object], iterations: int) -> float:
@@ -109,7 +126,8 @@ def rounds_within(seconds: float, each: float) -> int:
 def last_level_cache() -> int:
     """Bytes of the last cache before the memory: a GPU's L2, or a CPU's L3s together, or its L2s."""
     if DEVICE == "cuda":
-        return int(torch.cuda.get_device_properties().L2_cache_size) or _UNKNOWN_CACHE
+        l2 = int(torch.cuda.get_device_properties().L2_cache_size)
+        return max(l2, _INFINITY_CACHE) if torch.version.hip else l2 or _UNKNOWN_CACHE
     caches: dict[tuple[int, str], int] = {}  # by level and the CPUs that share it
     for index in _CPUS.glob("cpu[0-9]*/cache/index*"):
         try:
@@ -146,9 +164,12 @@ class Memory:
         return list(whole.view(length, elements).unbind())
 
     def free(self) -> None:
+        """Give it back, and what peers keep in pools of their own."""
         self._bytes = torch.empty(0, dtype=torch.uint8, device=DEVICE)
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
+        if "cupy" in sys.modules:
+            sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
 
 
 @cache
@@ -156,12 +177,15 @@ def largest() -> int:
     """Bytes that one tensor may have: a quarter of what is free, since peers have arrays of their own."""
     if DEVICE == "cuda":
         return torch.cuda.mem_get_info()[0] // 4
-    try:
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container, by cgroups 2 and 1
+        with suppress(OSError, ValueError):  # there is none, or it is "max"
+            limits.append(int((_CGROUP / name).read_text()))
+    with suppress(OSError):
         lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    (available,) = (line for line in lines if line.startswith("MemAvailable:"))
-    return int(available.split()[1]) * 1024 // 4
+        (available,) = (line for line in lines if line.startswith("MemAvailable:"))
+        limits.append(int(available.split()[1]) * 1024)
+    return min(limits) // 4
 
 
 class Neighbours:

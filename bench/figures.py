@@ -115,6 +115,7 @@ _TORCH: Final[dict[str, Any]] = {
     "linestyle": "none",
 }
 _DASHES: Final[dict[str, Any]] = {"color": LIGHT["faint"], "linestyle": (0, (4, 2)), "linewidth": 1.3}
+_AT: Final = "at the largest size that torch filled too"
 _HEADING: Final = 1.4  # of a group of bars, in bars
 _PANEL: Final = (4.4, 3.0)  # inches
 
@@ -199,7 +200,7 @@ def shares_svgs(found: Comparison) -> list[str]:
 
             figure = Figure(figsize=(_PANEL[0], _bars_height(drawn)), layout="constrained")
             _draw_shares(figure.add_subplot(), drawn, _reach(groups))
-            what = f"How much of memset's speed fills of {dtype} reach on each machine, at the largest size"
+            what = f"How much of memset's speed fills of {dtype} reach on each machine, {_AT}"
             svgs.append(_svg(figure, what))
     return svgs
 
@@ -325,7 +326,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 @dataclass(frozen=True)
 class _Bar:
-    """What a machine reaches of its memset at the largest size of a panel; None where it was not measured."""
+    """What a machine reaches of its memset in a panel's ``telling`` fill; None where it was not measured."""
 
     machine: str
     contender: str
@@ -341,11 +342,9 @@ def _shares(found: Comparison) -> list[tuple[Panel, list[_Bar]]]:
 
 def _bars(found: Comparison, panel: Panel) -> Iterator[_Bar]:
     for column, results in enumerate(found.results):
-        # A smaller fill is in the cache, and says nothing of the memory.
-        rows = shown(found, panel, column)
-        if not rows or (share := rows[-1].memset_fraction) is None:
+        row = telling(found, panel, column)
+        if row is None or (share := row.memset_fraction) is None:
             continue
-        row = rows[-1]
         torch = [r for r in fills(results, panel.subject, panel.dtype, "torch") if r.elements == row.elements]
         prediction = found.predictions[column].get(row)
         yield _Bar(
@@ -362,6 +361,19 @@ def shown(found: Comparison, panel: Panel, column: int) -> list[Row]:
     lines = (line for line in found.lines if line.task.kind == "fill" and line.task.scope == "all")
     rows = (line.cells[column] for line in lines if Panel(line.task.subject, line.task.dtype) == panel)
     return [row for row in rows if row is not None]
+
+
+def telling(found: Comparison, panel: Panel, column: int) -> Row | None:
+    """The fill that stands for a machine's others: the largest that memset and torch were timed at too.
+
+    A small fill is in the cache, and says nothing of the memory; but of a large one, torch may take so long
+    that it was left out. Without torch at any size the largest with memset, without memset the largest.
+    """
+
+    def rank(row: Row) -> tuple[bool, bool, int]:
+        return row.memset_fraction is not None, row.torch_ratio is not None, row.elements
+
+    return max(shown(found, panel, column), key=rank, default=None)
 
 
 def _bars_height(groups: Sequence[tuple[Panel, Sequence[_Bar]]]) -> float:
@@ -392,7 +404,7 @@ def _draw_shares(axes: Axes, groups: Sequence[tuple[Panel, Sequence[_Bar]]], rea
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.axvline(1.0, **_DASHES)
-    axes.set_xlabel("of memset's speed, at the largest size")
+    axes.set_xlabel(f"of memset's speed, {_AT}")
     _legend(axes, [bar for _, bars in groups for bar in bars])
 
 

@@ -2,8 +2,9 @@
 
 The prediction is a roofline: an element takes as long as what it needs most of, be it memory bandwidth, issue
 slots or lanes of a unit (``architectures``). It assumes the highest clock, the data sheet's bandwidth, warps
-enough that no latency shows, and units that never wait for each other. So it is a bound that measured
-throughputs stay below; the further, the closer two resources are.
+enough that no latency shows, and units that never wait for each other. So it is a bound, and measured
+throughputs are the further below, the closer two resources are; but only if the rates are right, and where no
+vendor gives one it is assumed: a measurement above 100 % says that a rate is higher.
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -33,7 +32,7 @@ from tritoninit.bench.architectures import (
 )
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.outputs import UsageError, replacing
-from tritoninit.report import print_lines, table
+from tritoninit.report import print_lines, progress_display, table
 
 DEFAULT_ARCHS: Final = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942")
 RESULTS: Final = Path(__file__).parent / "results" / "static.json"
@@ -98,7 +97,7 @@ class Prediction:
 
     Attributes:
         gs_per_s: in 1e9 elements a second.
-        bound: what it cannot exceed: "memory", or a resource of ``architectures``.
+        bound: what takes longest: "memory", or a resource of ``architectures``.
         bandwidth_fraction: of the data sheet's memory bandwidth that it uses; 1 where memory bounds it.
     """
 
@@ -221,30 +220,15 @@ def _compiled(todo: Sequence[Case]) -> list[Row]:
     # Not forked: torch has threads. An interrupt is for this process, which then gives up what is left to do.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    rows = []
     try:
-        with _progress(len(todo)) as advance:
-            for row in pool.map(count, todo):
-                rows.append(row)
-                advance()
+        with progress_display(counted=True) as progress:
+            done: Iterable[Row] = pool.map(count, todo)
+            if progress is not None:
+                done = progress.track(done, total=len(todo), description="compiling")
+            rows = list(done)
     finally:
         pool.shutdown(cancel_futures=True)
     return rows
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each of ``total`` kernels: a bar on the terminal, or nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("compiling", total=total)
-        yield lambda: progress.advance(task)
 
 
 def _document(rows: Sequence[Row]) -> str:
@@ -289,17 +273,18 @@ _LEGEND: Final = (
     "central: a truncated normal that keeps 0.1 % or more beyond either end, as at two standard deviations.",
     "On NVIDIA fp16 costs what bf16 does, and is not shown.",
     "GS/s: 1e9 elements a second, the most that memory's bandwidth, issue slots and units allow, at the",
-    "  highest clock and with warps enough to hide every latency. What is measured is less. The scattered",
-    "  kernel has no prediction: the bytes that it moves depend on the strides.",
+    "  highest clock and with warps enough to hide every latency. A bound if the rates are right, of which",
+    "  some are assumed. The scattered kernel has no prediction: its bytes depend on the strides.",
 )
 
 
 def _lines(rows: Sequence[Row], seconds: float) -> Iterator[str]:
     import triton
 
-    archs = len({row.arch for row in rows})
+    count = len({row.arch for row in rows})
+    archs = f"{count} architecture{'' if count == 1 else 's'}"
     compiler = f"Triton {triton.__version__}"
-    yield f"{len(rows)} kernels compiled for {archs} architectures by {compiler} in {seconds:.0f} s."
+    yield f"{len(rows)} kernels compiled for {archs} by {compiler} in {seconds:.0f} s."
     tiles = max(row.tiles for row in rows)
     yield from (line.format(tiles=tiles) for line in _LEGEND)
     for arch, group in groupby(rows, key=lambda row: row.arch):

@@ -20,14 +20,17 @@ from tritoninit.bench.comparison import (
     Comparison,
     Line,
     Section,
+    fact,
     number,
     percent,
+    predicted_for,
     predicted_rows,
     sections,
     size,
     times,
 )
 from tritoninit.bench.result_files import Results, Row
+from tritoninit.outputs import shown
 
 _FOLDER: Final = Path(__file__).parent
 _RAISED: Final = ("#f6f8fa", "#1a2028")  # what stands out from the ground, in light and in dark
@@ -72,16 +75,16 @@ def html(found: Comparison) -> str:
         "machines": ("Machines", _machines(found)),
         "protocol": ("How it was measured", _protocol()),
     }
-    shown = {name: (title, content) for name, (title, content) in parts.items() if content}
+    present = {name: (title, content) for name, (title, content) in parts.items() if content}
     main = [_cards(found)]
-    for name, (title, content) in shown.items():
+    for name, (title, content) in present.items():
         main.append(f'<section id="{name}">\n<h2>{title}</h2>\n{content}\n</section>')
     return Template(_read("page.html")).substitute(
         title=escape(f"tritoninit on {', '.join(names)}"),
         style=_variables() + _read("page.css"),
         heading="Weight initialisation, compared",
         lead=escape(_lead(found)),
-        nav=" ".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in shown.items()),
+        nav=" ".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in present.items()),
         main="\n".join(part for part in main if part),
         footer=f"tritoninit, stream version {escape(str(found.results[0].machine['stream_version']))}",
         script=_read("page.js"),
@@ -101,18 +104,19 @@ def _variables() -> str:
 
 
 def _lead(found: Comparison) -> str:
-    shown = ", ".join(
+    who = ", ".join(
         f"{found.contenders(column) or 'nothing'} on {r.name}" for column, r in enumerate(found.results)
     )
     return (
-        f"Random numbers written into tensors: {shown}. Memset, which only writes, is the ceiling; torch is"
-        " what most code uses. Every number is a median, and none of ours was timed before its values were"
-        " compared with the reference, bit for bit."
+        f"Random numbers written into tensors: {who}. Memset, which only writes, is the ceiling; torch is"
+        " what most code uses. Every number is a median. Before ours were timed, fills, calls and models were"
+        " compared with the reference bit for bit (of what is very large, both ends), other values by their"
+        " distribution or orthogonality, and of a process's start at most the sum of a fill's bits."
     )
 
 
 def _cards(found: Comparison) -> str:
-    """Each machine's largest fill of normals in float32, or of what was measured instead."""
+    """Each machine's ``telling`` fill of normals in float32, or of what was measured instead."""
     drawn = figures.panels(found)
     if not drawn:
         return ""
@@ -120,7 +124,8 @@ def _cards(found: Comparison) -> str:
     panel = usual if usual in drawn else drawn[0]
     cards = []
     for column, results in enumerate(found.results):
-        cards += [_card(results, row, str(panel)) for row in figures.shown(found, panel, column)[-1:]]
+        row = figures.telling(found, panel, column)
+        cards += [] if row is None else [_card(results, row, str(panel))]
     return f'<div class="cards">\n{"".join(cards)}</div>'
 
 
@@ -149,8 +154,9 @@ def _share(found: Comparison) -> str:
     if not drawn:
         return ""
     return (
-        "<p>The largest fill of each distribution and dtype, relative to a memset of the same memory on the"
-        f' same machine in the same run.</p>\n<div class="panels wide">\n{drawn}\n</div>'
+        "<p>The largest fill of each distribution and dtype that torch was timed at too, relative to a memset"
+        " of the same memory on the same machine in the same run.</p>"
+        f'\n<div class="panels wide">\n{drawn}\n</div>'
     )
 
 
@@ -189,7 +195,8 @@ def _predicted(found: Comparison) -> str:
     )
     return (
         "<p>From the compiled kernel's instructions and the architecture's figures, without running it: the"
-        " speed that neither the memory nor the arithmetic lets it exceed.</p>\n"
+        " speed that memory and arithmetic allow. Where the vendor gives no rate of an instruction, one is"
+        f" assumed: more than 100% says that it is higher. Of {escape(predicted_for())}.</p>\n"
         + _scroll("Predicted beside measured", f"<table>\n<thead><tr>{head}</tr></thead>\n", body)
     )
 
@@ -278,7 +285,7 @@ def _row(section: Section, line: Line) -> str:
 def _machines(found: Comparison) -> str:
     facts = {name: [_fact(r.machine, *where) for r in found.results] for name, where in _FACTS.items()}
     facts["commit"] = [r.commit for r in found.results]
-    facts["file"] = [r.path.name for r in found.results]
+    facts["file"] = [shown(r.path.name) for r in found.results]
     head = "".join(f'<th scope="col">{escape(r.name)}</th>' for r in found.results)
     rows = (
         _plain_row([name, *(escape(word) or "-" for word in words)], [False] * (1 + len(words)))
@@ -290,9 +297,7 @@ def _machines(found: Comparison) -> str:
 
 def _fact(machine: Mapping[str, Any], where: Sequence[str], unit: float, suffix: str) -> str:
     """A fact in words, '' where it is not known; ``unit`` 0 says that it is no number."""
-    found: Any = machine
-    for name in where:
-        found = found.get(name) if isinstance(found, Mapping) else None
+    found = fact(machine, where)
     if found is None:
         return ""
     if not unit or not isinstance(found, (int, float)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tritoninit.bench.device import PROTOCOL
-from tritoninit.outputs import UsageError
+from tritoninit.outputs import UsageError, shown
 
 KINDS: Final = ("fill", "call", "model", "structured", "start")
 # What results must share before numbers of one stand beside numbers of another.
@@ -95,23 +96,23 @@ def read(path: Path) -> Results:
         UsageError: it cannot be read, is not the suite's, is of another protocol, empty, or damaged.
     """
     document = _document(path)
+    name = shown(path)
     machine = document["machine_info"]
     if machine["protocol"] != PROTOCOL:
-        raise UsageError(
-            f"{path} was timed by protocol {machine['protocol']}, and this release reads {PROTOCOL}"
-        )
+        protocol = shown(machine["protocol"])
+        raise UsageError(f"{name} was timed by protocol {protocol}, and this release reads {PROTOCOL}")
     for field, kind in (("stream_version", int), ("gate", str), ("threads", int)):
         if type(machine.get(field)) is not kind:
-            raise UsageError(f"{path} is damaged: its machine_info has {field} {machine.get(field)!r:.40}")
+            raise UsageError(f"{name} is damaged: its machine_info has {field} {machine.get(field)!r:.40}")
     if not isinstance(machine.get("accelerator"), (dict, type(None))):
-        raise UsageError(f"{path} is damaged: its accelerator is {machine['accelerator']!r:.40}")
+        raise UsageError(f"{name} is damaged: its accelerator is {machine['accelerator']!r:.40}")
     if not document["benchmarks"]:
-        raise UsageError(f"{path} is empty: a result file without a row")
+        raise UsageError(f"{name} is empty: a result file without a row")
     rows = tuple(_row(path, number, row) for number, row in enumerate(document["benchmarks"]))
     counts = Counter((r.kind, r.subject, r.dtype, r.elements, r.threads, r.contender) for r in rows)
     (twice, count), *_ = counts.most_common(1)
     if count > 1:
-        raise UsageError(f"{path} is damaged: {count} rows for {' '.join(map(str, twice))}")
+        raise UsageError(f"{name} is damaged: {count} rows for {shown(' '.join(map(str, twice)))}")
     commit = document.get("commit_info")
     return Results(
         path, machine_name(machine), machine, _commit(commit if isinstance(commit, dict) else {}), rows
@@ -119,20 +120,23 @@ def read(path: Path) -> Results:
 
 
 def _document(path: Path) -> dict[str, Any]:
+    if path == Path():  # which is '.', and '' too
+        raise UsageError("a result file has a name, and not '' or '.'")
+    name = shown(path)
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
+        raise UsageError(f"{name}: no such file") from None
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        raise UsageError(f"cannot read {name}: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{path} is not JSON") from None
+        raise UsageError(f"{name} is not JSON") from None
     if not isinstance(document, dict) or not (
         isinstance(document.get("machine_info"), dict) and isinstance(document.get("benchmarks"), list)
     ):
-        raise UsageError(f"{path} is not a file of pytest-benchmark's")
+        raise UsageError(f"{name} is not a file of pytest-benchmark's")
     if "protocol" not in document["machine_info"]:
-        raise UsageError(f"{path} is not from this suite, though from pytest-benchmark: it names no protocol")
+        raise UsageError(f"{name} is not from this suite, though from pytest-benchmark: it names no protocol")
     return document
 
 
@@ -144,7 +148,7 @@ def _row(path: Path, number: int, found: Any) -> Row:
         if values["kind"] not in KINDS:
             raise _Damaged(f"kind is {values['kind']!r:.40}")
     except _Damaged as error:
-        raise UsageError(f"{path} is damaged: row {name!s:.100}: {error}") from None
+        raise UsageError(f"{shown(path)} is damaged: row {shown(name):.100}: {error}") from None
     return Row(**values)
 
 
@@ -175,7 +179,7 @@ def _value(name: str, kind: str, info: Mapping[str, Any], stats: Mapping[str, An
 
 def _commit(commit: Mapping[str, Any]) -> str:
     """The commit in few words, '' if unknown; with what was changed since, if anything was."""
-    return f"{str(commit.get('id') or '')[:12]}{', changed' if commit.get('dirty') else ''}"
+    return f"{_plain(commit.get('id'))[:12]}{', changed' if commit.get('dirty') else ''}"
 
 
 def machine_name(machine: Mapping[str, Any]) -> str:
@@ -208,9 +212,10 @@ def read_all(paths: Sequence[Path]) -> list[Results]:
     """
     if not paths:
         raise UsageError("no result file to compare")
-    for path, count in Counter(paths).items():
-        if count > 1:
-            raise UsageError(f"{path} is given twice")
+    counts = Counter(map(os.path.realpath, paths))
+    for path in paths:
+        if counts[os.path.realpath(path)] > 1:
+            raise UsageError(f"{shown(path)} is given twice")
     results = distinct([read(path) for path in paths])
     check_comparable(results)
     return results
@@ -222,7 +227,7 @@ def distinct(results: Sequence[Results]) -> list[Results]:
     for words in (lambda r: r.path.stem, lambda r: str(r.path)):
         counts = Counter(r.name for r in found)
         found = [
-            replace(now, name=f"{first.name} ({words(now)})") if counts[now.name] > 1 else now
+            replace(now, name=f"{first.name} ({shown(words(now))})") if counts[now.name] > 1 else now
             for now, first in zip(found, results, strict=True)
         ]
     return found
@@ -237,7 +242,7 @@ def check_comparable(results: Sequence[Results]) -> None:
     differences = []
     for field in _SHARED:
         if len({r.machine[field] for r in results}) > 1:
-            values = ", ".join(f"{r.machine[field]} in {r.path}" for r in results)
+            values = ", ".join(f"{shown(r.machine[field])} in {shown(r.path)}" for r in results)
             differences.append(f"{field} is {values}")
     if differences:
         raise UsageError(f"these may not be compared: {'; '.join(differences)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +13,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritoninit.bench.contenders import power
+from tritoninit.bench.contenders import default, power
 from tritoninit.outputs import UsageError, replacing
-from tritoninit.report import print_lines, short, table
+from tritoninit.report import print_lines, progress_display, short, table
 
 if TYPE_CHECKING:
     import pytest
@@ -34,6 +33,7 @@ _CELLS: Mapping[str, tuple[str, Callable[[_Document], float]]] = {
     "structured": ("structured, milliseconds", lambda row: 1e3 * float(row["stats"]["median"])),
     "start": ("processes, seconds", lambda row: float(row["stats"]["median"])),
 }
+_EXAMPLE = "normal-float32-2^24-threads=2-torch"
 _SHORTER = {"numpy-generator": "generator", "truncated_normal": "trunc_normal"}  # for tables of 100 columns
 
 
@@ -50,11 +50,15 @@ def run(quick: bool, pattern: str | None, out: Path | None) -> int:
         0, or 1 if a row failed: what it wrote was wrong, so that it was not timed, or it raised.
 
     Raises:
-        UsageError: pytest-benchmark is missing, or no row has the pattern.
+        UsageError: pytest-benchmark is missing, the backend asked for is, or no row has the pattern.
         KeyboardInterrupt: it was interrupted; ``out`` is as it was.
     """
     if not all(map(importlib.util.find_spec, ("pytest", "pytest_benchmark"))):
         raise UsageError("the benchmarks need pytest-benchmark: pip install tritoninit[bench]")
+    try:
+        default()
+    except (ValueError, RuntimeError) as error:  # of TRITONINIT_BACKEND
+        raise UsageError(str(error)) from None
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder, "results.json")
         results.touch()  # which stays empty if no row was timed
@@ -69,11 +73,12 @@ def run(quick: bool, pattern: str | None, out: Path | None) -> int:
         print_lines(*_table(kind, [row for row in rows if row["extra_info"]["kind"] == kind]))
     print_lines(*_disturbed(document.get("machine_info", {})))
     if watcher.left_out:
-        print_lines(f"{len(watcher.left_out)} rows left out, whose calls would take too long")
+        some = ", ".join(watcher.left_out[:2]) + (", ..." if len(watcher.left_out) > 2 else "")
+        print_lines(f"Left out, since a call would take too long: {len(watcher.left_out)} rows, {some}")
     for name, why in watcher.failures:
         print_lines("", f"{name} failed:", why)
     if watcher.failures:
-        print_lines("", f"{len(watcher.failures)} of {watcher.total} rows failed, and were not timed")
+        print_lines("", f"{len(watcher.failures)} failed, and were not timed")
     return 1 if watcher.failures else 0
 
 
@@ -108,7 +113,7 @@ def _run(quick: bool, pattern: str | None, results: Path) -> _Watcher:
         stack.enter_context(warnings.catch_warnings())
         # Where a check fails, pytest-benchmark says in its own words that nothing was timed or saved.
         warnings.filterwarnings("ignore", "Not saving anything|Benchmark fixture was not used")
-        watcher = _Watcher(stack.enter_context(_progress()))
+        watcher = _Watcher(stack.enter_context(progress_display(counted=True, refreshes=2)))
         code = pytest.main(
             [
                 str(_FOLDER),
@@ -128,7 +133,9 @@ def _run(quick: bool, pattern: str | None, results: Path) -> _Watcher:
     if watcher.interrupted:
         raise KeyboardInterrupt
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise UsageError(f"no row has {pattern!r} in its name")
+        raise UsageError(
+            f"no row has {pattern!r} in its name, as bench_fill[{_EXAMPLE}] has 'normal-float32'"
+        )
     if code != pytest.ExitCode.OK and not watcher.failures:
         raise RuntimeError(f"pytest ended with {code!r}")
     return watcher
@@ -144,29 +151,6 @@ def _no_settings_of_pytest() -> Iterator[None]:
     finally:
         del os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
         os.environ.update(before)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A progress display on the terminal, and nowhere else."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    name = TextColumn("{task.description}", markup=False)  # it has brackets
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), name)
-    console = Console(file=sys.stderr)  # this one: pytest captures what later goes by that name
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        refresh_per_second=2,  # a thread that takes time from a row on all cores: seldom
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as progress:
-        yield progress
 
 
 class _Watcher:
@@ -204,8 +188,12 @@ class _Watcher:
         self.failures.append(("pytest", str(excrepr)))
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        # pytest ends by the same way where collecting failed, which pytest_collectreport has told.
-        self.interrupted = excinfo.errisinstance(KeyboardInterrupt)
+        # pytest ends by a subclass of it where collecting failed, which pytest_collectreport has told.
+        import pytest
+
+        self.interrupted = excinfo.errisinstance(KeyboardInterrupt) and not excinfo.errisinstance(
+            pytest.Session.Interrupted
+        )
 
     def _update(self, **what: Any) -> None:
         if self._progress is not None and self._task is not None:

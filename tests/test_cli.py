@@ -383,7 +383,10 @@ class TestBadInput:
             (["compare", "absent.json", "--html", "no/where"], "cannot write no/where: No such file"),
             (["compare", "absent.json", "--fail-below", "fast"], "invalid float value: 'fast'"),
             (["inspect", "--arch", "sm_90,sm_1"], "unknown architecture sm_1; known are sm_80, "),
+            (["inspect", "--arch", ""], "unknown architecture"),
             (["inspect", "--out", "."], r"\. is not a file"),
+            (["inspect", "--out", ""], "'' is not a file"),
+            (["inspect", "--out", "a\nb/c"], r"cannot write 'a\\nb/c': No such file"),
         ],
     )
     def test_one_line_code_2_and_no_file(self, arguments, message, capsys, folder):

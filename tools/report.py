@@ -43,18 +43,19 @@ text {{ font-family: system-ui, sans-serif; }}
 </svg>
 """
 # Of the fills in the README; the rest is in docs/.
-ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
+ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # or less, if no fill was as large
 DTYPES = ("float32", "bfloat16")
+LAST = ("numpy", "numpy-generator", "cupy-philox", "cupy-xorwow", "jax", "torch", "memset")  # of the columns
 # What the issues of this project asked for, beside what was reached.
 GOALS = {
-    ("fill", "uniform", "float32"): "5x, 50%",
-    ("fill", "normal", "float32"): "4x",
-    ("fill", "truncated_normal", "float32"): "25x",
-    ("fill", "normal", "bfloat16"): "4x",
-    ("model", "gpt2", "float32"): "4x",
-    ("call", "uniform", "float32"): "0.5x",
-    ("call", "normal", "float32"): "0.5x",
-    ("call", "uniform, no key", "float32"): "0.5x",
+    ("cpu", "fill", "uniform", "float32"): "5x, 50%",
+    ("cpu", "fill", "normal", "float32"): "4x",
+    ("cpu", "fill", "truncated_normal", "float32"): "25x",
+    ("cpu", "fill", "normal", "bfloat16"): "4x",
+    ("cpu", "model", "gpt2", "float32"): "4x",
+    ("cpu", "call", "uniform", "float32"): "0.5x",
+    ("cpu", "call", "normal", "float32"): "0.5x",
+    ("cpu", "call", "uniform, no key", "float32"): "0.5x",
 }
 _PREDICTED = ("uniform", "normal", "central_normal")
 _MARGIN, _HEADING = 8, 16  # points, between the panels of the figure and above them
@@ -89,7 +90,7 @@ def written() -> dict[Path, str]:
 def _readme(found: Comparison) -> str:
     lines: list[str] = []
     for results in found.results:
-        lines += [*_machine(results), "", *_fills(results), "", *_others(results), ""]
+        lines += [*_machine(results), "", *_fills(results), *_others(results)]
     return "\n".join([*lines, *_predictions()]) + "\n"
 
 
@@ -103,32 +104,39 @@ def _machine(results: Results) -> Iterator[str]:
 
 def _fills(results: Results) -> list[str]:
     """The fills of one size: a row a distribution and dtype, a column a contender and its threads."""
-    rows = [
-        row for row in _rows(results, "fill") if row.elements == ELEMENTS[row.device] and row.dtype in DTYPES
-    ]
+    found = [row for row in _rows(results, "fill") if row.elements <= ELEMENTS[row.device]]
+    largest = max((row.elements for row in found), default=0)
+    rows = [row for row in found if row.elements == largest and row.dtype in DTYPES]
     columns = sorted(
-        {
-            (row.contender, row.threads)
-            for row in rows
-            if row.default or (row.contender in ("numpy", "torch", "memset") and results.scope(row) == "all")
-        },
-        key=lambda c: (c[0] == "memset", c[0] == "torch", c[0] == "numpy", c[0], c[1]),
+        {(row.contender, row.threads) for row in rows if row.default or results.scope(row) == "all"},
+        key=lambda c: (LAST.index(c[0]) if c[0] in LAST else -1, c[0], c[1]),
     )
-    size = comparison.size(rows[0].elements)
-    heading = [f"{name}, {count} thread{'s' * (count > 1)}" for name, count in columns]
-    if rows[0].device != "cpu":
-        heading = [name for name, _ in columns]
+    threads = results.machine["device"] == "cpu"
+    headings = [f"{name}, {count} thread{'s' * (count > 1)}" if threads else name for name, count in columns]
+    tasks: dict[tuple[str, str, str], dict[tuple[str, int], Row]] = {}
+    for row in rows:
+        tasks.setdefault((row.kind, row.subject, row.dtype), {})[row.contender, row.threads] = row
     lines = [
-        f"| fill, {size} elements | {' | '.join(heading)} | goal |",
-        f"|---|{'---:|' * len(columns)}---|",
+        [f"{subject.replace('_', ' ')}, {dtype}", *(_cell(cells.get(column)) for column in columns)]
+        for (_, subject, dtype), cells in tasks.items()
     ]
-    for task in dict.fromkeys((row.kind, row.subject, row.dtype) for row in rows):
-        found = {
-            (row.contender, row.threads): row for row in rows if (row.kind, row.subject, row.dtype) == task
-        }
-        cells = " | ".join(_cell(found.get(column)) for column in columns)
-        lines.append(f"| {task[1].replace('_', ' ')}, {task[2]} | {cells} | {GOALS.get(task, '')} |")
-    return lines
+    first = f"fill, {comparison.size(largest)} elements"
+    return _table([first, *headings], lines, [_goal(results, *task) for task in tasks])
+
+
+def _goal(results: Results, *task: str) -> str:
+    return GOALS.get((results.machine["device"], *task), "")
+
+
+def _table(headings: list[str], lines: list[list[str]], goals: list[str]) -> list[str]:
+    """Lines of Markdown, and one empty; a column of goals if there are some, and nothing without lines."""
+    if not lines:
+        return []
+    if any(goals):
+        headings = [*headings, "goal"]
+        lines = [[*line, goal] for line, goal in zip(lines, goals, strict=True)]
+    rule = ["---", *["---:"] * (len(headings) - 1)]
+    return [*(f"| {' | '.join(line)} |" for line in (headings, rule, *lines)), ""]
 
 
 def _rows(results: Results, kind: str) -> list[Row]:
@@ -152,7 +160,7 @@ def _cell(row: Row | None) -> str:
 def _others(results: Results) -> list[str]:
     """Whole models, calls and structured initializers: the default backend beside torch."""
     times = {(row.kind, row.subject, row.elements, row.contender): row for row in results.rows}
-    lines = ["| what | tritoninit | torch | x torch | goal |", "|---|---:|---:|---:|---|"]
+    lines, goals = [], []
     for kind in ("model", "structured", "call"):
         for row in _rows(results, kind):
             theirs = times.get((kind, row.subject, row.elements, "torch"))
@@ -163,10 +171,9 @@ def _others(results: Results) -> list[str]:
                 "structured": f"`{row.subject}_`, {comparison.size(row.elements)} elements",
                 "call": f"{row.subject}, {row.elements} elements",
             }[kind]
-            goal = GOALS.get((kind, row.subject, row.dtype), "")
-            ratio = comparison.short(row.torch_ratio, 3)
-            lines.append(f"| {what} | {_time(row)} | {_time(theirs)} | {ratio} | {goal} |")
-    return lines
+            lines.append([what, _time(row), _time(theirs), comparison.short(row.torch_ratio, 3)])
+            goals.append(_goal(results, kind, row.subject, row.dtype))
+    return _table(["what", "tritoninit", "torch", "x torch"], lines, goals)
 
 
 def _time(row: Row) -> str:

@@ -46,6 +46,7 @@ from tritoninit.report import (
     device_name,
     lowered,
     print_lines,
+    progress_display,
     show,
     table,
     versions,
@@ -151,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         "bench",
         help="measure fills and whole models, against torch.nn.init and others",
         description="Measure every backend here against torch.nn.init, the other libraries that are installed"
-        " and a memset. Each backend's values are compared with the reference's before it is timed.",
+        " and a memset. What each backend writes is checked before it is timed.",
     )
     bench.add_argument("--quick", action="store_true", help="the rows that tell most, in under a minute")
     bench.add_argument(
@@ -223,7 +224,7 @@ def _init(arguments: argparse.Namespace) -> int:
     subject = _subject(arguments)
     device = _device(arguments.device)
     dtype: torch.dtype = getattr(torch, arguments.dtype)
-    with _backend(arguments.backend, device), _progress() as progress:
+    with _backend(arguments.backend, device), progress_display() as progress:
         small = torch.empty(4096, device=device, dtype=dtype)
         theirs: Timing | str | None = None
         scheme, passed_on = None, []
@@ -539,20 +540,6 @@ def _torch_equivalent(initializer: Initializer) -> Callable[[Tensor], object]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A progress display on the terminal, and nowhere else."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as progress:
-        yield progress
-
-
-@contextmanager
 def _stage(progress: Progress | None, what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
     """Show one piece of work while it lasts; yields what to call after each of its ``total`` parts."""
     if progress is None:
@@ -619,7 +606,7 @@ def _check(arguments: argparse.Namespace) -> int:
     )
     rows: list[list[str]] = []
     total, difference = 0, None
-    with _progress() as progress:
+    with progress_display() as progress:
         for comparison in checks.comparisons(arguments.seed, arguments.quick):
             try:
                 values, difference, seconds = _compare(comparison, progress)
@@ -658,7 +645,7 @@ def _compare_results(arguments: argparse.Namespace) -> int:
 def _inspect(arguments: argparse.Namespace) -> int:
     from tritoninit.bench import inspection
 
-    archs = arguments.arch.split(",") if arguments.arch else ()
+    archs = () if arguments.arch is None else [name.strip() for name in arguments.arch.split(",")]
     return inspection.run(archs, _output(arguments.out))
 
 

@@ -359,10 +359,10 @@ def _smallest(x: torch.Tensor, count: int) -> torch.Tensor:
     if count == 0 or x.numel() == 0:
         return torch.zeros_like(x, dtype=torch.bool)
     columns = x.T.contiguous()
-    if x.is_cpu:  # where NumPy's selection is several times as fast
+    if x.is_cpu:  # where NumPy's selection takes a tenth of the time
         bound = torch.from_numpy(np.partition(columns.numpy(), count - 1, axis=1)[:, count - 1].copy())
-    else:
-        bound = columns.kthvalue(count, dim=1).values
+    else:  # kthvalue would do, but is refused where deterministic algorithms are asked for
+        bound = columns.sort(dim=1).values[:, count - 1]
     chosen = x <= bound
     excess = chosen.sum(dim=0, dtype=torch.int32) - count
     crowded = excess.nonzero().flatten()  # columns with too many equals of the bound: seldom any

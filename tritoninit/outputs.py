@@ -12,6 +12,12 @@ class UsageError(ValueError):
     """What was asked for cannot be done; the message is one line."""
 
 
+def shown(name: str | Path) -> str:
+    """A file's name as a message has it, on one line."""
+    text = str(name)
+    return text if text and text.isprintable() else repr(text)
+
+
 def writable(name: str | Path) -> Path:
     """The file of that name, of which it is known that it can be written.
 
@@ -21,11 +27,11 @@ def writable(name: str | Path) -> Path:
     path = Path(name).resolve()  # os.replace would put a file in a symbolic link's place
     try:
         if path.exists() and not path.is_file():
-            raise UsageError(f"{name} is not a file")
+            raise UsageError(f"{shown(name)} is not a file")
         with _temporary(path) as temporary:
             temporary.touch()
     except OSError as error:
-        raise UsageError(f"cannot write {name}: {error.strerror}") from None
+        raise UsageError(f"cannot write {shown(name)}: {error.strerror}") from None
     return path
 
 

@@ -10,7 +10,8 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -26,6 +27,8 @@ from tritoninit.kernels.stream import STREAM_VERSION
 
 if TYPE_CHECKING:
     import argparse
+
+    from rich.progress import Progress
 
     from tritoninit.auditing import Report
 
@@ -248,6 +251,33 @@ def print_lines(*lines: str) -> None:
         sys.stdout.reconfigure(errors="replace")  # the locale may lack some signs
     sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
+
+
+@contextmanager
+def progress_display(counted: bool = False, refreshes: float = 4) -> Iterator[Progress | None]:
+    """A progress display on the terminal that shows standard error, or None elsewhere.
+
+    Args:
+        counted: show how many parts are done, of how many.
+        refreshes: a second; each takes time from what is being measured.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    name = TextColumn("{task.description}", markup=False)  # it may have brackets
+    columns = (BarColumn(), *([MofNCompleteColumn()] if counted else []), TimeElapsedColumn(), name)
+    with Progress(
+        *columns,
+        console=Console(file=sys.stderr),  # this one: pytest captures what later goes by that name
+        transient=True,
+        refresh_per_second=refreshes,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
+        yield progress
 
 
 def _terminal_width() -> int | None:

@@ -15,6 +15,7 @@ from tritoninit.bench.inspection import Prediction
 from tritoninit.bench.result_files import read, read_all
 from tritoninit.outputs import UsageError
 
+FOR = f"triton: kernels as Triton {inspection.stored()['triton']} compiles them"
 TIMES = "\N{MULTIPLICATION SIGN}"
 MICRO = "\N{MICRO SIGN}"
 PREDICTED = (
@@ -92,7 +93,7 @@ class TestTable:
                 "first fill  float32  2^12  -  -  2,048",
                 "import torch  float32  1,000  -  -  1,000",
                 "",
-                "Predicted beside measured, triton",
+                f"Predicted beside measured, {FOR}",
                 PREDICTED,
                 "H100 80GB HBM3  uniform  bfloat16  2^30  1,500  1,125  75%  issue",
                 "H100 80GB HBM3  normal  float32  2^30  600  562  94%  memory",
@@ -224,6 +225,22 @@ class TestFiles:
         assert files[0].read_bytes() == before
         assert capsys.readouterr().out == ""
 
+    def test_odd_names_leave_a_line_a_line(self, files, tmp_path, capsys):
+        odd = [tmp_path / "a\nb.json", tmp_path / "c\td.json"]
+        for path, old in zip(odd, (files[0], files[2]), strict=True):
+            path.write_bytes(old.read_bytes())
+        assert run(odd) == 0
+        first, second, empty, *_ = capsys.readouterr().out.split("\n")
+        assert first.startswith(f"H100 80GB HBM3: triton in {str(odd[0])!r}, torch 0.0.0, commit")
+        assert second.startswith(f"AMD EPYC, 2 cores: numba in {str(odd[1])!r}, torch 0.0.0, commit")
+        assert empty == ""
+        assert refusal([odd[0]], csv=odd[0]) == "'a\\nb.json' would be overwritten: name each file once"
+
+    def test_links_that_lead_nowhere(self, tmp_path):
+        loop = tmp_path / "loop.json"
+        loop.symlink_to(loop)
+        assert refusal([loop]) == f"cannot read {loop}: Too many levels of symbolic links"
+
     def test_bad_input_writes_nothing(self, files, tmp_path, capsys):
         files[1].write_text("{}")
         assert refusal(files, md=tmp_path / "x.md") == f"{files[1]} is not a file of pytest-benchmark's"
@@ -299,6 +316,59 @@ class TestFailBelow:
         files = pair(slower(*BOTH, part=0.5))
         assert run(files, fail_below=0.9, contender="numpy") == 0
         assert run(files, fail_below=0.9, contender="numba") == 1
+
+    @pytest.mark.parametrize(
+        ("contender", "name", "own"),
+        [("torch", "memset_fraction", "torch_ratio"), ("memset", "torch_ratio", "memset_fraction")],
+    )
+    def test_ratio_to_itself_does_not_count(self, pair, contender, name, own, capsys):
+        """It is 1 before and after, however slow the contender has become."""
+
+        def change(info):
+            if info["contender"] == contender and info[name] is not None:
+                assert info[own] == 1
+                info[name] *= 0.5
+
+        files = pair(change)
+        assert run(files, fail_below=0.9, contender=contender) == 1
+        # Four fills and a model; a call has no memset, and torch's then nothing to be judged by.
+        assert "0 of 5 rows kept 0.9 of the baseline's relative speed" in capsys.readouterr().out.splitlines()
+
+    def test_starts_are_not_judged(self, tmp_path, capsys):
+        files = made_up.save(tmp_path, baseline=made_up.cpu(), candidate=made_up.cpu())
+        for path, ratio in zip(files, (1.0, 0.1), strict=True):
+            document = json.loads(path.read_text())
+            starts = [r["extra_info"] for r in document["benchmarks"] if r["extra_info"]["kind"] == "start"]
+            assert starts
+            for info in starts:
+                info["torch_ratio"] = ratio
+            path.write_text(json.dumps(document))
+        assert run(files, fail_below=0.9) == 0
+        assert capsys.readouterr().out.endswith("\n6 of 6 rows kept 0.9 of the baseline's relative speed\n")
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"device": "cuda"}, "device cpu before and cuda now"),
+            ({"accelerator": {"name": "NVIDIA\nH100"}}, "accelerator None before and 'NVIDIA\\nH100' now"),
+            ({"cpu": {"brand_raw": "Xeon"}}, "CPU AMD EPYC before and Xeon now"),
+            ({"cpu": None, "threads": 1}, "CPU AMD EPYC before and None now, threads 2 before and 1 now"),
+            ({"cpu": {"brand_raw": "AMD EPYC", "count": 4}, "torch": "1"}, None),
+        ],
+    )
+    def test_two_machines(self, tmp_path, capsys, change, words):
+        candidate = made_up.cpu()
+        candidate["machine_info"].update(change)
+        # Rows of all threads stay those of all threads.
+        for row in candidate["benchmarks"]:
+            if row["extra_info"]["threads"] == 2:
+                row["extra_info"]["threads"] = candidate["machine_info"]["threads"]
+            else:
+                row["extra_info"]["threads"] = 7
+        assert run(made_up.save(tmp_path, a=made_up.cpu(), b=candidate), fail_below=0.5) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "two machines" in line]
+        message = f"These are two machines, whose ratios may differ for that alone: {words}"
+        assert lines == ([] if words is None else [message])
 
     def test_rows_that_are_gone(self, pair, capsys):
         files = pair(lambda info: None)

@@ -149,13 +149,37 @@ class TestShares:
         assert h100.predicted == pytest.approx(600 * 4 / 3000)  # of memset's 3000 GB/s
         assert (epyc.contender, epyc.ours, epyc.torch, epyc.predicted) == ("numba", 0.5, 0.125, None)
 
-    def test_largest_fill_alone_counts(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("lacking", "elements", "torch"),
+        [
+            ({}, 2**20, 0.125),
+            ({"torch_ratio": 2**20}, 2**10, 0.25),
+            ({"memset_fraction": 2**20}, 2**10, 0.25),
+            ({"torch_ratio": None}, 2**20, None),
+            ({"torch_ratio": None, "memset_fraction": 2**20}, 2**10, None),
+        ],
+    )
+    def test_largest_fill_that_torch_and_memset_made_too(self, tmp_path, lacking, elements, torch):
+        """``lacking`` is at what number of elements a ratio was not measured, None at any."""
         document = made_up.cpu()
         for row in document["benchmarks"]:
-            if row["extra_info"]["elements"] == 2**20:
-                row["extra_info"]["memset_fraction"] = None
+            info = row["extra_info"]
+            if info["elements"] == 2**10 and info["contender"] == "torch":
+                info["memset_fraction"] = 0.25
+            for name, where in lacking.items():
+                if info["elements"] == (where or info["elements"]):
+                    info[name] = None
+        if "torch_ratio" in lacking:  # then there is no row of torch's either
+            document["benchmarks"] = [
+                row
+                for row in document["benchmarks"]
+                if row["extra_info"]["contender"] != "torch" or row["extra_info"]["torch_ratio"] is not None
+            ]
         found = compare(read_all(made_up.save(tmp_path, some=document)))
-        assert figures._shares(found) == []
+        assert figures.telling(found, NORMAL, 0).elements == elements
+        (bar,) = dict(figures._shares(found))[NORMAL]
+        assert (bar.ours, bar.torch) == (0.5, torch)
+        assert "at the largest size that torch filled too" in figures.shares_svgs(found)[0]
 
     def test_disturbed_memset_leaves_others_room(self):
         bars = [figures._Bar("", "numba", share, None, None) for share in (0.5, 300.0)]

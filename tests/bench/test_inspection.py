@@ -187,6 +187,17 @@ def test_the_whole_table_fits(capsys):
     assert sum(line.endswith(", instructions an element:") for line in lines) == 6
 
 
+def test_one_architecture():
+    of_one = [r for r in inspection.stored()["rows"] if r.arch == "sm_90"]
+    assert f"{len(of_one)} kernels compiled for 1 architecture by" in next(inspection._lines(of_one, 1.0))
+
+
+def test_a_bound_if_the_rates_are_right():
+    text = " ".join(inspection._LEGEND)
+    assert "A bound if the rates are right" in text
+    assert "What is measured is less" not in text
+
+
 @pytest.mark.parametrize("archs", [["sm_90", "sm_91"], ["h100"]])
 def test_unknown_architecture(archs):
     with pytest.raises(UsageError, match=rf"unknown architecture {archs[-1]}; known are sm_80, .*gfx942"):

@@ -101,6 +101,31 @@ class TestContent:
         row = next(r for r in read_all(files)[0].rows if r.kind == "model" and r.default)
         assert f'data-value="{row.median * 1e3!r}">0.332</td>' in html
 
+    def test_card_has_the_size_that_torch_filled(self, tmp_path):
+        document = made_up.gpu(made_up.H100, 3000.0)
+        for row in document["benchmarks"]:
+            if row["extra_info"]["elements"] == 2**30:
+                row["extra_info"]["torch_ratio"] = None
+        html = page.html(compare(read_all(made_up.save(tmp_path, some=document))))
+        assert "<p>75% of memset, 3\N{MULTIPLICATION SIGN} torch</p>" in html
+        assert '<p class="note">normal, float32, 2<sup>20</sup> elements, triton</p>' in html
+
+    def test_claims_no_more_than_is_checked(self, html):
+        """Not every value has a reference, nor every rate a source."""
+        text = " ".join(" ".join(Outline(html).texts).split())
+        assert "fills, calls and models were compared with the reference bit for bit" in text
+        assert "both ends" in text
+        assert "of a process's start at most the sum of a fill's bits" in text
+        assert "one is assumed: more than 100% says that it is higher" in text
+        assert f"kernels as Triton {inspection.stored()['triton']} compiles them" in text
+
+    def test_odd_file_name(self, tmp_path):
+        path = tmp_path / "a\udcff.json"
+        path.write_text(json.dumps(made_up.cpu()))
+        out = tmp_path / "page.html"
+        assert run([path], html=out) == 0
+        assert "'a\\udcff.json'" in Outline(out.read_text(encoding="utf-8")).texts
+
     def test_machines(self, html):
         texts = Outline(html).texts
         for word in ("sm_90", "80 GiB", "1,980 MHz", "0123456789ab, changed", "h100.json", "3.12.1"):

@@ -92,6 +92,36 @@ class TestRead:
             read(tmp_path)
         assert str(caught.value) == f"cannot read {tmp_path}: Is a directory"
 
+    @pytest.mark.parametrize("name", ["", "."])
+    def test_no_name(self, name):
+        with pytest.raises(UsageError) as caught:
+            read(Path(name))
+        assert str(caught.value) == "a result file has a name, and not '' or '.'"
+
+    @pytest.mark.parametrize("name", ["a\nb", "a\x1b[0m", "a\udcff", "a\u2028b"])
+    def test_odd_name_stays_on_one_line(self, tmp_path, document, name):
+        path = tmp_path / name
+        quoted = repr(str(path))
+        with pytest.raises(UsageError) as caught:
+            read(path)
+        assert str(caught.value) == f"{quoted}: no such file"
+        strange = copy.deepcopy(document)
+        strange["benchmarks"][0].update(name=name, stats=None)
+        contents = {
+            "": f"{quoted} is not JSON",
+            "{}": f"{quoted} is not a file of pytest-benchmark's",
+            json.dumps(strange): f"{quoted} is damaged: row {name!r}: no stats",
+        }
+        for content, message in contents.items():
+            path.write_text(content)
+            with pytest.raises(UsageError) as caught:
+                read(path)
+            assert str(caught.value) == message
+            assert len(str(caught.value).splitlines()) == 1
+        path.write_text(json.dumps(document))
+        named = result_files.distinct([read(path), read(path)])
+        assert [r.name for r in named] == [f"H100 80GB HBM3 ({quoted})"] * 2
+
     @pytest.mark.parametrize(
         ("part", "name", "value", "message"),
         [
@@ -199,6 +229,16 @@ class TestComparable:
         with pytest.raises(UsageError) as caught:
             read_all([a, a])
         assert str(caught.value) == f"{a} is given twice"
+
+    @pytest.mark.parametrize("other", ["a.json", "./sub/../a.json", "link.json"])
+    def test_file_by_two_spellings(self, tmp_path, monkeypatch, other):
+        (a,) = made_up.save(tmp_path, a=made_up.cpu())
+        (tmp_path / "sub").mkdir()
+        (tmp_path / "link.json").symlink_to(a)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UsageError) as caught:
+            read_all([Path(other), a])
+        assert str(caught.value) == f"{Path(other)} is given twice"
 
 
 class TestTrimmed:

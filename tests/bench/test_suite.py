@@ -19,9 +19,10 @@ from torch import nn
 
 import tritoninit as ti
 from tritoninit import registry
-from tritoninit.bench import bench_models, bench_structured, contenders, device, suite
+from tritoninit.bench import bench_models, bench_start, bench_structured, contenders, device, suite
 from tritoninit.bench.contenders import FILLS, Row, WrongValues, check, check_distribution, contender
 from tritoninit.outputs import UsageError
+from tritoninit.presets import PRESETS
 from tritoninit.rules import RuleSet
 
 TASK = ("kind", "subject", "dtype", "elements", "threads")
@@ -216,7 +217,7 @@ def test_nothing_wrong_is_timed(monkeypatch, tmp_path, spoil):
     code, printed = run("fill" + SMALL, out)
     assert code == 1
     assert "WrongValues" in printed
-    assert "1 of 4 rows failed" in printed
+    assert "1 failed, and were not timed" in printed
     names = {row["params"]["contender"] for row in json.loads(out.read_text())["benchmarks"]}
     assert names == set(contenders.QUICK)
 
@@ -267,7 +268,7 @@ def test_calls_that_would_take_too_long_are_left_out(monkeypatch, tmp_path):
     out = tmp_path / "out.json"
     code, printed = run("fill[uniform-float32*torch", out)
     assert code == 0
-    assert "1 rows left out" in printed
+    assert "1 rows, bench_fill[uniform" in printed
     assert largest == 2**16
     assert [row["params"]["elements"] for row in json.loads(out.read_text())["benchmarks"]] == [2**8, 2**16]
 
@@ -560,3 +561,66 @@ def test_disturbed_measurements_are_told(monkeypatch, threads, busy, told):
     assert (f"kept {busy:.1f} CPUs busy" in said) == told
     assert not suite._disturbed({"threads": threads, "cores_busy_elsewhere": None})
     assert not suite._disturbed({})
+
+
+def test_one_slow_call_does_not_shorten_the_rounds():
+    calls = 0
+
+    def call():
+        nonlocal calls
+        calls += 1
+        time.sleep(4 * device.ROUND if calls < 3 else 1e-4)
+
+    benchmark = Pedantic()
+    device.measure(benchmark, call, 0.1)
+    assert benchmark.iterations >= 5  # of some 0.15 ms, where the first took 8
+
+
+def test_calls_come_before_the_calibration():
+    times = []
+    device.measure(Pedantic(), lambda: times.append(time.perf_counter()), 0.1)
+    assert times[-1] - times[0] >= device.WARM_UP
+
+
+def test_memory_is_what_a_container_leaves(monkeypatch, tmp_path):
+    monkeypatch.setattr(device, "DEVICE", "cpu")
+    monkeypatch.setattr(device, "_CGROUP", tmp_path)
+    free = device.largest.__wrapped__()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device.largest.__wrapped__() > free / 2
+    (tmp_path / "memory.max").write_text(f"{2**26}\n")
+    assert device.largest.__wrapped__() == 2**24
+
+
+@pytest.mark.parametrize(("hip", "expected"), [("6.4", 256 << 20), (None, 4 << 20)])
+def test_the_last_cache_of_an_mi300_is_behind_its_l2(monkeypatch, hip, expected):
+    monkeypatch.setattr(device, "DEVICE", "cuda")
+    monkeypatch.setattr(torch.version, "hip", hip)
+    properties = types.SimpleNamespace(L2_cache_size=4 << 20)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: properties)
+    assert device.last_level_cache.__wrapped__() == expected
+
+
+def test_what_fails_while_rows_are_collected_is_told(monkeypatch):
+    broken = replace(PRESETS["gpt2"], build=lambda: nn.Linear(1 // 0, 1))
+    monkeypatch.setitem(PRESETS, "gpt2", broken)
+    code, printed = run("no such row")
+    assert code == 1
+    assert "ZeroDivisionError" in printed
+    assert "1 failed, and were not timed" in printed
+
+
+def test_a_backend_that_is_not_here_costs_one_line():
+    with ti.use_backend("triton"), pytest.raises(UsageError, match="'triton' cannot serve 'cpu'"):
+        run(SMALL)
+
+
+def test_the_start_of_a_process_is_checked(tmp_path):
+    printed = bench_start.start(start_row(ti.resolve(device.DEVICE).name), tmp_path)
+    bench_start.check(printed)
+    with pytest.raises(WrongValues, match="a process of its own"):
+        bench_start.check(str(int(printed) + 1))
+
+
+def start_row(contender):
+    return contenders.Row("start", bench_start.COMPILED, "float32", bench_start.ELEMENTS, 1, contender)
