@@ -115,6 +115,7 @@ _TORCH: Final[dict[str, Any]] = {
     "linestyle": "none",
 }
 _DASHES: Final[dict[str, Any]] = {"color": LIGHT["faint"], "linestyle": (0, (4, 2)), "linewidth": 1.3}
+_SHARE: Final = "of memset's speed"
 _AT: Final = "at the largest size that torch filled too"
 _HEADING: Final = 1.4  # of a group of bars, in bars
 _PANEL: Final = (4.4, 3.0)  # inches
@@ -160,7 +161,8 @@ def png(found: Comparison) -> bytes:
                 title = f"{_brief(found.results[column].name)}\n{panel}"
                 _draw_throughput(figure.add_subplot(grid[i, j]), found, panel, column, title)
         if drawn:
-            _draw_shares(figure.add_subplot(grid[len(rows), :]), drawn, _reach(drawn))
+            axes = figure.add_subplot(grid[len(rows), :])
+            _draw_shares(axes, drawn, _reach(drawn), f"{_SHARE}, {_AT}")  # which a page says above
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
         return file.getvalue()
@@ -387,7 +389,9 @@ def _reach(groups: Sequence[tuple[Panel, Sequence[_Bar]]]) -> float:
     return min(max(1.0, *shares), 1.5)
 
 
-def _draw_shares(axes: Axes, groups: Sequence[tuple[Panel, Sequence[_Bar]]], reach: float) -> None:
+def _draw_shares(
+    axes: Axes, groups: Sequence[tuple[Panel, Sequence[_Bar]]], reach: float, label: str = _SHARE
+) -> None:
     """A bar for ours, torch's mark on it, a star where prediction puts it."""
     y, places, names = 0.0, [], []
     for panel, bars in groups:
@@ -404,7 +408,7 @@ def _draw_shares(axes: Axes, groups: Sequence[tuple[Panel, Sequence[_Bar]]], rea
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.axvline(1.0, **_DASHES)
-    axes.set_xlabel(f"of memset's speed, {_AT}")
+    axes.set_xlabel(label)
     _legend(axes, [bar for _, bars in groups for bar in bars])
 
 

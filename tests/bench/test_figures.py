@@ -200,6 +200,22 @@ class TestSvg:
     def svgs(self, found):
         return [figures.throughput_svg(found, NORMAL, i) for i in range(2)] + figures.shares_svgs(found)
 
+    def test_labels_of_axes_fit(self, found, monkeypatch):
+        """In matplotlib's own font, which is wider than those of pages."""
+        drawn = []
+        monkeypatch.setattr(figures, "_svg", lambda figure, description: drawn.append(figure) or "")
+        figures.shares_svgs(found)
+        figures.throughput_svg(found, NORMAL, 0)
+        for figure in drawn:
+            figure.draw_without_rendering()
+            for label in (figure.axes[0].xaxis.label, figure.axes[0].yaxis.label):
+                if not label.get_text():
+                    continue
+                extent = label.get_window_extent()
+                assert figure.bbox.x0 <= extent.x0, label
+                assert extent.x1 <= figure.bbox.x1, label
+        assert len(drawn) > 1
+
     def test_no_colour_but_variables(self, svgs):
         for svg in svgs:
             styles = " ".join(re.findall(r'(?:style|fill|stroke)="([^"]*)"', svg))
