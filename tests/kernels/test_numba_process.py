@@ -258,14 +258,14 @@ print(json.dumps([modules, after_torch - begin, imported - after_torch, filled -
 def test_a_second_process_starts_at_once(here: Compiled) -> None:
     """0.2 s to import, 0.5 s to the end of the first fill, both beyond ``import torch``; the best of six.
 
-    ``import torch`` takes 1 s where these were set. Where it takes longer in the same process, as beside
+    ``import torch`` takes 1 s where these were set. Where it takes more than 1.5 s, as on a machine with
     other work, the bounds grow with it. A kernel that is compiled again takes 2 s and more.
     """
     imports, fills = [], []
     for _ in range(6):
         modules, torch_, imported, filled = json.loads(python("-c", START, cache=here.cache))
         assert modules == []
-        slowness = max(1.0, torch_)
+        slowness = max(1.0, torch_ / 1.5)
         imports.append(imported / slowness)
         fills.append(filled / slowness)
     assert min(imports) < 0.2
