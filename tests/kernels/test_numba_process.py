@@ -255,6 +255,7 @@ print(json.dumps([modules, after_torch - begin, imported - after_torch, filled -
 """
 
 
+@pytest.mark.alone
 def test_a_second_process_starts_at_once(here: Compiled) -> None:
     """0.2 s to import, 0.5 s to the end of the first fill, both beyond ``import torch``; the best of six.
 
