@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -119,7 +123,38 @@ def built(row: Row, models: dict[str, nn.Module], memory: Memory) -> nn.Module:
     return models[row.subject]
 
 
-def bench_model(row: Row, models: dict[str, nn.Module], memory: Memory, timed: Callable[..., None]) -> None:
+@contextmanager
+def counting_launches() -> Iterator[Counter[str]]:
+    """How often our kernels, and the zeros that integers get, are launched on a GPU in the block, by name."""
+    from tritoninit.kernels import triton_kernels
+
+    counts: Counter[str] = Counter()
+
+    def counted(name: str, launch: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return launch(*arguments, **options)
+
+        return count
+
+    class Counted:
+        def __init__(self, name: str) -> None:
+            self._name, self._kernel = name, getattr(triton_kernels, name)
+
+        def __getitem__(self, grid: Any) -> Callable[..., Any]:
+            return counted(self._name, self._kernel[grid])
+
+    with ExitStack() as stack:
+        for name in ("run_kernel", "table_kernel", "scattered_kernel"):
+            stack.enter_context(mock.patch.object(triton_kernels, name, Counted(name)))
+        zeros = counted("_foreach_zero_", torch._foreach_zero_)
+        stack.enter_context(mock.patch.object(torch, "_foreach_zero_", zeros))
+        yield counts
+
+
+def bench_model(
+    row: Row, models: dict[str, nn.Module], memory: Memory, described: Any, timed: Callable[..., None]
+) -> None:
     model = built(row, models, memory)
     rules = PRESETS[row.subject].rules
     parameters = [parameter.detach() for parameter in model.parameters()]
@@ -142,6 +177,10 @@ def bench_model(row: Row, models: dict[str, nn.Module], memory: Memory, timed: C
                 check_bits(parameter, Constant(0.0), Key(0), ENDS)
         else:
             check_model(row, wanted)
+        if row.contender == "triton":
+            with counting_launches() as counts:
+                call()
+            described.extra_info["launches"] = counts.total()
         timed(call)
 
 

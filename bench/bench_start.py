@@ -12,11 +12,12 @@ from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import tritoninit
 from tritoninit.bench.contenders import Row, WrongValues, ours
-from tritoninit.bench.device import ALL_THREADS, DEVICE
+from tritoninit.bench.device import ALL_THREADS, DEVICE, FEWEST_ROUNDS
 
 ELEMENTS = 4096
 FILL = f"""
@@ -32,7 +33,7 @@ x[0].item()
 COMPILED = "first fill"
 EMPTY = "first fill, nothing compiled"
 COMPILERS = ("triton", "numba")  # backends whose kernels are compiled and kept on disk
-ROUNDS = 3 if DEVICE == "cuda" else 9
+ROUNDS = FEWEST_ROUNDS if DEVICE == "cuda" else 9
 
 
 def rows(quick: bool) -> list[Row]:
@@ -61,7 +62,7 @@ def start(row: Row, cache: Path) -> str:
     if row.ours:
         environment["TRITONINIT_BACKEND"] = row.contender
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def check(printed: str) -> None:
@@ -72,8 +73,11 @@ def check(printed: str) -> None:
         raise WrongValues("a process of its own does not draw the reference's values")
 
 
-def bench_start(row: Row, described: Any, tmp_path: Path) -> None:
-    """A process goes before those that are timed: it reads libraries from disk, and compiles what is kept."""
+def bench_start(row: Row, described: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A process goes before those that are timed: it reads libraries from disk, and compiles what is kept.
+
+    Where rows are told how many seconds to take, as few follow as there may be: any takes longer.
+    """
     printed = start(row, tmp_path / "kept")
     if row.ours and row.elements:
         check(printed)
@@ -82,4 +86,5 @@ def bench_start(row: Row, described: Any, tmp_path: Path) -> None:
     def setup() -> tuple[tuple[Row, Path], dict[str, Any]]:
         return (row, tmp_path / next(caches)), {}
 
-    described.pedantic(start, setup=setup, rounds=ROUNDS)
+    rounds = ROUNDS if request.config.option.seconds is None else FEWEST_ROUNDS
+    described.pedantic(start, setup=setup, rounds=rounds)

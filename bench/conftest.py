@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +19,57 @@ from tritoninit.bench.device import (
     DEVICE,
     PROTOCOL,
     Memory,
-    Neighbours,
     accelerator,
     measure,
     versions,
 )
+from tritoninit.bench.record import RECORD
 
 SECONDS, QUICK_SECONDS = 0.5, 0.2  # a row
 LONGEST = 2.0  # seconds a call; a row that would exceed it is left out
 
-_NEIGHBOURS = pytest.StashKey[Neighbours]()
 _FOLDER = Path(__file__).resolve().parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tritoninit")
     group.addoption("--quick", action="store_true", help="fewer rows, and less time for each")
-    group.addoption("--filter", metavar="PATTERN", help="only rows with this in their name; * and ? are wild")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_NEIGHBOURS] = Neighbours()
+    group.addoption("--seconds", type=float, help="for each row")
+    group.addoption(
+        "--filter",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="only rows with one of these in their name, in this order; * and ? are wild",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module's ``rows(quick)`` are what the ``row`` of its function stands for, one after another."""
-    metafunc.parametrize("row", metafunc.module.rows(metafunc.config.option.quick), ids=str)
+    """Those of a module's ``rows(quick)`` that can run are what the ``row`` of its function stands for.
+
+    Only the libraries of rows that are asked for are imported: any may hang, or take the process with it.
+    """
+    option, name = metafunc.config.option, metafunc.function.__name__
+
+    def wanted(text: str) -> bool:
+        return not option.filter or any(suite.matches(text, pattern) for pattern in option.filter)
+
+    rows = []
+    if not option.filter or any(suite.may_match(name, pattern) for pattern in option.filter):
+        rows = [row for row in metafunc.module.rows(option.quick) if wanted(f"{name}[{row}]")]
+    metafunc.parametrize("row", [row for row in rows if row.can_run()], ids=str)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    pattern = config.option.filter
-    if pattern is not None:
-        items[:] = [item for item in items if suite.matches(item.name, pattern)]
+    # pytest makes an item of a function without rows, too.
+    items[:] = [item for item in items if isinstance(item.callspec.params["row"], Row)]  # type: ignore[attr-defined]
+    patterns = config.option.filter
+    if patterns:
+        ranked = [
+            (min((k for k, p in enumerate(patterns) if suite.matches(item.name, p)), default=None), item)
+            for item in items
+        ]
+        items[:] = [item for k in range(len(patterns)) for rank, item in ranked if rank == k]
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +78,9 @@ def memory() -> Memory:
 
 
 @pytest.fixture(scope="session")
-def rates() -> dict[tuple[Any, ...], float]:
+def rates(request: pytest.FixtureRequest) -> dict[tuple[Any, ...], float]:
     """Seconds an element, by ``Row.series``, in the fastest round of the largest size that was timed."""
-    return {}
+    return request.config.stash[RECORD].rates()
 
 
 @pytest.fixture
@@ -73,8 +92,8 @@ def affordable(row: Row, rates: dict[tuple[Any, ...], float]) -> None:
 
 
 @pytest.fixture
-def described(row: Row, benchmark: Any) -> Any:
-    """pytest-benchmark's fixture, told what the row is."""
+def described(row: Row, benchmark: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """pytest-benchmark's fixture, told what the row is; what it has measured is kept."""
     benchmark.group = " ".join(map(str, row.task))
     benchmark.extra_info.update(
         kind=row.kind,
@@ -88,7 +107,9 @@ def described(row: Row, benchmark: Any) -> Any:
         threads=row.threads,
         device=DEVICE,
     )
-    return benchmark
+    yield benchmark
+    if benchmark.stats is not None and not benchmark.stats.has_error:
+        request.config.stash[RECORD].add(benchmark.stats)
 
 
 @pytest.fixture
@@ -98,7 +119,8 @@ def timed(
     """Times a call, which has run once and been checked, for as long as a row may take."""
 
     def timed(call: Callable[[], object]) -> None:
-        measure(described, call, QUICK_SECONDS if request.config.option.quick else SECONDS)
+        option = request.config.option
+        measure(described, call, option.seconds or (QUICK_SECONDS if option.quick else SECONDS))
         rates[row.series] = described.stats.stats.min / row.elements
 
     return timed
@@ -130,7 +152,8 @@ def pytest_benchmark_update_commit_info(config: Any, commit_info: dict[str, Any]
     commit_info.clear()
     commit_info.update(id=None, dirty=None)
     if (_FOLDER.parent / ".git").exists():
-        commit_info.update(id=_git("rev-parse", "HEAD"), dirty=bool(_git("status", "--porcelain", "-uno")))
+        changes = _git("status", "--porcelain", "-uno")
+        commit_info.update(id=_git("rev-parse", "HEAD"), dirty=None if changes is None else bool(changes))
 
 
 def _git(*arguments: str) -> str | None:
@@ -139,8 +162,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict[str, Any]) -> None:
-    output_json["machine_info"]["cores_busy_elsewhere"] = config.stash[_NEIGHBOURS].cores()
-    suite.complete(output_json)

@@ -231,6 +231,35 @@ def _jax_unavailable() -> str | None:
     return None if found == wanted else f"this jax runs on {found}"
 
 
+def _prepare_torch_func(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
+    """PyTorch's own fills by a key (Philox4x32-10), an experiment that recent releases have, for GPUs."""
+    random = _import("torch.func._random")
+    key = random.key(0, device=buffers[0].device)
+    match fill:
+        case Uniform(low, high):
+            draw = partial(random.uniform_, key, low=low, high=high)
+        case Normal(mean, std):
+            draw = partial(random.normal_, key, mean=mean, std=std)
+        case _:
+            raise NotImplementedError(type(fill).__name__)
+    ring = cycle(buffers)
+    return Prepared(lambda: draw(next(ring)))
+
+
+@cache
+def _torch_func_unavailable(dtype: torch.dtype = torch.float32) -> str | None:
+    try:
+        for fill in (Uniform(), Normal()):
+            _prepare_torch_func(fill, [torch.empty(1, dtype=dtype, device=DEVICE)]).call()
+    except Exception as error:  # noqa: BLE001 - whatever it lacks (a device, a dtype) is shown
+        return f"torch.func._random cannot run: {str(error).partition(chr(10))[0]}"
+    return None
+
+
+def _torch_func_serves(fill: Fill, dtype: torch.dtype) -> bool:
+    return isinstance(fill, (Uniform, Normal)) and _torch_func_unavailable(dtype) is None
+
+
 def _plain_float32(fill: Fill, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and isinstance(fill, (Uniform, Normal))
 
@@ -241,6 +270,7 @@ def _cupy(name: str, method: str) -> Contender:
 
 PEERS = (
     Contender("torch", False, _in_place(torch_fill)),
+    Contender("torch-func", False, _prepare_torch_func, _torch_func_unavailable, _torch_func_serves),
     _cupy("cupy-philox", "CURAND_RNG_PSEUDO_PHILOX4_32_10"),
     _cupy("cupy-xorwow", "CURAND_RNG_PSEUDO_XORWOW"),
     Contender("jax", False, _prepare_jax, _jax_unavailable, threaded=False),
@@ -262,11 +292,11 @@ def contender(name: str) -> Contender:
     return peers.get(name) or Contender(name, True, _in_place(_by_backend))
 
 
-@cache
-def contenders(quick: bool) -> tuple[Contender, ...]:
-    """Those that can run here; if quick, the default backend and the peers that are installed everywhere."""
+def contenders(quick: bool) -> list[Contender]:
+    """Whoever may have rows, whether or not it can run here; if quick, the default backend and the peers that
+    are installed everywhere."""
     names = [default(), *QUICK] if quick else [*ours(), *(each.name for each in PEERS)]
-    return tuple(each for each in map(contender, names) if each.unavailable() is None)
+    return [contender(name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -314,6 +344,13 @@ class Row:
     @property
     def ours(self) -> bool:
         return self.contender in ours()
+
+    def can_run(self) -> bool:
+        """Whether its contender is here and does this, for which its library is imported and tried."""
+        who = contender(self.contender)
+        return who.unavailable() is None and (
+            self.kind != "fill" or who.serves(FILLS[self.subject], self.torch_dtype)
+        )
 
     def serving(self) -> AbstractContextManager[None]:
         """A block in which fills are served by the contender, if it is a backend of ours."""

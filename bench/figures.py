@@ -64,6 +64,7 @@ STYLES: Final = {
     "numba": Style("ours", "o"),
     "numpy": Style("other-2", "h"),
     "torch": Style("torch", "s"),
+    "torch-func": Style("faint", "p"),
     "jax": Style("jax", "^"),
     "cupy-philox": Style("other", "D"),
     "cupy-xorwow": Style("other-2", "v"),

@@ -32,6 +32,7 @@ from tritoninit.bench.architectures import (
 )
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.outputs import UsageError, replacing
+from tritoninit.registry import interpreting
 from tritoninit.report import print_lines, progress_display, table
 
 DEFAULT_ARCHS: Final = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942")
@@ -196,14 +197,7 @@ def run(archs: Sequence[str], out: Path | None) -> int:
     Raises:
         UsageError: a target that is not known, or no Triton here that compiles.
     """
-    archs = tuple(dict.fromkeys(archs)) or DEFAULT_ARCHS
-    unknown = [arch for arch in archs if arch not in RESIDENCIES]
-    if unknown:
-        raise UsageError(f"unknown architecture {', '.join(unknown)}; known are {', '.join(RESIDENCIES)}")
-    if importlib.util.find_spec("triton") is None:
-        raise UsageError("inspect needs Triton's compiler, and triton is not installed (it is for Linux)")
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        raise UsageError("inspect needs Triton's compiler, which TRITON_INTERPRET=1 replaces: unset it")
+    archs = compilable(archs or DEFAULT_ARCHS, "inspect")
     start = time.perf_counter()
     rows = _compiled(cases(archs))
     seconds = time.perf_counter() - start
@@ -212,6 +206,22 @@ def run(archs: Sequence[str], out: Path | None) -> int:
             temporary.write_text(_document(rows), encoding="utf-8")
     print_lines(*_lines(rows, seconds))
     return 0
+
+
+def compilable(archs: Sequence[str], command: str) -> tuple[str, ...]:
+    """The architectures, each once.
+
+    Raises:
+        UsageError: one is not known, or what ``command`` needs, Triton's compiler, is not here.
+    """
+    unknown = [arch for arch in archs if arch not in RESIDENCIES]
+    if unknown:
+        raise UsageError(f"unknown architecture {', '.join(unknown)}; known are {', '.join(RESIDENCIES)}")
+    if importlib.util.find_spec("triton") is None:
+        raise UsageError(f"{command} needs Triton's compiler, and triton is not installed (it is for Linux)")
+    if interpreting():
+        raise UsageError(f"{command} needs Triton's compiler, which TRITON_INTERPRET=1 replaces: unset it")
+    return tuple(dict.fromkeys(archs))
 
 
 def _compiled(todo: Sequence[Case]) -> list[Row]:

@@ -95,9 +95,9 @@ def read(path: Path) -> Results:
     Raises:
         UsageError: it cannot be read, is not the suite's, is of another protocol, empty, or damaged.
     """
-    document = _document(path)
+    content = document(path)
     name = shown(path)
-    machine = document["machine_info"]
+    machine = content["machine_info"]
     if machine["protocol"] != PROTOCOL:
         protocol = shown(machine["protocol"])
         raise UsageError(f"{name} was timed by protocol {protocol}, and this release reads {PROTOCOL}")
@@ -106,38 +106,43 @@ def read(path: Path) -> Results:
             raise UsageError(f"{name} is damaged: its machine_info has {field} {machine.get(field)!r:.40}")
     if not isinstance(machine.get("accelerator"), (dict, type(None))):
         raise UsageError(f"{name} is damaged: its accelerator is {machine['accelerator']!r:.40}")
-    if not document["benchmarks"]:
+    if not content["benchmarks"]:
         raise UsageError(f"{name} is empty: a result file without a row")
-    rows = tuple(_row(path, number, row) for number, row in enumerate(document["benchmarks"]))
+    rows = tuple(_row(path, number, row) for number, row in enumerate(content["benchmarks"]))
     counts = Counter((r.kind, r.subject, r.dtype, r.elements, r.threads, r.contender) for r in rows)
     (twice, count), *_ = counts.most_common(1)
     if count > 1:
         raise UsageError(f"{name} is damaged: {count} rows for {shown(' '.join(map(str, twice)))}")
-    commit = document.get("commit_info")
+    commit = content.get("commit_info")
     return Results(
         path, machine_name(machine), machine, _commit(commit if isinstance(commit, dict) else {}), rows
     )
 
 
-def _document(path: Path) -> dict[str, Any]:
+def document(path: Path) -> dict[str, Any]:
+    """What a file holds, whatever its rows.
+
+    Raises:
+        UsageError: it cannot be read, or is not the suite's.
+    """
     if path == Path():  # which is '.', and '' too
         raise UsageError("a result file has a name, and not '' or '.'")
     name = shown(path)
     try:
-        document = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UsageError(f"{name}: no such file") from None
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise UsageError(f"{name} is not JSON") from None
-    if not isinstance(document, dict) or not (
-        isinstance(document.get("machine_info"), dict) and isinstance(document.get("benchmarks"), list)
+    if not isinstance(content, dict) or not (
+        isinstance(content.get("machine_info"), dict) and isinstance(content.get("benchmarks"), list)
     ):
         raise UsageError(f"{name} is not a file of pytest-benchmark's")
-    if "protocol" not in document["machine_info"]:
+    if "protocol" not in content["machine_info"]:
         raise UsageError(f"{name} is not from this suite, though from pytest-benchmark: it names no protocol")
-    return document
+    return content
 
 
 def _row(path: Path, number: int, found: Any) -> Row:

@@ -36,7 +36,14 @@ _TOOLS: Final = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 def compile_kernel(
-    kernel: str, distribution: str, dtype: str, arch: str, *, aligned: bool = True, wide: bool = False
+    kernel: str,
+    distribution: str,
+    dtype: str,
+    arch: str,
+    *,
+    aligned: bool = True,
+    wide: bool = False,
+    large: bool = False,
 ) -> Any:
     """Compile one of ``triton_kernels`` as its launcher would; never from Triton's cache.
 
@@ -47,6 +54,7 @@ def compile_kernel(
         arch: a key of ``TARGETS``.
         aligned: 16 divides the tensor's address and, for run_kernel, the index of its first element.
         wide: scattered_kernel's 64-bit divisions, for tensors of nearly 2**31 elements or more.
+        large: the tensor's storage is of 2 GiB or more, in which AMD's buffer instructions cannot reach all.
 
     Returns:
         Triton's CompiledKernel; its ``asm`` holds "ptx" and "cubin", or "amdgcn" and "hsaco".
@@ -55,13 +63,13 @@ def compile_kernel(
     if not isinstance(function, triton.JITFunction):
         raise RuntimeError("Triton's interpreter replaces its compiler: unset TRITON_INTERPRET")
     constants: dict[str, Any] = {"DISTRIBUTION": triton_kernels.DISTRIBUTIONS[distribution]}
-    pointer = "*" + _TRITON_DTYPES[dtype]
+    pointer, attributes = "*" + _TRITON_DTYPES[dtype], _pointer_attributes(arch, aligned, large)
     if kernel == "run_kernel":
         constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
     elif kernel == "table_kernel":
         constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
         constants["DTYPE"] = triton_kernels.DTYPES[getattr(torch, dtype)]
-        pointer = "*i64"
+        pointer, attributes = "*i64", _pointer_attributes(arch, True, False)  # of the table
     else:
         constants |= {"WIDE": wide, "PLACES": triton_kernels.PLACES}
     signature = {p.name: "constexpr" if p.is_constexpr else p.annotation_type for p in function.params}
@@ -70,12 +78,20 @@ def compile_kernel(
         fn=function,
         signature=signature,
         constexprs={(function.arg_names.index(name),): value for name, value in constants.items()},
-        attrs={(0,): [["tt.divisibility", 16]]} if aligned else {},
+        attrs={(0,): attributes},
     )
     options = {"num_warps": triton_kernels.NUM_WARPS, "enable_fp_fusion": False}
     with triton.knobs.compilation.scope():
         triton.knobs.compilation.always_compile = True
         return triton.compile(source, target=TARGETS[arch], options=options)
+
+
+def _pointer_attributes(arch: str, aligned: bool, large: bool) -> list[list[Any]]:
+    """What a launch tells the compiler of a pointer, in the words of ``parse_attr`` of Triton's backends."""
+    found: list[list[Any]] = [["tt.divisibility", 16]] if aligned else []
+    if TARGETS[arch].backend == "hip" and triton.knobs.amd.use_buffer_ops and not large:
+        found.append(["tt.pointer_range", 32])
+    return found
 
 
 def elements_per_thread(kernel: str, arch: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import tempfile
 import warnings
@@ -14,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritoninit.bench.contenders import default, power
-from tritoninit.outputs import UsageError, replacing
+from tritoninit.outputs import UsageError
 from tritoninit.report import print_lines, progress_display, short, table
 
 if TYPE_CHECKING:
     import pytest
     from rich.progress import Progress
+
+    from tritoninit.bench.record import Record
 
 _FOLDER = Path(__file__).resolve().parent
 _WIDTH = 100
@@ -37,37 +38,50 @@ _EXAMPLE = "normal-float32-2^24-threads=2-torch"
 _SHORTER = {"numpy-generator": "generator", "truncated_normal": "trunc_normal"}  # for tables of 100 columns
 
 
-def run(quick: bool, pattern: str | None, out: Path | None) -> int:
+def run(
+    quick: bool,
+    patterns: Sequence[str],
+    out: Path | None,
+    *,
+    seconds: float | None = None,
+    limit: float | None = None,
+    resume: bool = False,
+) -> int:
     """Run the benchmarks in this process, print a table a kind, and keep the rows in ``out``.
 
     Args:
         quick: fewer rows, and less time for each: under a minute on two cores.
-        pattern: only rows with this text in their name, in which * and ? are wild as in a shell: "gpt2",
-            "[normal-float32", "fill*2^24*torch". Names are those that the progress display shows.
-        out: pytest-benchmark's JSON, written when all is over; rows that failed are not in it.
+        patterns: only rows with one of these texts in their name, in which * and ? are wild as in a shell:
+            "gpt2", "[normal-float32", "fill*2^24*torch". Names are those that the progress display shows.
+            Rows come in the order of the first text that they have.
+        out: pytest-benchmark's JSON, written anew after every row; rows that failed are not in it. Before the
+            first row, what was there stays.
+        seconds: for each row, by default half a second, or less if quick.
+        limit: seconds after which a row that has not ended ends the process, with exit code 1.
+        resume: keep the rows that ``out`` has, and measure the others; but not those that a run was at when
+            it was killed or ended by itself, which are in the file's list of unfinished ones.
 
     Returns:
         0, or 1 if a row failed: what it wrote was wrong, so that it was not timed, or it raised.
 
     Raises:
-        UsageError: pytest-benchmark is missing, the backend asked for is, or no row has the pattern.
-        KeyboardInterrupt: it was interrupted; ``out`` is as it was.
+        UsageError: pytest-benchmark is missing, the backend asked for is, no row has a pattern, or ``out``
+            may not be continued: its machine, a version or the commit is another.
+        KeyboardInterrupt: it was interrupted; ``out`` holds the rows until then.
     """
+    if resume and out is None:
+        raise UsageError("--resume continues what --out names, which is missing")
     if not all(map(importlib.util.find_spec, ("pytest", "pytest_benchmark"))):
         raise UsageError("the benchmarks need pytest-benchmark: pip install tritoninit[bench]")
     try:
         default()
     except (ValueError, RuntimeError) as error:  # of TRITONINIT_BACKEND
         raise UsageError(str(error)) from None
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder, "results.json")
-        results.touch()  # which stays empty if no row was timed
-        watcher = _run(quick, pattern, results)
-        written = results.read_bytes()
-    if written and out is not None:
-        with replacing(out) as temporary:
-            temporary.write_bytes(written)
-    document = json.loads(written or "{}")
+    from tritoninit.bench.record import Record  # which needs pytest
+
+    record = Record(out, resume, limit)
+    watcher = _run(quick, patterns, seconds, record)
+    document = record.document or {}
     rows = document.get("benchmarks", [])
     for kind in _CELLS:
         print_lines(*_table(kind, [row for row in rows if row["extra_info"]["kind"] == kind]))
@@ -75,8 +89,12 @@ def run(quick: bool, pattern: str | None, out: Path | None) -> int:
     if watcher.left_out:
         some = ", ".join(watcher.left_out[:2]) + (", ..." if len(watcher.left_out) > 2 else "")
         print_lines(f"Left out, since a call would take too long: {len(watcher.left_out)} rows, {some}")
+    if record.skipped:
+        print_lines(f"Left out, since a run did not survive them: {', '.join(record.skipped)}")
     for name, why in watcher.failures:
         print_lines("", f"{name} failed:", why)
+    if record.lost is not None:
+        print_lines("", f"{record.lost} took the GPU's context with it: --resume goes on after it")
     if watcher.failures:
         print_lines("", f"{len(watcher.failures)} failed, and were not timed")
     return 1 if watcher.failures else 0
@@ -103,16 +121,26 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, f"*{pattern.replace('[', '[[]')}*")
 
 
-def _run(quick: bool, pattern: str | None, results: Path) -> _Watcher:
-    """Run pytest, and have pytest-benchmark write its JSON, if a row was timed."""
+def may_match(function: str, pattern: str) -> bool:
+    """Whether a row of that function can have the text in its name: what stands before a bracket says so.
+
+    >>> [may_match("bench_fill", pattern) for pattern in ("fill[normal", "model[gpt2", "gpt2", "*[gpt2")]
+    [True, False, True, True]
+    """
+    before, bracket, _ = pattern.partition("[")
+    return not bracket or fnmatchcase(function, f"*{before}")
+
+
+def _run(quick: bool, patterns: Sequence[str], seconds: float | None, record: Record) -> _Watcher:
+    """Run pytest, and have ``record`` keep what it measures."""
     import pytest
 
     with ExitStack() as stack:
         storage = stack.enter_context(tempfile.TemporaryDirectory())  # which it makes, though nothing is kept
         stack.enter_context(_no_settings_of_pytest())
         stack.enter_context(warnings.catch_warnings())
-        # Where a check fails, pytest-benchmark says in its own words that nothing was timed or saved.
-        warnings.filterwarnings("ignore", "Not saving anything|Benchmark fixture was not used")
+        # Where a check fails, pytest-benchmark says in its own words that nothing was timed.
+        warnings.filterwarnings("ignore", "Benchmark fixture was not used")
         watcher = _Watcher(stack.enter_context(progress_display(counted=True, refreshes=2)))
         code = pytest.main(
             [
@@ -124,19 +152,23 @@ def _run(quick: bool, pattern: str | None, results: Path) -> _Watcher:
                 "--capture=sys",
                 "--benchmark-quiet",
                 f"--benchmark-storage=file://{storage}",
-                f"--benchmark-json={results}",
                 *["--quick"] * quick,
-                *([] if pattern is None else [f"--filter={pattern}"]),
+                *([] if seconds is None else [f"--seconds={seconds}"]),
+                *(f"--filter={pattern}" for pattern in patterns),
             ],
-            plugins=[watcher],
+            plugins=[watcher, record],
         )
     if watcher.interrupted:
         raise KeyboardInterrupt
-    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+    if record.refused is not None:
+        raise UsageError(f"the results that are there may not be continued: {record.refused}")
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED and not (record.kept or record.skipped):
         raise UsageError(
-            f"no row has {pattern!r} in its name, as bench_fill[{_EXAMPLE}] has 'normal-float32'"
+            f"no row has {' or '.join(map(repr, patterns))} in its name,"
+            f" as bench_fill[{_EXAMPLE}] has 'normal-float32'"
         )
-    if code != pytest.ExitCode.OK and not watcher.failures:
+    fine = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if code not in fine and not watcher.failures:
         raise RuntimeError(f"pytest ended with {code!r}")
     return watcher
 
@@ -159,14 +191,12 @@ class _Watcher:
     def __init__(self, progress: Progress | None) -> None:
         self.failures: list[tuple[str, str]] = []
         self.left_out: list[str] = []
-        self.total = 0
         self.interrupted = False
         self._progress = progress
         self._task = None if progress is None else progress.add_task("collecting", total=None)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.total = len(session.items)
-        self._update(total=self.total)
+        self._update(total=len(session.items))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._update(description=_row_name(nodeid))
@@ -207,7 +237,7 @@ def _row_name(nodeid: str) -> str:
 def complete(document: dict[str, Any]) -> None:
     """Give pytest-benchmark's rows what follows from others, in an order that does not depend on the run."""
     rows = document["benchmarks"]
-    medians = {_contender(row): row["stats"]["median"] for row in rows}
+    medians = {contender_of(row): row["stats"]["median"] for row in rows}
     for row in rows:
         info, seconds = row["extra_info"], row["stats"]["median"]
         row["stats"].pop("data", None)
@@ -216,12 +246,13 @@ def complete(document: dict[str, Any]) -> None:
         info["gb_per_s"] = info["bytes"] / seconds / 1e9 if rated else None
         info["gs_per_s"] = info["elements"] / seconds / 1e9 if rated else None
         for name, peer in (("memset_fraction", "memset"), ("torch_ratio", "torch")):
-            theirs = medians.get((*_contender(row)[:-1], peer))
+            theirs = medians.get((*contender_of(row)[:-1], peer))
             info[name] = None if theirs is None else theirs / seconds
-    rows.sort(key=_contender)
+    rows.sort(key=contender_of)
 
 
-def _contender(row: _Document) -> tuple[Any, ...]:
+def contender_of(row: _Document) -> tuple[Any, ...]:
+    """What tells a row from all others: its task, and who did it."""
     return tuple(row["extra_info"][name] for name in (*_TASK, "contender"))
 
 
@@ -232,7 +263,7 @@ def _table(kind: str, rows: Sequence[_Document]) -> list[str]:
     title, number = _CELLS[kind]
     tasks: dict[tuple[Any, ...], dict[str, _Document]] = {}
     for row in rows:
-        tasks.setdefault(_contender(row)[:-1], {})[row["extra_info"]["contender"]] = row
+        tasks.setdefault(contender_of(row)[:-1], {})[row["extra_info"]["contender"]] = row
     infos = sorted(
         (row["extra_info"] for row in rows), key=lambda i: (not i["ours"], not i["default"], i["contender"])
     )

@@ -9,7 +9,9 @@ import torch
 
 from tritoninit import Backend, Normal, Window, checks, get, registry
 from tritoninit.checks import Case, compare
+from tritoninit.emulated.engine import Fault, Undecoded
 from tritoninit.kernels.lowering import FLOAT_DTYPES
+from tritoninit.outputs import UsageError
 
 CPU = torch.device("cpu")
 
@@ -226,6 +228,38 @@ class TestComparisons:
         (found,) = [each for each in checks.comparisons(0, quick=True) if each.backend == "triton"]
         with pytest.raises(checks.CheckFailed, match="exit code 1"):
             list(found.run())
+
+    def test_compiled_kernels_are_executed(self):
+        pytest.importorskip("triton")
+        found = checks.emulations(["sm_90", "gfx942", "sm_90"], 7, quick=True)
+        assert [each.where.partition(" executed")[0] for each in found] == [
+            "sm_90, PTX",
+            "sm_90, SASS",
+            "gfx942, GCN",
+        ]
+        few = [case for case in checks.grid(quick=True) if case.small and case.dtype == "bfloat16"]
+        for code, arch in (("ptx", "sm_90"), ("gcn", "gfx942")):
+            outcomes = list(checks._compare_emulated(code, arch, few, 7))
+            assert len(outcomes) == checks._outcomes(few)
+            assert not any(outcome.difference for outcome in outcomes)
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [(Fault("a store beyond"), "must not: a store beyond"), (Undecoded("FOO"), "not decoded here: FOO")],
+    )
+    def test_what_cannot_be_executed_is_an_error(self, monkeypatch, error, message):
+        def fail(*arguments, **options):
+            raise error
+
+        monkeypatch.setattr("tritoninit.emulated.engine.run", fail)
+        with pytest.raises(checks.CheckFailed, match=message):
+            list(checks._compare_emulated("ptx", "sm_90", checks.grid(quick=True), 0))
+
+    @pytest.mark.parametrize("value", ["1", "true"])  # Triton takes either
+    def test_the_interpreter_cannot_compile(self, monkeypatch, value):
+        monkeypatch.setenv("TRITON_INTERPRET", value)
+        with pytest.raises(UsageError, match="check --emulate needs Triton's compiler"):
+            checks.emulations(["sm_90"], 0)
 
     @pytest.mark.gpu
     def test_triton_on_every_gpu(self):

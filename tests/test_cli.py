@@ -376,6 +376,8 @@ class TestBadInput:
             (["init", "gpt2", "--out", "w" * 300], "File name too long"),
             (["init", "gpt2", "--out", "w", "--json", "./w"], "--out and --json name the same file"),
             (["check", "--seed", "x"], "'x' is no integer of 64 bits"),
+            (["check", "--emulate", "sm_90,sm_1"], "unknown architecture sm_1; known are sm_80, "),
+            (["check", "--emulate", ""], "unknown architecture"),
             (["bench", "--out", "no/where"], "cannot write no/where: No such file or directory"),
             (["bench", "--filter", "no such row"], "no row has 'no such row' in its name"),
             (["compare", "absent.json"], "absent.json: no such file"),
@@ -593,6 +595,14 @@ class TestCheck:
         main(["check", "--quick", "--seed", "5"])
         main(["check"])
         assert seen == [(5, True), (0, False)]
+
+    def test_emulated_instead(self, capsys, monkeypatch):
+        seen = []
+        equal = comparison(checks.Outcome(7, None))
+        monkeypatch.setattr(checks, "emulations", lambda *arguments: seen.append(arguments) or [equal])
+        assert main(["check", "--emulate", "sm_90, gfx942", "--seed", "3"]) == 0
+        assert seen == [(["sm_90", "gfx942"], 3, False)]
+        assert "7 values compared. No difference." in capsys.readouterr().out
 
     def test_failure_is_one_line(self, capsys, monkeypatch):
         def fail():

@@ -6,6 +6,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,35 @@ class TestStatuses:
 
     def test_numpy_is_available_everywhere(self):
         assert next(s for s in backends() if s.name == "numpy").available
+
+    @pytest.mark.parametrize(
+        ("ptxas", "capabilities", "hip", "refused"),
+        [
+            ("12.9", [(9, 0)], None, False),
+            ("12.9", [(10, 0)], None, True),
+            ("13.0", [(8, 0), (12, 0)], None, True),
+            ("13.1", [(10, 0), (12, 1)], None, False),
+            ("13.10", [(10, 0)], None, False),
+            ("12.9", [(10, 0)], "6.4", False),
+        ],
+    )
+    def test_an_assembler_that_would_give_other_bits(self, monkeypatch, ptxas, capabilities, hip, refused):
+        """As ``tritoninit check --emulate sm_100,sm_120`` shows with Triton 3.6; other architectures pass."""
+        triton = pytest.importorskip("triton")
+        tools = SimpleNamespace(
+            ptxas=SimpleNamespace(version="12.8"), ptxas_blackwell=SimpleNamespace(version=ptxas)
+        )
+        monkeypatch.setattr(triton.knobs, "nvidia", tools)
+        monkeypatch.setattr(torch.version, "hip", hip)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+        monkeypatch.setattr(registry, "_load_triton", lambda: lambda items: None)
+        monkeypatch.setattr(torch, "empty", lambda *arguments, **options: None)
+        found = registry._triton_unavailable.__wrapped__("cuda")
+        assert (found is not None) == refused
+        if refused:
+            assert found.startswith(f"ptxas {ptxas} rounds a product")
 
     def test_triton_without_a_gpu_says_so(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -45,7 +45,11 @@ text {{ font-family: system-ui, sans-serif; }}
 # Of the fills in the README; the rest is in docs/.
 ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # or less, if no fill was as large
 DTYPES = ("float32", "bfloat16")
-LAST = ("numpy", "numpy-generator", "cupy-philox", "cupy-xorwow", "jax", "torch", "memset")  # of the columns
+# Of the columns.
+LAST = (
+    *("numpy", "numpy-generator", "cupy-philox", "cupy-xorwow", "jax", "torch-func", "torch"),
+    "memset",
+)
 # What the issues of this project asked for, beside what was reached.
 GOALS = {
     ("cpu", "fill", "uniform", "float32"): "5x, 50%",

@@ -2,7 +2,8 @@
 
 One grid of cases (distribution, dtype, shape, window, memory layout, cut) goes through each backend that the
 registry knows and each device that it serves. Where there is no GPU, Triton's kernels run in its interpreter,
-which is chosen when Triton is imported: hence in a process of its own, this module's ``main``.
+which is chosen when Triton is imported: hence in a process of its own, this module's ``main``. Or what Triton
+compiles them to, for GPUs that need not be here, is executed on the CPU (``emulations``).
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ _FILLS = (
     Constant(0.1),
     Uniform(-0.1, 0.3),
     Normal(0.01, 0.02),
+    Normal(),  # to which nothing is added that would round an error in the last place away
     TruncatedNormal(0.0, 0.02, -0.04, 0.04),
     TruncatedNormal(0.0, 1.0, 1.5, 6.0),  # a tail, where the quantile has a polynomial of its own
 )
 # Around the sizes of a Philox block, of a program and of the reference's chunk.
 _SIZES = (0, 1, 5, 1023, 1025, 65537)
-# Aligned or not, across the end of the counter's low word, and near the end of a signed index.
-_STARTS = (0, 7, 2**34 - 5, 2**63 - 2**20)
+# Aligned or not, across the end of the low word of an index or of a counter, near the end of a signed index.
+_STARTS = (0, 7, 2**32 - 4090, 2**34 - 5, 2**63 - 2**20)
 _PLACED = (
     *(((37, 129), layout) for layout in ("contiguous", "shifted", "transposed", "sliced")),
     ((5, 7, 9, 11), "channels-last"),
@@ -254,6 +256,58 @@ def comparisons(seed: int, quick: bool = False) -> list[Comparison]:
             interpreted = partial(_compare_in_interpreter, seed, quick)
             found.append(Comparison(backend.name, "cpu, Triton's interpreter", _outcomes(cases), interpreted))
     return found
+
+
+def emulations(archs: Sequence[str], seed: int, quick: bool = False) -> list[Comparison]:
+    """Triton's kernels as compiled for each architecture, executed here: what a GPU of it would write.
+
+    On NVIDIA both what Triton hands to ptxas (PTX) and what ptxas makes of it (SASS).
+
+    Raises:
+        UsageError: an architecture is not known, or Triton's compiler is not here.
+    """
+    from tritoninit.bench.inspection import compilable
+
+    archs = compilable(archs, "check --emulate")
+    from tritoninit.emulated import launch
+
+    cases = grid(quick)
+    return [
+        Comparison(
+            "triton",
+            f"{arch}, {code.upper()} executed on the CPU",
+            _outcomes(cases),
+            partial(_compare_emulated, code, arch, cases, seed),
+        )
+        for arch in archs
+        for code in launch.codes(arch)
+    ]
+
+
+def _compare_emulated(code: str, arch: str, cases: Sequence[Case], seed: int) -> Iterator[Outcome]:
+    """The outcomes of compiled kernels, executed.
+
+    Raises:
+        CheckFailed: the code holds what nobody here decodes, or does what it must not.
+    """
+    from tritoninit.emulated.engine import Fault, Undecoded
+    from tritoninit.emulated.launch import Emulated
+
+    with Emulated(code, arch) as gpu:
+
+        def write(items: Sequence[tuple[Target, Draw]]) -> None:
+            gpu.fill_many([(tensor, draw) for tensor, draw in items if isinstance(tensor, torch.Tensor)])
+
+        try:
+            yield from compare(write, torch.device("cpu"), cases, seed)
+        except Fault as error:
+            raise CheckFailed(
+                f"what Triton compiles for {arch} ({code}) does what it must not: {error}"
+            ) from None
+        except Undecoded as error:
+            raise CheckFailed(
+                f"what Triton compiles for {arch} ({code}) is not decoded here: {error}"
+            ) from None
 
 
 def _outcomes(cases: Sequence[Case]) -> int:

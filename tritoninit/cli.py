@@ -146,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--quick", action="store_true", help="fewer and smaller cases")
     check.add_argument("--seed", type=_seed, default=0, help="64 bits (default: 0)")
+    check.add_argument(
+        "--emulate",
+        metavar="ARCH,...",
+        help="instead, execute what Triton's kernels are compiled to for sm_90, gfx942, ..., on the CPU",
+    )
     check.set_defaults(run=_check)
 
     bench = commands.add_parser(
@@ -156,9 +161,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--quick", action="store_true", help="the rows that tell most, in under a minute")
     bench.add_argument(
-        "--filter", metavar="TEXT", help="only rows with this in their name; * and ? are wild: 'fill*2^24*'"
+        "--filter",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="only rows with this in their name; * and ? are wild: 'fill*2^24*'. Given several times, rows"
+        " come in that order",
     )
-    bench.add_argument("--out", metavar="FILE", help="write the results there, as pytest-benchmark's JSON")
+    bench.add_argument("--seconds", type=_positive, help="for each row (default: 0.5; if quick, 0.2)")
+    bench.add_argument(
+        "--limit",
+        metavar="SECONDS",
+        type=_positive,
+        help="end with exit code 1 at a row that takes longer; --resume goes on after it",
+    )
+    bench.add_argument(
+        "--out", metavar="FILE", help="write the results there after every row, as pytest-benchmark's JSON"
+    )
+    bench.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the rows that the file has, and measure the others, but for those that a run was killed"
+        " at: the machine, its versions and the commit have to be the same",
+    )
     bench.set_defaults(run=_bench)
 
     compare = commands.add_parser(
@@ -203,6 +228,16 @@ def _seed(text: str) -> int:
         return Key(int(text, 0)).seed
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no integer of 64 bits") from None
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return number
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -598,16 +633,10 @@ def _info(_: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from tritoninit import checks
 
-    print_lines(
-        f"Every backend here against {checks.REFERENCE}, the reference, bit for bit;"
-        f" stream version {STREAM_VERSION}, seed {arguments.seed}",
-        *(f"{each.name} is {availability(each)}" for each in registry.backends() if not each.available),
-        "",
-    )
     rows: list[list[str]] = []
     total, difference = 0, None
     with progress_display() as progress:
-        for comparison in checks.comparisons(arguments.seed, arguments.quick):
+        for comparison in _comparisons(arguments):
             try:
                 values, difference, seconds = _compare(comparison, progress)
             except checks.CheckFailed as error:
@@ -628,10 +657,35 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _comparisons(arguments: argparse.Namespace) -> list[Comparison]:
+    """What ``check`` compares, announced."""
+    from tritoninit import checks
+
+    against = f"against {checks.REFERENCE}, the reference, bit for bit; stream version {STREAM_VERSION}"
+    if arguments.emulate is not None:
+        archs = [name.strip() for name in arguments.emulate.split(",")]
+        found = checks.emulations(archs, arguments.seed, arguments.quick)
+        print_lines(f"Compiled kernels, executed, {against}, seed {arguments.seed}", "")
+        return found
+    print_lines(
+        f"Every backend here {against}, seed {arguments.seed}",
+        *(f"{each.name} is {availability(each)}" for each in registry.backends() if not each.available),
+        "",
+    )
+    return checks.comparisons(arguments.seed, arguments.quick)
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     from tritoninit.bench import suite
 
-    return suite.run(arguments.quick, arguments.filter, _output(arguments.out))
+    return suite.run(
+        arguments.quick,
+        arguments.filter,
+        _output(arguments.out),
+        seconds=arguments.seconds,
+        limit=arguments.limit,
+        resume=arguments.resume,
+    )
 
 
 def _compare_results(arguments: argparse.Namespace) -> int:

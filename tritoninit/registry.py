@@ -279,6 +279,8 @@ def _triton_unavailable(device: str) -> str | None:
     if not torch.cuda.is_available():
         return "torch finds no CUDA or ROCm device"
     try:
+        if reason := _miscompiled():
+            return reason
         probe = torch.empty(1, device=device, dtype=torch.bfloat16)
         _load_triton()([(probe, Draw("normal", (0.0, 1.0), 0, 0, 0, (1,)))])
     except torch.OutOfMemoryError:  # says nothing of Triton, and passes
@@ -286,6 +288,30 @@ def _triton_unavailable(device: str) -> str | None:
     except Exception as error:  # noqa: BLE001 - whatever stops Triton (no compiler, an old GPU) is shown
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
     return None
+
+
+def _miscompiled() -> str | None:
+    """Why a GPU here would get other bits from this Triton's assembler than from others, or None.
+
+    ptxas 12.9, which Triton 3.6 brings for GPUs from compute capability 10.0 on, joins a packed product
+    and sum (mul.rn.f32x2, add.rn.f32x2), which PTX says are rounded apart, to one FFMA2; that of Triton 3.7,
+    13.1, does not (``tritoninit check --emulate sm_100``). One such GPU is enough to refuse: backends serve
+    types of devices.
+    """
+    if torch.version.hip is not None:
+        return None
+    capability = max(torch.cuda.get_device_capability(k) for k in range(torch.cuda.device_count()))
+    if capability < (10, 0):
+        return None
+    from triton import knobs
+
+    ptxas = getattr(knobs.nvidia, "ptxas_blackwell", knobs.nvidia.ptxas).version
+    if tuple(int(part) for part in ptxas.split(".")[:2]) >= (13, 1):
+        return None
+    return (
+        f"ptxas {ptxas} rounds a product and a sum as one for GPUs of compute capability"
+        f" {capability[0]}.{capability[1]}; that of Triton 3.7 does not"
+    )
 
 
 register(Backend("triton", frozenset({"cuda"}), _triton_unavailable, _load_triton))

@@ -19,8 +19,17 @@ from torch import nn
 
 import tritoninit as ti
 from tritoninit import registry
-from tritoninit.bench import bench_models, bench_start, bench_structured, contenders, device, suite
+from tritoninit.bench import (
+    bench_models,
+    bench_start,
+    bench_structured,
+    contenders,
+    device,
+    result_files,
+    suite,
+)
 from tritoninit.bench.contenders import FILLS, Row, WrongValues, check, check_distribution, contender
+from tritoninit.kernels.stream import Draw
 from tritoninit.outputs import UsageError
 from tritoninit.presets import PRESETS
 from tritoninit.rules import RuleSet
@@ -30,11 +39,11 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SMALL = "[uniform-float32-2^8"  # one size of one distribution: a fill by each contender, and a call
 
 
-def run(pattern, out=None):
+def run(pattern, out=None, **options):
     """The exit code and what was printed; on standard error nothing is, where it is no terminal."""
     printed, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
-        code = suite.run(True, pattern, out)
+        code = suite.run(True, [pattern], out, **options)
     assert errors.getvalue() == ""
     return code, printed.getvalue()
 
@@ -71,7 +80,7 @@ def test_machine_info_is_the_contract(result):
 def test_rows_are_the_contract(result):
     _, document, _ = result
     found = {row["extra_info"]["contender"]: row for row in document["benchmarks"] if is_fill(row)}
-    assert set(found) == {each.name for each in contenders.contenders(True)}
+    assert set(found) == {each.name for each in contenders.contenders(True) if each.unavailable() is None}
     for name, row in found.items():
         info = row["extra_info"]
         assert set(info) == {
@@ -183,7 +192,7 @@ def test_a_terminal_shows_how_far_it_is(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "150")
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(terminal):
-        assert suite.run(True, "call[uniform-", None) == 0
+        assert suite.run(True, ["call[uniform-"], None) == 0
     assert "2/2" in terminal.getvalue()
     assert "bench_call[uniform-float32-2^8" in terminal.getvalue()
     assert "2/2" not in printed.getvalue()
@@ -242,17 +251,213 @@ def test_a_run_of_failures_leaves_the_old_result(monkeypatch, tmp_path):
     assert out.read_text() == "old"
 
 
-def test_an_interrupt_leaves_the_old_result(monkeypatch, tmp_path):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+def interrupted(*_):
+    raise KeyboardInterrupt
 
+
+def test_an_interrupt_before_the_first_row_leaves_the_old_result(monkeypatch, tmp_path):
     monkeypatch.setattr(nn.init, "uniform_", interrupted)
     out = tmp_path / "out.json"
     out.write_text("old")
     with pytest.raises(KeyboardInterrupt):
-        run(SMALL, out)
+        run("fill" + SMALL + "*torch", out)
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
     assert out.read_text() == "old"
+
+
+def names_in(path):
+    return [row["params"]["contender"] for row in json.loads(path.read_text())["benchmarks"]]
+
+
+CALLS = "call[uniform-float32"  # two rows: ours, then torch's
+
+
+def test_rows_are_written_as_they_come(monkeypatch, tmp_path):
+    monkeypatch.setattr(nn.init, "uniform_", interrupted)
+    out = tmp_path / "out.json"
+    with pytest.raises(KeyboardInterrupt):
+        run(CALLS, out)
+    ours = ti.resolve(device.DEVICE).name
+    assert names_in(out) == [ours]
+    assert [row.contender for row in result_files.read(out).rows] == [ours]
+    assert "unfinished" not in json.loads(out.read_text())  # who interrupts may want the row next time
+    before = out.read_text()
+    monkeypatch.undo()
+    assert run(CALLS, out, resume=True)[0] == 0
+    assert sorted(names_in(out)) == sorted([ours, "torch"])
+    kept, again = (
+        next(row for row in json.loads(text)["benchmarks"] if row["params"]["contender"] == ours)
+        for text in (before, out.read_text())
+    )
+    assert again["stats"] == kept["stats"]  # not measured again
+    assert kept["extra_info"]["torch_ratio"] is None
+    torch_median = next(row for row in result_files.read(out).rows if row.contender == "torch").median
+    assert again["extra_info"]["torch_ratio"] == torch_median / again["stats"]["median"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    done = out.read_text()
+    code, printed = run(CALLS, out, resume=True)  # with nothing left to do
+    assert code == 0
+    assert "torch" in printed
+    assert json.loads(out.read_text())["benchmarks"] == json.loads(done)["benchmarks"]
+
+
+@pytest.fixture(scope="module")
+def half_text(tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / "half.json"
+    assert run(CALLS + "*torch", out)[0] == 0
+    return out.read_text()
+
+
+@pytest.fixture
+def half(half_text, tmp_path):
+    """A result file with one of two rows."""
+    out = tmp_path / "half.json"
+    out.write_text(half_text)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("machine_info", {"torch": "2.6.0"}, "torch was 2.6.0, and is"),
+        ("machine_info", {"protocol": 2}, "protocol 2"),
+        ("commit_info", {"id": "0123"}, "commit was"),
+    ],
+)
+def test_what_was_measured_elsewhere_is_not_continued(half, part, change, message):
+    document = json.loads(half.read_text())
+    document[part].update(change)
+    half.write_text(json.dumps(document))
+    before = half.read_text()
+    with pytest.raises(UsageError, match=message):
+        run(CALLS, half, resume=True)
+    assert half.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["cpu", "threads", "accelerator", "triton", "stream_version", "gate"])
+def test_every_fact_of_a_machine_is_compared(half_text, name):
+    from tritoninit.bench import record
+
+    machine = json.loads(half_text)["machine_info"]
+    assert record._difference(machine, dict(machine)) is None
+    assert record._difference({**machine, name: "another"}, machine).startswith(f"{name} was another, and is")
+
+
+def test_other_processes_are_no_other_machine(half):
+    document = json.loads(half.read_text())
+    document["machine_info"]["cores_busy_elsewhere"] = 99.0
+    half.write_text(json.dumps(document))
+    assert run(CALLS, half, resume=True)[0] == 0
+    found = json.loads(half.read_text())
+    assert found["machine_info"]["cores_busy_elsewhere"] == 99.0
+    assert len(found["benchmarks"]) == 2
+
+
+def test_only_a_result_file_can_be_continued(tmp_path):
+    out = tmp_path / "out.json"
+    with pytest.raises(UsageError, match="--out"):
+        run(CALLS, resume=True)
+    out.write_text("{}")
+    with pytest.raises(UsageError, match="not a file of pytest-benchmark's"):
+        run(CALLS, out, resume=True)
+    out.unlink()
+    assert run(CALLS, out, resume=True)[0] == 0
+    document = json.loads(out.read_text())
+    for name in ("unfinished", "failed"):
+        out.write_text(json.dumps({**document, name: 5}))
+        with pytest.raises(UsageError, match=f"{name} is 5"):
+            run(CALLS, out, resume=True)
+
+
+HANGING = """
+import sys, time
+import torch
+from pathlib import Path
+from tritoninit.bench import suite
+torch.nn.init.uniform_ = lambda *_: time.sleep(1000)
+suite.run(True, [sys.argv[2]], Path(sys.argv[1]), limit=0.5, resume=True)
+"""
+
+
+def test_a_row_that_hangs_ends_the_run_and_is_left_out_of_the_next(tmp_path):
+    """The limit has to be met by the row that hangs alone, which is the only one that has it."""
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-c", HANGING, str(out), CALLS + "*torch"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+    (row,) = json.loads(out.read_text())["unfinished"]
+    assert row.startswith("bench_call[uniform-float32")
+    code, printed = run(CALLS, out, resume=True)
+    assert code == 0
+    assert f"Left out, since a run did not survive them: {row}" in printed
+    assert names_in(out) == [ti.resolve(device.DEVICE).name]
+    assert json.loads(out.read_text())["unfinished"] == [row]
+
+
+def test_a_row_that_loses_the_gpu_is_the_last(monkeypatch, tmp_path):
+    from tritoninit.bench import record
+
+    spoiled(monkeypatch, one_bit)
+    monkeypatch.setattr(record, "_context_is_lost", lambda: True)
+    out = tmp_path / "out.json"
+    code, printed = run(CALLS, out, resume=True)
+    assert code == 1
+    assert "took the GPU's context with it: --resume goes on after it" in printed
+    assert names_in(out) == []
+    monkeypatch.undo()
+    assert run(CALLS, out, resume=True)[0] == 0
+    assert names_in(out) == ["torch"]
+
+
+def test_why_a_row_failed_is_in_the_file_until_it_does_not(monkeypatch, tmp_path):
+    spoiled(monkeypatch, one_bit)
+    out = tmp_path / "out.json"
+    assert run(CALLS, out, resume=True)[0] == 1
+    ((name, why),) = json.loads(out.read_text())["failed"].items()
+    assert name.startswith("bench_call[uniform-float32")
+    assert "WrongValues: Uniform" in why
+    monkeypatch.undo()
+    assert run(CALLS + "*torch", out, resume=True)[0] == 0
+    assert json.loads(out.read_text())["failed"] == {name: why}  # which this run did not try
+    assert run(CALLS, out, resume=True)[0] == 0
+    assert "failed" not in json.loads(out.read_text())
+
+
+def test_no_library_is_imported_whose_rows_are_not_asked_for(monkeypatch):
+    """It may hang at that, or take the process with it."""
+    imported = []
+    torch_s = contender("torch")
+    theirs = replace(torch_s, name="theirs", unavailable=lambda: imported.append("theirs"))
+    monkeypatch.setattr(contenders, "PEERS", (torch_s, theirs))
+    monkeypatch.setattr(contenders, "QUICK", ("torch", "theirs"))
+    assert run("fill[uniform-float32-2^8-*-torch]")[0] == 0
+    assert not imported
+    assert "theirs" in run("fill[uniform-float32-2^8-*-theirs]")[1]
+    assert imported
+
+
+def test_rows_come_in_the_order_of_the_patterns(monkeypatch):
+    order, times = [], []
+
+    def theirs(x, *_):
+        order.append("torch")
+        return x.uniform_(-0.1, 0.1)
+
+    def rounds_within(seconds, each):
+        times.append(seconds)
+        return device.FEWEST_ROUNDS
+
+    monkeypatch.setattr(nn.init, "uniform_", theirs)
+    spoiled(monkeypatch, lambda target: order.append("ours"))
+    monkeypatch.setattr(device, "rounds_within", rounds_within)
+    patterns = ["call[uniform-*torch]", "no such row", "call[uniform-"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert suite.run(True, patterns, None, seconds=0.05) == 0
+    assert [name for name, before in zip(order, [None, *order], strict=False) if name != before] == [
+        *("torch", "ours")
+    ]
+    assert times == [0.05, 0.05]
 
 
 def test_calls_that_would_take_too_long_are_left_out(monkeypatch, tmp_path):
@@ -297,7 +502,9 @@ def test_patterns(pattern, found):
     assert suite.matches("bench_fill[normal-float32-2^24-threads=2-torch]", pattern) is found
 
 
-@pytest.mark.parametrize("name", [each.name for each in contenders.contenders(False)])
+@pytest.mark.parametrize(
+    "name", [each.name for each in contenders.contenders(False) if each.unavailable() is None]
+)
 @pytest.mark.parametrize("subject", FILLS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_contenders_pass_their_check(name, subject, dtype):
@@ -371,6 +578,45 @@ class Curand:
 
     def normal(self, loc, scale, size, dtype):
         return self.generator.normal(loc, scale, size).astype(dtype)
+
+
+class TorchFunc(types.ModuleType):
+    """What the contender asks of torch.func._random, by PyTorch's generator; itself it needs a GPU."""
+
+    def key(self, seed, device):
+        return torch.tensor([seed, 0], dtype=torch.uint64, device=device)
+
+    def uniform_(self, key, result, *, low, high):
+        assert key.dtype == torch.uint64
+        if result.dtype == torch.float16:
+            raise NotImplementedError("not in float16")
+        return result.uniform_(low, high)
+
+    def normal_(self, key, result, *, mean, std):
+        return result.normal_(mean, std)
+
+
+def test_torch_s_fills_by_a_key_take_part_where_they_run(monkeypatch):
+    theirs = contender("torch-func")
+    unavailable = contenders._torch_func_unavailable
+    unavailable.cache_clear()
+    if device.DEVICE == "cpu":
+        assert "torch.func._random cannot run" in theirs.unavailable()
+    monkeypatch.setitem(sys.modules, "torch.func._random", TorchFunc("torch.func._random"))
+    unavailable.cache_clear()
+    try:
+        assert theirs.unavailable() is None
+        assert [theirs.serves(FILLS["normal"], dtype) for dtype in DTYPES] == [True, True, False]
+        assert not theirs.serves(FILLS["truncated_normal"], torch.float32)
+        for subject in ("uniform", "normal"):
+            buffers = list(torch.empty(2, 2**14, device=device.DEVICE))
+            prepared = theirs.prepare(FILLS[subject], buffers)
+            for buffer in buffers:
+                written = prepared.call()
+                assert written is buffer
+                check(theirs, FILLS[subject], written)
+    finally:
+        unavailable.cache_clear()
 
 
 @pytest.mark.parametrize("subject", ["uniform", "normal"])
@@ -494,6 +740,29 @@ def test_a_wrong_model_is_found():
     nn.init.normal_(model.weight, 0.0, 0.15)
     with pytest.raises(WrongValues, match=r"weight: .*standard deviation"):
         bench_models.check_model(torch_row, done)
+
+
+def test_launches_are_counted():
+    """Of the kernels that run, which here are the ones that Triton's launchers would launch."""
+    triton_kernels = pytest.importorskip("tritoninit.kernels.triton_kernels")
+    items = [(torch.empty(100), Draw("normal", (0.0, 1.0), 0, number, 0, (1,))) for number in range(3)]
+    launched = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *arguments, **options: launched.append(grid)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("run_kernel", "table_kernel"):
+            patch.setattr(triton_kernels, name, Kernel())
+        with bench_models.counting_launches() as counts:
+            triton_kernels.fill_many(items)
+            triton_kernels.fill(*items[0])
+            torch._foreach_zero_([torch.ones(2, dtype=torch.int64)])
+        assert counts == {"run_kernel": 1, "table_kernel": 1, "_foreach_zero_": 1}
+        assert len(launched) == 2
+        triton_kernels.fill(*items[0])
+    assert counts.total() == 3
 
 
 @pytest.mark.parametrize("name", ["gpt2", "resnet-50"])

@@ -20,7 +20,8 @@ from tritoninit.kernels.stream import Draw, row_major_strides
 DTYPES = ("float32", "float16", "bfloat16")
 SIZES = (0, 1, 3, 4, 5, 1023, 1024, 1025, 65537)
 # Each start leads to a different first word or alignment, or lies where a 32-bit half overflows: of the
-# element's index, of its block, of either in the middle of the fill, and at the end of all indices.
+# element's index (early in a program's tile, and late), of its block, of either in the middle of the fill,
+# and at the end of all indices.
 STARTS = (
     0,
     1,
@@ -29,6 +30,7 @@ STARTS = (
     5,
     16,
     2**32 - 16,
+    2**32 - 4090,
     2**32 * 4 - 3,
     2**34 - 5,
     2**34 + 4096,
@@ -46,12 +48,14 @@ _BITS = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
 _MEMORY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 
-# What is drawn: its distribution, and its float32 parameters for a dtype, none of them zero. A truncated
-# normal whose bounds both leave some mass outside never meets the quantile's tail, and has its own kernel.
+# What is drawn: its distribution, and its float32 parameters for a dtype, none of them zero but the standard
+# normal's mean: adding another one rounds most errors of one unit in the last place away. A truncated normal
+# whose bounds both leave some mass outside never meets the quantile's tail, and has its own kernel.
 FILLS: dict[str, tuple[str, Callable[[str], tuple[float, ...]]]] = {
     "constant": ("constant", lambda dtype: lowering.constant(0.3, dtype)),
     "uniform": ("uniform", lambda dtype: lowering.uniform(-0.1, 0.3, dtype)),
     "normal": ("normal", lambda dtype: lowering.normal(0.1, 0.02, dtype)),
+    "standard": ("normal", lambda dtype: lowering.normal(0.0, 1.0, dtype)),
     "truncated": ("truncated_normal", lambda dtype: lowering.truncated_normal(0.1, 2.0, 5.0, 11.0, dtype)),
     "central": ("truncated_normal", lambda dtype: lowering.truncated_normal(0.01, 0.02, -0.03, 0.04, dtype)),
 }
@@ -73,7 +77,7 @@ def edge_parameters(name: str, dtype: str) -> list[tuple[float, ...]]:
             (-0.0, 0.0),
         ]
         return [lowering.uniform(*ends, dtype) for ends in ranges]
-    if name == "normal":
+    if name in ("normal", "standard"):
         return [lowering.normal(*p, dtype) for p in ((0, 1e-40), (0, 0), (1e-38, 1e-39), (0, large / 8))]
     if name == "truncated":
         intervals = [(0, 1, 0, 9), (0, 1, -9, 0), (0, 1, -50, 50), (0, 1, 6, 50), (-1, 0.1, -50, -1.5)]
@@ -176,6 +180,13 @@ def poisoned(layout: Layout, dtype: str) -> Bits:
     return np.full(layout.extent + 2 * GUARD, _POISON[dtype], _BITS[dtype])
 
 
+def poisoned_memory(size: int, dtype: str, device: str = "cpu") -> torch.Tensor:
+    """A tensor (size,) whose elements are all that NaN."""
+    patterns = np.full(size, _POISON[dtype], _BITS[dtype])
+    signed = patterns.view(np.int32 if dtype == "float32" else np.int16)
+    return torch.from_numpy(signed).to(device).view(getattr(torch, dtype))
+
+
 def array_view(memory: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
     strides = [stride * memory.itemsize for stride in layout.strides]
     return np.lib.stride_tricks.as_strided(memory[GUARD + layout.offset :], layout.shape, strides)
@@ -195,13 +206,16 @@ def tensor_bits(
     fill: Callable[[torch.Tensor, Draw], None], layout: Layout, dtype: str, draw: Draw, device: str
 ) -> Bits:
     """The memory's bits after ``fill`` has filled the tensor on a device."""
-    signed = poisoned(layout, dtype).view(np.int32 if dtype == "float32" else np.int16)
-    memory = torch.from_numpy(signed).to(device)
-    tensor = torch.as_strided(
-        memory.view(getattr(torch, dtype)), layout.shape, layout.strides, GUARD + layout.offset
-    )
+    memory = poisoned_memory(layout.extent + 2 * GUARD, dtype, device)
+    tensor = torch.as_strided(memory, layout.shape, layout.strides, GUARD + layout.offset)
     fill(tensor, draw)
-    return memory.cpu().numpy().view(_BITS[dtype])
+    return tensor_patterns(memory)
+
+
+def tensor_patterns(memory: torch.Tensor) -> Bits:
+    """A tensor's bits, as unsigned integers of its elements' size."""
+    signed, unsigned = (torch.int32, np.uint32) if memory.itemsize == 4 else (torch.int16, np.uint16)
+    return memory.view(signed).cpu().numpy().view(unsigned)
 
 
 def assert_same_bits(found: Bits, expected: Bits, what: object = "") -> None:

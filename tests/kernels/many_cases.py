@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from kernel_cases import (
     DTYPES,
@@ -18,13 +17,13 @@ from kernel_cases import (
     LAYOUTS,
     STARTS,
     WINDOWS,
-    Bits,
     Layout,
     assert_same_bits,
     contiguous,
     make_draw,
-    poisoned,
+    poisoned_memory,
     reference_bits,
+    tensor_patterns,
 )
 
 from tritoninit.kernels.stream import Draw, row_major_strides
@@ -67,16 +66,9 @@ def layouts_and_windows() -> list[Case]:
 
 def place(case: Case, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Poisoned memory, and the case's tensor in it."""
-    patterns = poisoned(case.layout, case.dtype).view(np.int32 if case.dtype == "float32" else np.int16)
-    memory = torch.from_numpy(patterns).to(device)
-    numbers = memory.view(getattr(torch, case.dtype))
     layout = case.layout
-    return memory, torch.as_strided(numbers, layout.shape, layout.strides, GUARD + layout.offset)
-
-
-def bits(memory: torch.Tensor) -> Bits:
-    found = memory.cpu().numpy()
-    return found.view(np.uint32 if found.itemsize == 4 else np.uint16)
+    memory = poisoned_memory(layout.extent + 2 * GUARD, case.dtype, device)
+    return memory, torch.as_strided(memory, layout.shape, layout.strides, GUARD + layout.offset)
 
 
 def assert_many_match(fill_many: FillMany, cases: Sequence[Case], device: str = "cpu") -> None:
@@ -84,4 +76,4 @@ def assert_many_match(fill_many: FillMany, cases: Sequence[Case], device: str = 
     placed = [place(case, device) for case in cases]
     fill_many([(tensor, case.draw) for case, (_, tensor) in zip(cases, placed, strict=True)])
     for case, (memory, _) in zip(cases, placed, strict=True):
-        assert_same_bits(bits(memory), reference_bits(*case), case)
+        assert_same_bits(tensor_patterns(memory), reference_bits(*case), case)

@@ -11,12 +11,15 @@ from functools import cache
 from itertools import product
 
 import pytest
+import torch
 import triton
 import triton.language as tl
 from triton.compiler import ASTSource
 
 from tritoninit.bench import static
+from tritoninit.emulated.launch import Emulated, codes
 from tritoninit.kernels import stream
+from tritoninit.kernels.stream import Draw
 from tritoninit.kernels.triton_kernels import DISTRIBUTIONS
 
 NVIDIA = ("sm_80", "sm_89", "sm_90", "sm_100")
@@ -147,6 +150,35 @@ def test_unaligned(kernel, distribution, dtype, arch):
 def test_scattered_over_2_31_elements_compiles(arch):
     compiled = static.compile_kernel("scattered_kernel", "normal", "float32", arch, wide=True)
     assert "ptx" in compiled.asm or "amdgcn" in compiled.asm
+
+
+class Compiled(Emulated):
+    """Keeps what each launch would execute."""
+
+    def __enter__(self):
+        self.kernels = {}
+        return super().__enter__()
+
+    def launch(self, name, grid, arguments, options):
+        self.kernels[name] = self._kernels[name].warmup(*arguments, grid=grid, **options)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["", "2 GiB"])
+@pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "unaligned"])
+@pytest.mark.parametrize("arch", ["sm_90", "gfx942"])
+def test_the_code_described_is_the_code_launched(arch, aligned, large):
+    """Also where the tensor's storage is so large that AMD's buffer instructions do not reach all of it."""
+    memory = torch.empty(2**31 if large else 2**12, dtype=torch.uint8)  # which nobody touches
+    tensor = memory[:2048].view(torch.bfloat16)[0 if aligned else 1 :]
+    draw = Draw("normal", (0.0, 1.0), 1, 2, 0 if aligned else 2, (1,))
+    with Compiled(codes(arch)[0], arch) as launches:
+        launches.fill(tensor[:9], draw)
+        launches.fill_many([(tensor[k : k + 9], draw) for k in (0, 16)])
+        launches.fill(tensor[:9:2], draw)
+    for kernel in KERNELS:
+        described = static.compile_kernel(kernel, "normal", "bfloat16", arch, aligned=aligned, large=large)
+        (form,) = {"ptx", "amdgcn"} & set(described.asm)
+        assert described.asm[form] == launches.kernels[kernel].asm[form]
 
 
 def count(pattern: str, assembly: str) -> int:

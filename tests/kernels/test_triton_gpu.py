@@ -101,7 +101,8 @@ def test_edge_parameters(name, dtype):
         assert_fill_matches(triton_kernels.fill, contiguous(100_003), dtype, draw, "cuda")
 
 
-# One transform at a time, over the whole domain: the GPU is fast enough for all of it.
+# One transform at a time, over the whole domain. The GPU is fast enough for all of it; the reference takes
+# seconds for each hundred million numbers, which makes three of these slow.
 
 
 def test_philox():
@@ -109,14 +110,17 @@ def test_philox():
     transform_cases.check_boundaries("cuda")
 
 
+@pytest.mark.slow
 def test_every_radius():
     assert transform_cases.check_radii("cuda", every=1, block=1024) == 71_303_169
 
 
+@pytest.mark.slow
 def test_every_angle():
     assert transform_cases.check_sines("cuda", every=1, block=1024) == 2 * 67_108_865
 
 
+@pytest.mark.slow
 def test_logs_of_probability_products():
     compared = transform_cases.check_logs_of_products("cuda", every=8, block=1024)
     assert compared == 60 * 2**20 + 1

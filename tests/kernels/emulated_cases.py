@@ -1,0 +1,106 @@
+"""What compiled code is executed on, by ``tritoninit.emulated``, and compared with the reference on.
+
+Cases are few and chosen so that every instruction that a launch compiles is executed at least once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import triton
+from kernel_cases import (
+    FILLS,
+    STARTS,
+    Layout,
+    assert_fill_matches,
+    contiguous,
+    edge_draws,
+    make_draw,
+    permuted,
+)
+from many_cases import Case, assert_many_match
+
+from tritoninit.emulated.engine import Undecoded
+from tritoninit.emulated.launch import Emulated
+from tritoninit.kernels.stream import row_major_strides
+
+# Two tiles of 4096 elements and a part of one where a run is aligned; a part, two and a part where it is not.
+SIZE = 9000
+# Whether this is the Triton whose code the decoders and the mutants were made for.
+_CONSTRAINTS = (Path(__file__).parents[2] / "constraints.txt").read_text(encoding="utf-8")
+PINNED = f"triton=={triton.__version__}\n" in _CONSTRAINTS
+
+
+@contextmanager
+def emulated(code: str, arch: str, **options: Any) -> Iterator[Emulated]:
+    """An emulator. Of another Triton than the one that the project pins, what nobody decodes is a skip."""
+    try:
+        with Emulated(code, arch, **options) as gpu:
+            yield gpu
+    except Undecoded as error:
+        if PINNED:
+            raise
+        pytest.skip(f"Triton {triton.__version__} compiles to what is not decoded here: {error}")
+
+
+def run_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
+    """Runs, aligned or not, whose counter's low word overflows on the way or not."""
+    for name in fills:
+        starts = (0, 2**34 - 4080, 2**34 - 5, 2**32 - 4090, 2**62 + 5)
+        for size, start in zip((SIZE, SIZE, SIZE, 4099, 3), starts, strict=True):
+            assert_fill_matches(gpu.fill, contiguous(size), dtype, make_draw(name, dtype, start, (1,)))
+        shifted = contiguous(SIZE, offset=1)
+        assert_fill_matches(gpu.fill, shifted, dtype, make_draw(name, dtype, 16, (1,)))
+        if (name, dtype) in (("standard", "float32"), ("central", "bfloat16")):
+            # Enough that a coefficient's last bit shows: in float32, the sine's first changes one of 24,000.
+            assert_fill_matches(gpu.fill, contiguous(2**18), dtype, make_draw(name, dtype, 0, (1,)))
+
+
+def table_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
+    """Many runs in a launch, programs of one tile and of several; a third lies off the grid of 16 bytes."""
+    starts = cycle(STARTS)
+    cases = [
+        Case(contiguous(size, offset=offset), dtype, make_draw(name, dtype, start, (1,)))
+        for name in fills
+        for size, offset, start in (
+            (SIZE, 0, 0),
+            (5, 0, 2**34),
+            (4096, 0, 2**63 - 2**18),
+            (SIZE, 1, 0),
+            (1, 1, next(starts)),
+            (0, 0, 3),
+            (SIZE, 0, next(starts)),
+        )
+    ]
+    for tiles in (None, 2):
+        assert_many_match(partial(gpu.fill_many, tiles_per_program=tiles), cases)
+
+
+def scattered_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
+    """Every other element, and a transposed matrix whose words and blocks are met in another order."""
+    layouts = Layout("every other", (777,), (2,), 1), permuted("transposed", (65, 33), (1, 0))
+    for name in fills:
+        for layout in layouts:
+            draw = make_draw(name, dtype, 2**34 - 5, row_major_strides(layout.shape))
+            assert_fill_matches(gpu.fill, layout, dtype, draw)
+
+
+def edge_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
+    """Subnormal numbers, ends of ranges and zeros."""
+    for name in fills:
+        for draw in edge_draws(name, dtype):
+            assert_fill_matches(gpu.fill, contiguous(4096), dtype, draw)
+
+
+CASES: dict[str, Callable[..., None]] = {
+    "run": run_cases,
+    "table": table_cases,
+    "scattered": scattered_cases,
+    "edges": edge_cases,
+}
