@@ -214,7 +214,7 @@ def compilable(archs: Sequence[str], command: str) -> tuple[str, ...]:
     Raises:
         UsageError: one is not known, or what ``command`` needs, Triton's compiler, is not here.
     """
-    unknown = [arch for arch in archs if arch not in RESIDENCIES]
+    unknown = [arch or "''" for arch in archs if arch not in RESIDENCIES]
     if unknown:
         raise UsageError(f"unknown architecture {', '.join(unknown)}; known are {', '.join(RESIDENCIES)}")
     if importlib.util.find_spec("triton") is None:

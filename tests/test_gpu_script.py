@@ -570,6 +570,7 @@ def test_predictions_stand_beside_what_was_measured(files, monkeypatch):
     save(files, facts, results)
     text = summary.text(files, [Outcome("fills", None, 90.0)])
     assert "4 of 6 predictions failed." in text
+    assert "Not here, or failed: torch-func, cupy-philox, cupy-xorwow, jax." in text
     assert "The fastest memset wrote 3000 GB/s, 90% of the data sheet's 3350" in text
     assert text.rstrip().endswith("elsewhere.")
     assert len(text) < gpu.SHOWN

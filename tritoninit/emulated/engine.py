@@ -46,7 +46,8 @@ class Buffer:
 class Memory:
     """A GPU's global memory: buffers at addresses of their own.
 
-    An access lies in one buffer and is aligned to its size; a byte is stored once in a launch.
+    An access lies in one buffer and is aligned to its size; a byte is stored once in a launch; what is to be
+    written is not read, since another program may be at it.
 
     Attributes:
         stores: how many there were, by their bytes.
@@ -115,6 +116,8 @@ class Memory:
         if mask is not None:
             live = live[np.broadcast_to(mask, addresses.size)]
         for those, buffer, offsets in self._found(addresses[live], size, "load"):
+            if buffer.writable:
+                raise Fault("a load of memory that is only to be written")
             found = buffer.bytes[offsets[:, None] + np.arange(size)]
             words[live[those]] = found.view(dtype)
         return list(words.T)

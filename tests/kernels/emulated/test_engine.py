@@ -31,27 +31,37 @@ def words(*values: int) -> np.ndarray:
 
 
 @pytest.fixture
-def memory() -> Memory:
-    """16 words, and from 0x2000 on 4 that are only to be read."""
+def out() -> np.ndarray:
+    return np.arange(16, dtype=np.uint32)
+
+
+@pytest.fixture
+def memory(out) -> Memory:
+    """16 words to be written, and from 0x2000 on 4 that are only to be read."""
     found = Memory()
-    found.add(BASE, np.arange(16, dtype=np.uint32), writable=True)
-    found.add(0x2000, np.arange(4, dtype=np.uint32), writable=False)
+    found.add(BASE, out, writable=True)
+    found.add(0x2000, np.arange(4, dtype=np.uint32) + 100, writable=False)
     return found
 
 
-def test_what_is_stored_is_loaded(memory):
+def test_what_is_stored(memory, out):
     memory.store(addresses(0, 16), [words(10, 20), words(11, 21)])
-    first, second = memory.load(addresses(0, 8, 16), np.uint32, 2)
-    assert first.tolist() == [10, 2, 20]
-    assert second.tolist() == [11, 3, 21]
+    assert out.tolist() == [10, 11, 2, 3, 20, 21, *range(6, 16)]
     assert memory.stores == {8: 2}
 
 
-def test_what_is_masked_is_neither_stored_nor_loaded(memory):
+def test_what_is_loaded(memory):
+    first, second = memory.load(addresses(0x1000, 0x1008), np.uint32, 2)
+    assert first.tolist() == [100, 102]
+    assert second.tolist() == [101, 103]
+
+
+def test_what_is_masked_is_neither_stored_nor_loaded(memory, out):
     mask = np.array([True, False])
-    memory.store(addresses(0, 1 << 40), [words(7, 8)], mask)
-    (found,) = memory.load(addresses(0, 1 << 40), np.uint32, 1, mask)
-    assert found.tolist() == [7, 0]
+    memory.store(addresses(4, 1 << 40), [words(7, 8)], mask)
+    assert out.tolist() == [0, 7, *range(2, 16)]
+    (found,) = memory.load(addresses(0x1004, 1 << 40), np.uint32, 1, mask)
+    assert found.tolist() == [101, 0]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +92,8 @@ def test_a_byte_is_stored_once(memory):
 def test_loads_out_of_place(memory):
     with pytest.raises(Fault, match="beyond a buffer"):
         memory.load(addresses(0x1010), np.uint32)
+    with pytest.raises(Fault, match="only to be written"):
+        memory.load(addresses(0), np.uint32)
 
 
 def test_buffers_do_not_overlap(memory):
@@ -187,7 +199,7 @@ def end(threads, launch):
     return END
 
 
-def test_threads_part_and_both_parts_go_on(memory):
+def test_threads_part_and_both_parts_go_on(memory, out):
     def branch(threads, launch):
         return threads.branch(threads.registers[0] == 1, 3)
 
@@ -199,17 +211,17 @@ def test_threads_part_and_both_parts_go_on(memory):
 
     found = program(branch, write(100), end, write(200), end)
     assert run(found, Launch(memory, []), range(1)) == 6
-    assert memory.load(addresses(0, 4), np.uint32)[0].tolist() == [100, 200]
+    assert out[:2].tolist() == [100, 200]
     assert found.coverage == 1
 
 
-def test_blocks_know_their_numbers(memory):
+def test_blocks_know_their_numbers(memory, out):
     def store(threads, launch):
         at = addresses(0) + threads.program.astype(np.uint64) * np.uint64(4)
         launch.memory.store(at, [threads.program + np.uint32(50)])
 
     run(program(store, end, threads=1), Launch(memory, []), range(2, 5))
-    assert memory.load(addresses(4, 8, 16, 20), np.uint32)[0].tolist() == [1, 52, 54, 5]
+    assert out[1:6].tolist() == [1, 52, 53, 54, 5]
 
 
 def test_a_barrier_that_half_of_a_block_waits_at():
