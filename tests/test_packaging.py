@@ -1,4 +1,4 @@
-"""The three ways to import the package, and the one import that must not find it."""
+"""The ways to import the package, and the one import that must not find it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 import tritoninit
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD_INPUTS = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "tritoninit", "kernels", "bench")
+BUILD_INPUTS = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "tritoninit")
+LINKS = ("kernels", "bench")
 SHOW_FILES = """
 import tritoninit
 import tritoninit.kernels.stream
@@ -45,16 +46,23 @@ class Distribution(NamedTuple):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what a build reads, away from the repository, symlinks kept."""
+    """A copy of what a build reads, away from the repository, with the links beside it as git has them where
+    there are no links (Windows' default): files that hold where they lead."""
     copy = tmp_path_factory.mktemp("checkout")
     for name in BUILD_INPUTS:
         if (ROOT / name).is_dir():
-            shutil.copytree(
-                ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, copy / name)
+    for name in LINKS:
+        (copy / name).write_text(f"tritoninit/{name}")
     return copy
+
+
+def test_links_lead_into_the_package() -> None:
+    """And the package needs none: it is all ordinary files."""
+    assert all(os.readlink(ROOT / name) == f"tritoninit/{name}" for name in LINKS)
+    assert [path for path in (ROOT / "tritoninit").rglob("*") if path.is_symlink()] == []
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +122,13 @@ def test_wheel_installs_the_command(installed: Path, tmp_path: Path) -> None:
     assert "tritoninit" in script
 
 
-def test_checkout_imports_without_installing(checkout: Path, tmp_path: Path) -> None:
+def test_checkout_without_links_imports_without_installing(checkout: Path, tmp_path: Path) -> None:
     files = python("-c", SHOW_FILES, cwd=tmp_path, python_path=checkout).splitlines()
     package = checkout / "tritoninit"
     assert files == [str(package / "__init__.py"), str(package / "kernels" / "stream.py")]
+    fill = "import torch, tritoninit as ti; print(ti.ones_(torch.empty(3)).sum().item())"
+    assert python("-c", fill, cwd=tmp_path, python_path=checkout).strip() == "3.0"
+    assert "inspect" in python("-m", "tritoninit", "--help", cwd=tmp_path, python_path=checkout)
 
 
 @pytest.mark.parametrize("name", ["kernels", "bench", "tests"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tritoninit import Constant, Key, Normal, Plan, TruncatedNormal, Uniform, Window
+from tritoninit.plan import _batches
 
 KEY = Key(5)
 
@@ -76,6 +77,20 @@ class TestRun:
                 theirs[start:stop:step] = value
             plan.run()
             assert np.array_equal(ours, theirs)
+
+    @pytest.mark.parametrize(
+        ("as_array", "step"), [(True, 1), (True, -1), (True, -2), (False, 1), (False, 2)]
+    )
+    def test_steps_that_share_an_element_are_not_run_together(self, as_array, step):
+        """But those that only touch are, whichever comes first in memory."""
+        size = 100
+        for shared, batches in ((1, 2), (4, 2), (0, 1)):
+            for starts in ((0, size - shared), (size - shared, 0)):
+                memory, plan = np.zeros(2 * size * abs(step), np.float32), Plan()
+                for start in starts:
+                    part = memory[start * abs(step) :][: size * abs(step)][::step]
+                    plan.add(part if as_array else torch.from_numpy(part), Normal(), KEY)
+                assert len(list(_batches(plan.steps))) == batches
 
     def test_again(self):
         tensor = poisoned(4)

@@ -22,13 +22,13 @@ BEGIN, END = "<!-- written by make report -->\n", "<!-- end of what make report 
 TABLES_HEAD = """\
 # Measured
 
-Made by `make report` from [bench/results](../bench/results); `tritoninit compare --md` makes the same of
-other files. Percentages are of memset's speed in the same run on the same machine.
+Made by `make report` from [bench/results](../tritoninit/bench/results); `tritoninit compare --md` makes
+the same of other files. Percentages are of memset's speed in the same run on the same machine.
 """
 PREDICTED_HEAD = """\
 **Predicted** for one float32 tensor: the instructions an element, counted in the machine code, and the
 throughput in 1e9 elements a second that they and the memory's bandwidth allow, with what bounds it
-([results](bench/results/static.json); `tritoninit inspect` says more, of more kernels).
+([results](tritoninit/bench/results/static.json); `tritoninit inspect` says more, of more kernels).
 """
 SVG = """\
 <!-- matplotlib {version} -->
@@ -103,7 +103,7 @@ def _machine(results: Results) -> Iterator[str]:
     versions = ", ".join(
         f"{name} {machine[name]}" for name in ("torch", "triton", "numba", "numpy") if machine.get(name)
     )
-    yield f"**{results.name}**: {versions} ([results](bench/results/{results.path.name}))."
+    yield f"**{results.name}**: {versions} ([results](tritoninit/bench/results/{results.path.name}))."
 
 
 def _fills(results: Results) -> list[str]:

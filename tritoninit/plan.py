@@ -145,14 +145,16 @@ def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
 
 def _extent(target: Target) -> tuple[str, int, int]:
     """The device and the addresses between which a target lies, elements of others possibly among its own."""
-    if isinstance(target, np.ndarray):
-        begin, end = np.lib.array_utils.byte_bounds(target)
-        return "cpu", int(begin), int(end)
-    begin = target.data_ptr()
-    if not target.numel():
+    if 0 in target.shape:
         return "", 0, 0
-    last = sum(stride * (size - 1) for stride, size in zip(target.stride(), target.shape, strict=True))
-    return str(target.device), begin, begin + (last + 1) * target.element_size()
+    if isinstance(target, np.ndarray):
+        device, first, strides = "cpu", target.ctypes.data, target.strides
+    else:
+        device, first = str(target.device), target.data_ptr()
+        strides = tuple(stride * target.itemsize for stride in target.stride())
+    steps = [stride * (size - 1) for stride, size in zip(strides, target.shape, strict=True)]
+    begin = first + sum(step for step in steps if step < 0)  # NumPy's strides may be negative
+    return device, begin, first + sum(step for step in steps if step > 0) + target.itemsize
 
 
 def _fill_unserved(steps: Sequence[Step]) -> None:

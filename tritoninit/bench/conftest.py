@@ -29,6 +29,7 @@ SECONDS, QUICK_SECONDS = 0.5, 0.2  # a row
 LONGEST = 2.0  # seconds a call; a row that would exceed it is left out
 
 _FOLDER = Path(__file__).resolve().parent
+_ROOT = _FOLDER.parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -151,7 +152,7 @@ def pytest_benchmark_update_commit_info(config: Any, commit_info: dict[str, Any]
     """The commit of this checkout, if it is one; not that of the folder that the suite was started in."""
     commit_info.clear()
     commit_info.update(id=None, dirty=None)
-    if (_FOLDER.parent / ".git").exists():
+    if (_ROOT / ".git").exists():
         changes = _git("status", "--porcelain", "-uno")
         commit_info.update(id=_git("rev-parse", "HEAD"), dirty=None if changes is None else bool(changes))
 
