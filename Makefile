@@ -4,7 +4,9 @@ BENCH ?= --quick
 OUT ?= gpu-results
 
 BIN := .venv/bin
+INSTALLED := .venv/.installed
 READY := .venv/.ready
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 NEEDS_PYTHON = import sys; sys.exit(sys.version_info < (3, 10) and "PYTHON must be 3.10 or newer")
 
 .DEFAULT_GOAL := help
@@ -13,7 +15,7 @@ NEEDS_PYTHON = import sys; sys.exit(sys.version_info < (3, 10) and "PYTHON must 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(READY)  ## Initialise GPT-2
+run: $(INSTALLED)  ## Initialise GPT-2
 	$(BIN)/tritoninit init gpt2
 
 test: lint types  ## Lint, types and every test that takes seconds
@@ -50,10 +52,15 @@ clean:  ## Remove .venv, builds and caches
 	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# setuptools goes first, so that the build runs on the pinned one instead of fetching another.
-$(READY): pyproject.toml constraints.txt
+# What a run needs. setuptools goes first, so that the build runs on the pinned one instead of fetching another.
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c '$(NEEDS_PYTHON)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt setuptools
-	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(PIP) setuptools
+	$(PIP) --no-build-isolation -e '.[cpu]'
+	touch $@
+
+# And what tests and tools need besides.
+$(READY): $(INSTALLED)
+	$(PIP) --no-build-isolation -e '.[dev]'
 	touch $@

@@ -29,7 +29,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 BACKEND = ti.resolve("cpu").name
 
 ZOO = """
-import os, signal, torch
+import signal, torch
 from torch import nn
 import tritoninit as ti
 from tritoninit.presets import Preset
@@ -75,7 +75,12 @@ def unmatched():
 def empty(): return nn.ReLU()
 def wide(): return nn.Linear(3, 3).double()
 def lazy(): return nn.LazyLinear(3)
-def interrupted(): os.kill(os.getpid(), signal.SIGINT)
+def interrupted():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in a background job it is ignored
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 """
 
 
