@@ -19,11 +19,11 @@ run: $(INSTALLED)  ## Initialise GPT-2
 	$(BIN)/tritoninit init gpt2
 
 test: lint types  ## Lint, types and every test that takes seconds
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not alone"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not alone"
 	$(BIN)/python -m pytest -m alone tests
 
 test-all: lint types  ## The same, with the exhaustive tests that take minutes
-	$(BIN)/python -m pytest -n 2 -m "not gpu and not alone"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not alone"
 	$(BIN)/python -m pytest -m alone tests
 
 lint: $(READY)  ## ruff: rules and format
