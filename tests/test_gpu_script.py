@@ -125,11 +125,18 @@ def test_temporary_files_of_what_was_killed_are_removed(files):
     assert not temporary.exists()
 
 
-def test_no_gpu_ends_it(files, capsys):
-    todo = [shell("environment", f"exit {environment.NO_GPU}"), shell("bits", own("bits", files))]
+@pytest.mark.parametrize("code", environment.NOTHING_TO_MEASURE)
+def test_nothing_to_measure_ends_it(files, capsys, code):
+    todo = [shell("environment", f"exit {code}"), shell("bits", own("bits", files))]
     assert gpu.measure(todo, files, False) == 2
-    assert "torch finds no CUDA GPU" in capsys.readouterr().out
+    assert environment.NOTHING_TO_MEASURE[code] in capsys.readouterr().out
     assert not list(files.log.parent.iterdir())
+
+
+def test_a_python_without_what_every_step_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "NEEDED", (*environment.NEEDED, "of_nobody"))
+    monkeypatch.setattr(sys, "argv", ["environment", f"--out={tmp_path / 'environment.json'}"])
+    assert environment.main() == environment.NO_PACKAGE
 
 
 def test_a_command_that_cannot_start_is_a_failure(files):

@@ -2,9 +2,9 @@
 
 Seven steps, each a process of its own with a deadline, write seven files as they go, so that a run that is
 cut off anywhere has told the most. Exit code 0 if all went well, 1 if a step failed or was cut off (but the
-last, which has what time is left), 2 if there is no GPU or the folder cannot be used, 128 and its number
-after a signal. What was predicted and did not come about is told, and is no failure of the run. Nothing is
-installed, and no setting of the GPU is changed.
+last, which has what time is left), 2 if there is no GPU, no PyTorch, no Triton or no folder to use, 128 and
+its number after a signal. What was predicted and did not come about is told, and is no failure of the run.
+Nothing is installed, and no setting of the GPU is changed.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def measure(todo: Sequence[Step], files: summary.Files, stand_in: bool) -> int:
         for path in files.log.parent.glob(".*.tmp"):  # of a writer that was killed
             path.unlink(missing_ok=True)
         write_summary(files, outcomes)
-        if (found[-1].name, found[-1].code) == ("environment", environment.NO_GPU):
-            raise NoGPU
+        if found[-1].name == "environment" and found[-1].code in environment.NOTHING_TO_MEASURE:
+            raise NothingToMeasure(environment.NOTHING_TO_MEASURE[found[-1].code])
 
     print(f"Results go to {files.log.parent}", flush=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, runner.interruptible():
@@ -107,8 +107,8 @@ def measure(todo: Sequence[Step], files: summary.Files, stand_in: bool) -> int:
             runner.run(todo, files.log, child_environment(Path(scratch), stand_in), ROOT, after)
         except Interrupted as error:
             signal_number = error.number
-        except NoGPU:
-            print("torch finds no CUDA GPU here; --stand-in tries the script without one")
+        except NothingToMeasure as error:
+            print(f"{error}; --stand-in tries the script without a GPU")
             for path in files:
                 path.unlink(missing_ok=True)
             return 2
@@ -118,8 +118,8 @@ def measure(todo: Sequence[Step], files: summary.Files, stand_in: bool) -> int:
     return 0 if all(each.code == 0 or may_be_cut(each) for each in outcomes) else 1
 
 
-class NoGPU(Exception):
-    """There is nothing to measure."""
+class NothingToMeasure(Exception):
+    """What is missing here is missing in every step."""
 
 
 def may_be_cut(outcome: Outcome) -> bool:

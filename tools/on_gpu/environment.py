@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -16,7 +17,13 @@ from typing import Any
 
 from tools.on_gpu import rows
 
-NO_GPU = 3  # exit code
+# Exit codes of what leaves nothing to measure, and why.
+NO_GPU, NO_PACKAGE = 3, 4
+NOTHING_TO_MEASURE = {
+    NO_GPU: "torch finds no CUDA GPU here",
+    NO_PACKAGE: "this Python has no torch or no triton: make gpu PYTHON=... chooses another",
+}
+NEEDED = ("torch", "triton")  # by every step
 PACKAGES = (
     *("torch", "triton", "numpy", "numba", "jax", "pytest", "pytest-benchmark", "hypothesis", "rich"),
     *("scipy", "matplotlib", "safetensors", "transformers", "mpmath"),
@@ -38,12 +45,13 @@ def main() -> int:
     write(arguments.out, facts)
     facts["nvidia_smi"] = nvidia_smi()
     write(arguments.out, facts)
+    if not all(map(importlib.util.find_spec, NEEDED)):
+        return NO_PACKAGE
     start = time.perf_counter()
     import torch
 
     facts["import_torch_seconds"] = round(time.perf_counter() - start, 2)
     if not torch.cuda.is_available() and not arguments.stand_in:
-        sys.stderr.write("torch finds no CUDA GPU here\n")
         return NO_GPU
     code = 0
     for part in (of_torch, of_memory, predicted, of_backends):
