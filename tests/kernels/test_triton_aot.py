@@ -178,7 +178,13 @@ def test_the_code_described_is_the_code_launched(arch, aligned, large):
     for kernel in KERNELS:
         described = static.compile_kernel(kernel, "normal", "bfloat16", arch, aligned=aligned, large=large)
         (form,) = {"ptx", "amdgcn"} & set(described.asm)
-        assert described.asm[form] == launches.kernels[kernel].asm[form]
+        assert instructions(described.asm[form]) == instructions(launches.kernels[kernel].asm[form])
+
+
+def instructions(assembly: str) -> str:
+    """Without what is for debuggers: it names the checkout that filled Triton's cache, maybe another one."""
+    code = re.split(r"^\s*\.section\s+\.debug", assembly, maxsplit=1, flags=re.MULTILINE)[0]
+    return "\n".join(line for line in code.splitlines() if not re.match(r"\s*\.file\b", line))
 
 
 def count(pattern: str, assembly: str) -> int:
