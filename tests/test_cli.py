@@ -17,9 +17,9 @@ from torch import nn
 
 import tritoninit as ti
 from tritoninit import checks, cli, report
-from tritoninit.auditing import Report
+from tritoninit.auditing.findings import Report
+from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.cli import main
-from tritoninit.fingerprint import bits_hash
 from tritoninit.initializers import ZeroRow
 from tritoninit.schemes import TORCH_DEFAULTS
 

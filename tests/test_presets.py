@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import tritoninit as ti
+from tritoninit.models.rules import RuleSet
+from tritoninit.models.slots import slots
 from tritoninit.presets import (
     GPT2,
     PRESETS,
@@ -19,9 +21,7 @@ from tritoninit.presets import (
     rotary_frequencies,
     rotate,
 )
-from tritoninit.rules import RuleSet
 from tritoninit.schemes import gpt2, llama, resnet, vit_torchvision
-from tritoninit.slots import slots
 
 # (elements, parameters). The elements are those of the published checkpoints: openai-community/gpt2,
 # meta-llama/Llama-3.2-1B, meta-llama/Meta-Llama-3-8B, and "num_params" of torchvision's ResNet50_Weights and

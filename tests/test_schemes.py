@@ -14,11 +14,11 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 import tritoninit as ti
 from tritoninit import schemes
-from tritoninit.mup import mup
+from tritoninit.models.mup import mup
+from tritoninit.models.rules import RuleSet
+from tritoninit.models.slots import slots
 from tritoninit.presets import GPT2, Llama, ResNet, ViT
-from tritoninit.rules import RuleSet
 from tritoninit.schemes import SCHEMES, TORCH_DEFAULTS
-from tritoninit.slots import slots
 
 
 def initializers(module, rules):

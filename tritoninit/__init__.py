@@ -1,10 +1,11 @@
 """Weight-initialization kernels that give the same weights on every device, GPU model, dtype and sharding."""
 
 from tritoninit._version import __version__
-from tritoninit.auditing import Audit, Report, audit
+from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.findings import Audit, Report, audit
+from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.fans import Axes
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
-from tritoninit.fingerprint import bits_hash
 from tritoninit.functional import (
     constant,
     constant_,
@@ -32,7 +33,6 @@ from tritoninit.functional import (
     xavier_uniform_,
     zeros_,
 )
-from tritoninit.initialize import initialize_
 from tritoninit.initializers import (
     Dirac,
     Eye,
@@ -52,14 +52,15 @@ from tritoninit.initializers import (
     Zeros,
     calculate_gain,
 )
-from tritoninit.interception import Intercepted, intercept
+from tritoninit.interception.recorder import Intercepted, intercept
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
-from tritoninit.mup import mup
+from tritoninit.model_initialization import initialize_
+from tritoninit.models.mup import mup
+from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
 from tritoninit.registry import Backend, backends, get, register, resolve, use_backend
-from tritoninit.rules import Assignment, Rule, RuleSet
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.targets import TargetError
 from tritoninit.window import Window

@@ -29,14 +29,15 @@ from torch import Tensor, nn
 
 from tritoninit import registry
 from tritoninit._version import __version__
-from tritoninit.auditing import Report
+from tritoninit.auditing.findings import Report
 from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
-from tritoninit.initialize import initialize_
 from tritoninit.initializers import Dirac, Eye, Orthogonal, Sparse, ZeroRow
-from tritoninit.interception import Intercepted, intercept
+from tritoninit.interception.recorder import Intercepted, intercept
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
+from tritoninit.model_initialization import initialize_
+from tritoninit.models.rules import RuleSet
 from tritoninit.outputs import UsageError, replacing, writable
 from tritoninit.presets import PRESETS, Preset
 from tritoninit.report import (
@@ -51,7 +52,6 @@ from tritoninit.report import (
     table,
     versions,
 )
-from tritoninit.rules import RuleSet
 from tritoninit.schemes import SCHEMES
 from tritoninit.targets import as_target
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tritoninit.rules import RuleSet
+from tritoninit.models.rules import RuleSet
 from tritoninit.schemes import gpt2, llama, resnet, vit_torchvision
 
 

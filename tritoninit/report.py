@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from tritoninit.auditing import Report
+    from tritoninit.auditing.findings import Report
 
 _SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 _TIMES = "\N{MULTIPLICATION SIGN}"

@@ -29,8 +29,8 @@ from tritoninit.initializers import (
     ZeroRow,
     Zeros,
 )
-from tritoninit.rules import Initializers, Pattern, Rule, RuleSet, SlotRule
-from tritoninit.slots import Slot, slots
+from tritoninit.models.rules import Initializers, Pattern, Rule, RuleSet, SlotRule
+from tritoninit.models.slots import Slot, slots
 
 
 def each(patterns: Iterable[Pattern], initializers: Initializers) -> list[Rule]:

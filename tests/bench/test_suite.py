@@ -30,9 +30,9 @@ from tritoninit.bench import (
 )
 from tritoninit.bench.contenders import FILLS, Row, WrongValues, check, check_distribution, contender
 from tritoninit.kernels.stream import Draw
+from tritoninit.models.rules import RuleSet
 from tritoninit.outputs import UsageError
 from tritoninit.presets import PRESETS
-from tritoninit.rules import RuleSet
 
 TASK = ("kind", "subject", "dtype", "elements", "threads")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import tritoninit
+from tritoninit.auditing.assignments import Assignment
 from tritoninit.bench.contenders import (
     Row,
     WrongValues,
@@ -27,7 +28,6 @@ from tritoninit.fills import Constant, Fill
 from tritoninit.keys import Key
 from tritoninit.presets import PRESETS, Conv1D
 from tritoninit.report import lowered
-from tritoninit.rules import Assignment
 
 DTYPES = {"gpt2": "float32", "resnet-50": "float32", "llama-3.2-1b": "bfloat16", "llama-3-8b": "bfloat16"}
 GPU_ONLY = ("llama-3-8b",)

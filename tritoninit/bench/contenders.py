@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from tritoninit import registry
+from tritoninit.auditing.moments import expected, measure, scores
 from tritoninit.bench.device import DEVICE
 from tritoninit.fills import Constant, Fill, Normal, TruncatedNormal, Uniform
 from tritoninit.keys import Key
-from tritoninit.moments import expected, measure, scores
 from tritoninit.plan import Plan
 from tritoninit.targets import as_array
 from tritoninit.window import Window

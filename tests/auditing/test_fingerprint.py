@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tritoninit as ti
-from tritoninit import fingerprint
-from tritoninit.fingerprint import bits_hash
+from tritoninit.auditing import fingerprint
+from tritoninit.auditing.fingerprint import bits_hash
 
 DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tritoninit.slots import Slot
+from tritoninit.models.slots import Slot
 
 # How modules say that they can compute their buffers anew.
 _BUFFER_METHODS = ("reset_buffers", "rope_init", "reset_parameters")

@@ -11,8 +11,8 @@ from torch import nn
 from tritoninit.fans import Axes, module_axes
 from tritoninit.fills import Elementwise, Initializer
 from tritoninit.initializers import FanScaled, Scaled, ZeroRow
-from tritoninit.rules import Rule, RuleSet, SlotRule
-from tritoninit.slots import Slot, axes_of, slots
+from tritoninit.models.rules import Rule, RuleSet, SlotRule
+from tritoninit.models.slots import Slot, axes_of, slots
 
 
 def mup(rules: Iterable[Rule], base: nn.Module) -> RuleSet:

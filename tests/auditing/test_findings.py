@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 import tritoninit as ti
-from tritoninit import auditing as audit_module
-from tritoninit.auditing import Report, audit
-from tritoninit.fingerprint import bits_hash
+from tritoninit.auditing import findings as audit_module
+from tritoninit.auditing.findings import Report, audit
+from tritoninit.auditing.fingerprint import bits_hash
+from tritoninit.auditing.moments import ALARM
 from tritoninit.initializers import Keep, ZeroRow
-from tritoninit.moments import ALARM
 from tritoninit.presets import PRESETS
 
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeAlias, overload
 
-import torch
 from torch import nn
 
 from tritoninit.fills import Initializer
-from tritoninit.keys import Key
 
 if TYPE_CHECKING:
-    from tritoninit.slots import Slot
+    from tritoninit.models.slots import Slot
 
 Pattern: TypeAlias = "type[nn.Module] | str | Callable[[str, nn.Module], bool]"
 Initializers: TypeAlias = (
@@ -154,22 +152,3 @@ class RuleSet(Sequence[Rule]):
 
     def __repr__(self) -> str:
         return f"RuleSet({self.name!r}, {len(self)} rules)"
-
-
-@dataclass(frozen=True, eq=False)
-class Assignment:
-    """What was done to one parameter or buffer.
-
-    Attributes:
-        name: its qualified name, without what wrappers put before it.
-        tensor: the parameter or buffer.
-        initializer: how it was set; ``Keep()`` if it was left as it was.
-        key: which random numbers; None where the initializer is not random.
-        backend: who serves its device; "" where it was left as it was.
-    """
-
-    name: str
-    tensor: torch.Tensor
-    initializer: Initializer
-    key: Key | None
-    backend: str

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tritoninit.auditing.fingerprint import pieces
 from tritoninit.fills import Constant, Fill, Normal, TruncatedNormal, Uniform
-from tritoninit.fingerprint import pieces
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 
 Floats = npt.NDArray[np.float64]

@@ -48,7 +48,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 
 from tritoninit import registry
-from tritoninit.auditing import Report
+from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.findings import Report
 from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.initializers import (
     Dirac,
@@ -64,9 +65,8 @@ from tritoninit.initializers import (
     Zeros,
 )
 from tritoninit.keys import Key
+from tritoninit.models.slots import slots
 from tritoninit.plan import KeySource, Plan
-from tritoninit.rules import Assignment
-from tritoninit.slots import slots
 from tritoninit.targets import Target, as_target
 from tritoninit.window import Window
 

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 import tritoninit as ti
-from tritoninit.moments import ALARM, Expected, Moments, expected, judged, measure, scores
+from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure, scores
 
 
 class TestMeasure:

@@ -13,17 +13,18 @@ from torch import nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from tritoninit.auditing import Report
+from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.findings import Report
 from tritoninit.fans import TORCH_AXES
 from tritoninit.fills import Elementwise, Initializer
 from tritoninit.initializers import FanScaled, Keep, Scaled, Value, ZeroRow
 from tritoninit.keys import Key
-from tritoninit.materialize import check_computable, move, recompute
+from tritoninit.models.materialize import check_computable, move, recompute
+from tritoninit.models.rules import Rule, RuleSet
+from tritoninit.models.slots import Selection, Slot, at_rest, axes_of, select, slots
 from tritoninit.plan import Plan
 from tritoninit.registry import resolve
-from tritoninit.rules import Assignment, Rule, RuleSet
 from tritoninit.schemes import TORCH_DEFAULTS
-from tritoninit.slots import Selection, Slot, at_rest, axes_of, select, slots
 from tritoninit.targets import LAZY, TargetError, as_target
 from tritoninit.window import Window
 
@@ -83,7 +84,7 @@ def initialize_(
     transformers' models have it.
 
     Returns:
-        What was done, one :class:`~tritoninit.rules.Assignment` a parameter in the order of
+        What was done, one :class:`~tritoninit.auditing.assignments.Assignment` a parameter in the order of
         ``named_parameters`` and then a buffer that was set; measured when first asked.
 
     Raises:

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.fingerprint import bits_hash, check_readable, pieces, salt_multiplier
+from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure, scores
 from tritoninit.fills import Fill
-from tritoninit.fingerprint import bits_hash, check_readable, pieces, salt_multiplier
 from tritoninit.kernels.stream import STREAM_VERSION
-from tritoninit.moments import ALARM, Expected, Moments, expected, judged, measure, scores
+from tritoninit.models.slots import slots
 from tritoninit.report import (
     describe,
     lowered,
@@ -29,8 +31,6 @@ from tritoninit.report import (
     short,
     table,
 )
-from tritoninit.rules import Assignment
-from tritoninit.slots import slots
 from tritoninit.targets import TargetError, dtype_name
 
 _SAMPLE: Final = 256  # elements that tell whether a tensor looks random
@@ -42,8 +42,8 @@ class Row:
     """What one parameter or buffer holds: a line of the JSON report.
 
     ``initializer``, ``lowered`` (the fill that it came to), ``seed``, ``stream`` and ``backend`` say how it
-    was set, as far as a report knows; the hash is :func:`~tritoninit.fingerprint.bits_hash` without a salt,
-    in hexadecimal. Moments are None where an element is not finite or there is none.
+    was set, as far as a report knows; the hash is :func:`~tritoninit.bits_hash` without a salt, in
+    hexadecimal. Moments are None where an element is not finite or there is none.
     """
 
     name: str
@@ -258,11 +258,10 @@ def audit(model: nn.Module, *, report: Report | None = None) -> Audit:
     Findings: NaN (infinities too, but in buffers, where masks hold them, they are a remark); tensors without
     memory; the same random numbers, scaled or not, at the start of two parameters, as when a generator is
     seeded anew or a layer copied (of parameters that need no gradient only if a report says that they are
-    random);
-    parameters that share memory without being tied. With a report also a mean or a standard deviation more
-    than :data:`~tritoninit.moments.ALARM` standard errors from what the initializer says, and a constant that
-    is not one. Weights that are zero throughout are a remark. Each tensor is read twice, where it is, in a
-    few MiB of scratch.
+    random); parameters that share memory without being tied. With a report also a mean or a standard
+    deviation more than 8 standard errors (:data:`~tritoninit.auditing.moments.ALARM`) from what the
+    initializer says, and a constant that is not one. Weights that are zero throughout are a remark. Each
+    tensor is read twice, where it is, in a few MiB of scratch.
 
     Args:
         model: any module.

@@ -22,7 +22,7 @@ from torch.nn.init import trunc_normal_ as kept_trunc_normal_
 import tritoninit
 from tritoninit import Constant, Key, Normal, Ones, Orthogonal, Uniform, ZeroRow, Zeros, registry
 from tritoninit.initializers import KaimingNormal, KaimingUniform
-from tritoninit.interception import _SCHEMES, Overlaid, intercept
+from tritoninit.interception.recorder import _SCHEMES, Overlaid, intercept
 
 KEPT = dict(vars(nn.init))  # as transformers keeps them, since before any block
 ENGINE = torch.autograd.graph._engine_run_backward.__code__

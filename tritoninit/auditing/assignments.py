@@ -1,0 +1,29 @@
+"""What was done to a parameter, which an audit holds against its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tritoninit.fills import Initializer
+from tritoninit.keys import Key
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """What was done to one parameter or buffer.
+
+    Attributes:
+        name: its qualified name, without what wrappers put before it.
+        tensor: the parameter or buffer.
+        initializer: how it was set; ``Keep()`` if it was left as it was.
+        key: which random numbers; None where the initializer is not random.
+        backend: who serves its device; "" where it was left as it was.
+    """
+
+    name: str
+    tensor: torch.Tensor
+    initializer: Initializer
+    key: Key | None
+    backend: str
