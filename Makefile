@@ -15,8 +15,8 @@ NEEDS_PYTHON = import sys; sys.exit(sys.version_info < (3, 10) and "PYTHON must 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(INSTALLED)  ## Initialise GPT-2
-	$(BIN)/tritoninit init gpt2
+run: $(INSTALLED)  ## Initialise GPT-2, and compare the speed with torch.nn.init's
+	$(BIN)/tritoninit init gpt2 --compare
 
 test: lint types  ## Lint, types and every test that takes seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not alone"

@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 import torch
 
+from tests.zoo import folder as folder  # a fixture: models to name on a command line
 from tritoninit import registry
 
 # No deadline: a kernel's first call compiles it, and the interpreter is slow. CI draws the same examples each

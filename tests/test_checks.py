@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tritoninit import Backend, Normal, Window, checks, get, registry
-from tritoninit.checks import Case, compare
+from tritoninit.checks import FillCase, compare
 from tritoninit.emulated.engine import Fault, Undecoded
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.outputs import UsageError
@@ -55,10 +55,10 @@ class TestGrid:
         assert any(start > 2**62 for start in starts)
 
 
-class TestCase:
+class TestFillCase:
     @pytest.mark.parametrize("layout", ["contiguous", "shifted", "transposed", "sliced", "channels-last"])
     def test_layouts_have_memory_of_their_own_inside_the_guard(self, layout):
-        case = Case(Normal(), "float32", (3, 4, 5, 6), Window.whole((3, 4, 5, 6)), layout)
+        case = FillCase(Normal(), "float32", (3, 4, 5, 6), Window.whole((3, 4, 5, 6)), layout)
         memory = case.poison(CPU)
         case.view(memory).copy_(torch.arange(360.0).view(3, 4, 5, 6))
         written = memory[~memory.isnan()]
@@ -68,7 +68,7 @@ class TestCase:
 
     def test_layouts_differ(self):
         shape = (3, 4, 5, 6)
-        base = Case(Normal(), "float32", shape, Window.whole(shape))
+        base = FillCase(Normal(), "float32", shape, Window.whole(shape))
         strides = {
             layout: replace(base, layout=layout).view(base.poison(CPU).new_zeros(2000)).stride()
             for layout in ("contiguous", "transposed", "sliced", "channels-last")
@@ -81,7 +81,7 @@ class TestCase:
         }
 
     def test_pieces_tile_the_tensor(self):
-        case = Case(Normal(), "float32", (37, 129), Window((50, 200), (3, 11)), cut=1)
+        case = FillCase(Normal(), "float32", (37, 129), Window((50, 200), (3, 11)), cut=1)
         tensor = torch.zeros(37, 129)
         offsets = []
         for piece, window in case.pieces(tensor):
@@ -112,7 +112,7 @@ class TestCompare:
         def write(items):
             reference([(tensor, draw._replace(stream=items[-1][1].stream)) for tensor, draw in items])
 
-        cases = [Case(Normal(), "float32", (n,), Window.whole((n,))) for n in (3, 4)]
+        cases = [FillCase(Normal(), "float32", (n,), Window.whole((n,))) for n in (3, 4)]
         differences = [outcome.difference for outcome in compare(write, CPU, cases, seed=0)]
         assert differences[:2] == [None, None]
         assert "(3,)" in differences[2]
@@ -138,7 +138,7 @@ class TestCompare:
             bits = tensor.view(torch.int32 if dtype == "float32" else torch.int16)
             bits[2, 4] ^= 1
 
-        case = Case(Normal(), dtype, (3, 5), Window((9, 9), (1, 2)), "transposed")
+        case = FillCase(Normal(), dtype, (3, 5), Window((9, 9), (1, 2)), "transposed")
         difference = first_difference(each(write), [case])
         assert "element (2, 4) is 0x" in difference
         assert f"Normal(mean=0.0, std=1.0) {dtype} (3, 5)" in difference
@@ -154,7 +154,7 @@ class TestCompare:
             reference([(tensor, draw)])
             tensor[-1:] = last
 
-        difference = first_difference(each(write), [Case(Normal(), "float32", (7,), Window.whole((7,)))])
+        difference = first_difference(each(write), [FillCase(Normal(), "float32", (7,), Window.whole((7,)))])
         assert "element (6,) is 0x7fc00000" in difference
 
     @pytest.mark.parametrize("place", [-1, 7])
@@ -163,7 +163,7 @@ class TestCompare:
             reference([(tensor, draw)])
             tensor.as_strided((1,), (1,), tensor.storage_offset() + place).zero_()
 
-        difference = first_difference(each(write), [Case(Normal(), "float32", (7,), Window.whole((7,)))])
+        difference = first_difference(each(write), [FillCase(Normal(), "float32", (7,), Window.whole((7,)))])
         assert f"wrote outside the tensor, {place} elements after its first" in difference
 
     @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ class TestCompare:
         assert first_difference(reference, small_grid()[:5]) is None
 
 
-class TestComparisons:
+class TestBackendChecks:
     def test_reference_goes_through_what_is_cut_or_laid_out_otherwise(self):
-        (own,) = [each for each in checks.comparisons(0, quick=True) if each.backend == "numpy"]
+        (own,) = [each for each in checks.backend_checks(0, quick=True) if each.backend == "numpy"]
         outcomes = list(own.run())
         assert len(outcomes) == own.cases > 0
         assert not any(outcome.difference for outcome in outcomes)
@@ -204,18 +204,18 @@ class TestComparisons:
     def test_new_backend_is_picked_up(self, monkeypatch):
         twin = Backend("twin", frozenset({"cpu"}), lambda device: None, lambda: reference)
         monkeypatch.setitem(registry._REGISTRY, "twin", twin)
-        (found,) = [each for each in checks.comparisons(0) if each.backend == "twin"]
+        (found,) = [each for each in checks.backend_checks(0) if each.backend == "twin"]
         assert (found.where, found.cases) == ("cpu", checks._outcomes(checks.grid()))
 
     def test_backend_that_is_unavailable_is_left_out(self, monkeypatch):
         absent = Backend("absent", frozenset({"cpu"}), lambda device: "not here", lambda: reference)
         monkeypatch.setitem(registry._REGISTRY, "absent", absent)
-        assert not [each for each in checks.comparisons(0) if each.backend == "absent"]
+        assert not [each for each in checks.backend_checks(0) if each.backend == "absent"]
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU is compared instead")
     def test_triton_in_the_interpreter(self):
         pytest.importorskip("triton")
-        (found,) = [each for each in checks.comparisons(7, quick=True) if each.backend == "triton"]
+        (found,) = [each for each in checks.backend_checks(7, quick=True) if each.backend == "triton"]
         assert found.where == "cpu, Triton's interpreter"
         outcomes = list(found.run())
         assert len(outcomes) == found.cases > len(checks.grid(quick=True))
@@ -225,7 +225,7 @@ class TestComparisons:
     def test_failing_interpreter_is_an_error(self, monkeypatch):
         pytest.importorskip("triton")
         monkeypatch.setattr(sys, "executable", shutil.which("false"))
-        (found,) = [each for each in checks.comparisons(0, quick=True) if each.backend == "triton"]
+        (found,) = [each for each in checks.backend_checks(0, quick=True) if each.backend == "triton"]
         with pytest.raises(checks.CheckFailed, match="exit code 1"):
             list(found.run())
 
@@ -263,7 +263,7 @@ class TestComparisons:
 
     @pytest.mark.gpu
     def test_triton_on_every_gpu(self):
-        found = [each for each in checks.comparisons(0) if each.backend == "triton"]
+        found = [each for each in checks.backend_checks(0) if each.backend == "triton"]
         assert len(found) == torch.cuda.device_count()
         for each in found:
             outcomes = list(each.run())

@@ -326,7 +326,7 @@ def test_a_difference_is_told_and_the_rest_compared(monkeypatch):
 
 
 def test_rows_of_the_suite_are_asked_for_by_their_names():
-    from tritoninit.bench.contenders import Row
+    from tritoninit.bench.contenders import Trial
     from tritoninit.bench.suite import matches
 
     def rank(what: str, name: str) -> int | None:
@@ -336,7 +336,7 @@ def test_rows_of_the_suite_are_asked_for_by_their_names():
 
     fills = [
         (
-            rank("fills", f"bench_fill[{Row('fill', 'normal', dtype, 2**size, 16, contender)}]"),
+            rank("fills", f"bench_fill[{Trial('fill', 'normal', dtype, 2**size, 16, contender)}]"),
             size,
             contender,
         )
@@ -350,7 +350,7 @@ def test_rows_of_the_suite_are_asked_for_by_their_names():
     assert sorted(fills)[0][1:] == (28, "triton")
     assert rank("fills", "bench_fill[normal-float16-2^28-threads=16-triton]") is None
     models = [
-        rank("models", f"bench_model[{Row('model', name, 'float32', 10, 16, 'triton')}]")
+        rank("models", f"bench_model[{Trial('model', name, 'float32', 10, 16, 'triton')}]")
         for name in summary.LAUNCHES
     ]
     assert None not in models

@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tritoninit.bench import comparison, figures, inspection, result_files
+from tritoninit.bench import comparison, figures, inspection, result_files, tables
 from tritoninit.bench.architectures import ARCHITECTURES
 from tritoninit.bench.comparison import Comparison
 from tritoninit.bench.result_files import Results, Row
+from tritoninit.bench.sizes import size
+from tritoninit.words import short
 
 ROOT = Path(__file__).resolve().parents[1]
 README, TABLES, FIGURE = ROOT / "README.md", ROOT / "docs" / "measured.md", ROOT / "docs" / "throughput.svg"
@@ -86,7 +88,7 @@ def written() -> dict[Path, str]:
     _, after = rest.split(END)
     return {
         README: f"{before}{BEGIN}{_readme(found)}{END}{after}",
-        TABLES: "\n".join([TABLES_HEAD, *comparison.markdown(found), ""]),
+        TABLES: "\n".join([TABLES_HEAD, *tables.markdown(found), ""]),
         FIGURE: _figure(found),
     }
 
@@ -124,7 +126,7 @@ def _fills(results: Results) -> list[str]:
         [f"{subject.replace('_', ' ')}, {dtype}", *(_cell(cells.get(column)) for column in columns)]
         for (_, subject, dtype), cells in tasks.items()
     ]
-    first = f"fill, {comparison.size(largest)} elements"
+    first = f"fill, {size(largest)} elements"
     return _table([first, *headings], lines, [_goal(results, *task) for task in tasks])
 
 
@@ -155,10 +157,10 @@ def _cell(row: Row | None) -> str:
         return ""
     ratios = []
     if row.torch_ratio is not None and row.contender not in ("torch", "memset"):
-        ratios.append(f"{comparison.number(row.torch_ratio)}x")
+        ratios.append(f"{tables.number(row.torch_ratio)}x")
     if row.memset_fraction is not None and row.contender != "memset":
-        ratios.append(comparison.percent(row.memset_fraction))
-    return " ".join([comparison.number(row.gs_per_s), *([f"({', '.join(ratios)})"] if ratios else [])])
+        ratios.append(tables.percent(row.memset_fraction))
+    return " ".join([tables.number(row.gs_per_s), *([f"({', '.join(ratios)})"] if ratios else [])])
 
 
 def _others(results: Results) -> list[str]:
@@ -172,10 +174,10 @@ def _others(results: Results) -> list[str]:
                 continue
             what = {
                 "model": f"{row.subject}, {row.dtype}, against `module.apply`",
-                "structured": f"`{row.subject}_`, {comparison.size(row.elements)} elements",
+                "structured": f"`{row.subject}_`, {size(row.elements)} elements",
                 "call": f"{row.subject}, {row.elements} elements",
             }[kind]
-            lines.append([what, _time(row), _time(theirs), comparison.short(row.torch_ratio, 3)])
+            lines.append([what, _time(row), _time(theirs), short(row.torch_ratio, 3)])
             goals.append(_goal(results, kind, row.subject, row.dtype))
     return _table(["what", "tritoninit", "torch", "x torch"], lines, goals)
 
@@ -183,7 +185,7 @@ def _others(results: Results) -> list[str]:
 def _time(row: Row) -> str:
     """A median in a unit that suits it."""
     unit, factor = ("us", 1e6) if row.median < 1e-3 else ("ms", 1e3) if row.median < 1 else ("s", 1.0)
-    return f"{comparison.short(row.median * factor, 3)} {unit}"
+    return f"{short(row.median * factor, 3)} {unit}"
 
 
 def _predictions() -> list[str]:

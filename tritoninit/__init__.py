@@ -2,8 +2,10 @@
 
 from tritoninit._version import __version__
 from tritoninit.auditing.assignments import Assignment
-from tritoninit.auditing.findings import Audit, Report, audit
+from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
+from tritoninit.auditing.records import Audit
+from tritoninit.auditing.report import Report
 from tritoninit.fans import Axes
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.functional import (
@@ -52,7 +54,7 @@ from tritoninit.initializers import (
     Zeros,
     calculate_gain,
 )
-from tritoninit.interception.recorder import Intercepted, intercept
+from tritoninit.interception.intercepted import Intercepted, intercept
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 
 from tritoninit import registry
+from tritoninit.extents import extent
 from tritoninit.fills import Constant, Fill, Normal, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.stream import Draw, row_major_strides
@@ -83,7 +84,7 @@ _LAYOUTS: dict[str, Callable[[Sequence[int]], tuple[int, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Case:
+class FillCase:
     """One tensor to fill: what with, which window of a global tensor it is, and how it lies in memory.
 
     ``cut`` is a dimension along which the tensor is filled in three pieces, each a window of its own.
@@ -107,9 +108,8 @@ class Case:
 
     def poison(self, device: torch.device) -> torch.Tensor:
         """Memory for the tensor and a guard on each side, all of it NaN."""
-        strides = _LAYOUTS[self.layout](self.shape)
-        last = sum((n - 1) * stride for n, stride in zip(self.shape, strides, strict=True) if n)
-        size = last + 2 * _GUARD + 2
+        _, elements = extent(1, self.shape, _LAYOUTS[self.layout](self.shape))
+        size = elements + 1 + 2 * _GUARD  # one more for a shifted tensor
         return torch.full((size,), float("nan"), dtype=getattr(torch, self.dtype), device=device)
 
     def view(self, memory: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ class Outcome(NamedTuple):
     difference: str | None
 
 
-def grid(quick: bool = False) -> list[Case]:
+def grid(quick: bool = False) -> list[FillCase]:
     """The cases that every backend goes through; if quick, fewer and smaller ones."""
     sizes = (1025,) if quick else _SIZES
     starts = _STARTS[:2] if quick else _STARTS
@@ -149,7 +149,7 @@ def grid(quick: bool = False) -> list[Case]:
     n = _LARGE // 8 if quick else _LARGE
     cases = []
     for fill, dtype in product(_FILLS, FLOAT_DTYPES):
-        add = partial(Case, fill, dtype)
+        add = partial(FillCase, fill, dtype)
         cases += [add((n,), Window((start + n,), (start,))) for n, start in product(sizes, starts)]
         for shape, layout in placed:
             inside = Window(tuple(n + 7 for n in shape), tuple(range(1, len(shape) + 1)))
@@ -161,7 +161,9 @@ def grid(quick: bool = False) -> list[Case]:
     return cases
 
 
-def compare(write: FillFunction, device: torch.device, cases: Sequence[Case], seed: int) -> Iterator[Outcome]:
+def compare(
+    write: FillFunction, device: torch.device, cases: Sequence[FillCase], seed: int
+) -> Iterator[Outcome]:
     """Fill every case by ``write`` on ``device`` and by the reference; ends at the first difference.
 
     First each case by itself, its pieces in one call, then all that are small in one call.
@@ -179,7 +181,7 @@ def compare(write: FillFunction, device: torch.device, cases: Sequence[Case], se
 
 
 def _compare(
-    write: FillFunction, device: torch.device, cases: Sequence[tuple[Case, Key]]
+    write: FillFunction, device: torch.device, cases: Sequence[tuple[FillCase, Key]]
 ) -> Iterator[Outcome]:
     memories = [case.poison(device) for case, _ in cases]
     with registry.use_backend(REFERENCE):
@@ -199,7 +201,7 @@ def _compare(
             yield Outcome(reference.numel(), _first_difference(case, memory.cpu(), expected))
 
 
-def _first_difference(case: Case, memory: torch.Tensor, expected: torch.Tensor) -> str | None:
+def _first_difference(case: FillCase, memory: torch.Tensor, expected: torch.Tensor) -> str | None:
     got, want = _bits(memory), _bits(expected)
     if torch.equal(got, want):
         return None
@@ -221,7 +223,7 @@ def _hexadecimal(bits: torch.Tensor) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BackendCheck:
     """A backend on a device, to be compared with the reference.
 
     Attributes:
@@ -237,7 +239,7 @@ class Comparison:
     run: Callable[[], Iterator[Outcome]]
 
 
-def comparisons(seed: int, quick: bool = False) -> list[Comparison]:
+def backend_checks(seed: int, quick: bool = False) -> list[BackendCheck]:
     """Every backend on every device that it serves here, Triton's interpreter standing in for a GPU.
 
     The reference is compared with itself where a case is cut or lies in memory otherwise.
@@ -251,14 +253,16 @@ def comparisons(seed: int, quick: bool = False) -> list[Comparison]:
         devices = [device for device in _devices() if _serves(backend, device)]
         for device in devices:
             run = partial(compare, backend.load(), device, mine, seed)
-            found.append(Comparison(backend.name, _describe(backend, device), _outcomes(mine), run))
+            found.append(BackendCheck(backend.name, _describe(backend, device), _outcomes(mine), run))
         if backend.name == "triton" and not devices and importlib.util.find_spec("triton"):
             interpreted = partial(_compare_in_interpreter, seed, quick)
-            found.append(Comparison(backend.name, "cpu, Triton's interpreter", _outcomes(cases), interpreted))
+            found.append(
+                BackendCheck(backend.name, "cpu, Triton's interpreter", _outcomes(cases), interpreted)
+            )
     return found
 
 
-def emulations(archs: Sequence[str], seed: int, quick: bool = False) -> list[Comparison]:
+def emulations(archs: Sequence[str], seed: int, quick: bool = False) -> list[BackendCheck]:
     """Triton's kernels as compiled for each architecture, executed here: what a GPU of it would write.
 
     On NVIDIA both what Triton hands to ptxas (PTX) and what ptxas makes of it (SASS).
@@ -273,7 +277,7 @@ def emulations(archs: Sequence[str], seed: int, quick: bool = False) -> list[Com
 
     cases = grid(quick)
     return [
-        Comparison(
+        BackendCheck(
             "triton",
             f"{arch}, {code.upper()} executed on the CPU",
             _outcomes(cases),
@@ -284,7 +288,7 @@ def emulations(archs: Sequence[str], seed: int, quick: bool = False) -> list[Com
     ]
 
 
-def _compare_emulated(code: str, arch: str, cases: Sequence[Case], seed: int) -> Iterator[Outcome]:
+def _compare_emulated(code: str, arch: str, cases: Sequence[FillCase], seed: int) -> Iterator[Outcome]:
     """The outcomes of compiled kernels, executed.
 
     Raises:
@@ -310,7 +314,7 @@ def _compare_emulated(code: str, arch: str, cases: Sequence[Case], seed: int) ->
             ) from None
 
 
-def _outcomes(cases: Sequence[Case]) -> int:
+def _outcomes(cases: Sequence[FillCase]) -> int:
     return len(cases) + sum(case.small for case in cases)
 
 

@@ -14,7 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from tritoninit.auditing.assignments import Assignment
-from tritoninit.auditing.findings import Report
+from tritoninit.auditing.report import Report
 from tritoninit.fans import TORCH_AXES
 from tritoninit.fills import Elementwise, Initializer
 from tritoninit.initializers import FanScaled, Keep, Scaled, Value, ZeroRow

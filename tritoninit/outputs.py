@@ -18,12 +18,14 @@ def shown(name: str | Path) -> str:
     return text if text and text.isprintable() else repr(text)
 
 
-def writable(name: str | Path) -> Path:
-    """The file of that name, of which it is known that it can be written.
+def writable(name: str | Path | None) -> Path | None:
+    """The file of that name, of which it is known that it can be written; none if none is asked for.
 
     Raises:
         UsageError: it cannot.
     """
+    if name is None:
+        return None
     path = Path(name).resolve()  # os.replace would put a file in a symbolic link's place
     try:
         if path.exists() and not path.is_file():

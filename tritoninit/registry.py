@@ -86,10 +86,19 @@ def use_backend(name: str) -> Iterator[None]:
         _OVERRIDE.reset(token)
 
 
-def resolve(device: str) -> Backend:
-    """The backend that serves a device type: the override if there is one, else the first available.
+def override() -> Backend | None:
+    """The backend that ``use_backend`` names, or else ``TRITONINIT_BACKEND`` as it was on import; None if
+    neither does.
 
-    The override is that of ``use_backend``, or else ``TRITONINIT_BACKEND`` as it was on import.
+    Raises:
+        ValueError: it is unknown.
+    """
+    name = _OVERRIDE.get()
+    return get(name) if name else None
+
+
+def resolve(device: str) -> Backend:
+    """The backend that serves a device type: the :func:`override` if there is one, else the first available.
 
     A device that no backend serves goes through the CPU's, with a warning the first time; the bits are the
     same, the speed is not.
@@ -98,14 +107,12 @@ def resolve(device: str) -> Backend:
         ValueError: the override is unknown.
         RuntimeError: the override cannot run here.
     """
-    override = _OVERRIDE.get()
-    if override:
-        backend = get(override)
+    if (backend := override()) is not None:
         # A CPU backend serves devices that are not its own by way of host memory.
         staged = "cpu" in backend.devices and device not in backend.devices
         reason = backend.unavailable("cpu" if staged else device)
         if reason:
-            raise RuntimeError(f"backend {override!r} cannot serve {device!r}: {reason}")
+            raise RuntimeError(f"backend {backend.name!r} cannot serve {device!r}: {reason}")
         return backend
     reasons = []
     for backend in _REGISTRY.values():

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tritoninit.bench.inspection import Prediction
+
 BYTES = {"float32": 4, "bfloat16": 2}
 H100 = {"name": "NVIDIA H100 80GB HBM3", "arch": "sm_90", "memory_bytes": 80 * 2**30, "clock_mhz": 1980}
 MI300 = {"name": "AMD Instinct MI300X", "arch": "gfx942", "memory_bytes": 192 * 2**30, "clock_mhz": None}
@@ -143,3 +145,19 @@ def save(folder: Path, **documents: Mapping[str, Any]) -> list[Path]:
         paths.append(folder / f"{name}.json")
         paths[-1].write_text(json.dumps(content))
     return paths
+
+
+def three(folder: Path) -> list[Path]:
+    """Files of an H100 whose memset writes 3000 GB/s, of an MI300 with 4000, and of two CPU cores."""
+    return save(folder, h100=gpu(H100, 3000.0), mi300=gpu(MI300, 4000.0), epyc=cpu())
+
+
+def predictions(machine_info: Mapping[str, Any]) -> dict[tuple[str, str], Prediction]:
+    """In place of ``inspection.predictions``: for the H100 alone."""
+    if (machine_info["accelerator"] or {}).get("name") != H100["name"]:
+        return {}
+    return {
+        ("normal", "float32"): Prediction(600.0, "memory", 0.8),
+        ("uniform", "bfloat16"): Prediction(1500.0, "issue", 0.9),
+        ("normal", "float16"): Prediction(1.0, "memory", 1.0),  # which nobody measured
+    }

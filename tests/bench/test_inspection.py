@@ -7,11 +7,13 @@ import re
 
 import pytest
 import triton
+from triton_at_hand import PINNED, PINNED_VERSION, skipping
 
 from tritoninit.bench import inspection, static
 from tritoninit.bench.architectures import ARCHITECTURES, RESIDENCIES, Architecture, Resource, architecture_of
 from tritoninit.bench.architectures import resident_warps as resident
-from tritoninit.bench.inspection import Case, Prediction, Row
+from tritoninit.bench.inspection import Counts, Prediction, Specialization
+from tritoninit.bench.instructions import KINDS, Uncountable
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.kernels.triton_kernels import DISTRIBUTIONS, MOST_TILES
 from tritoninit.outputs import UsageError
@@ -24,7 +26,7 @@ GPU = Architecture(
     clock_mhz=1000,
     bandwidth_gb_per_s=80,
     resources=(
-        Resource("issue", 100, dict.fromkeys(static.KINDS, 1)),
+        Resource("issue", 100, dict.fromkeys(KINDS, 1)),
         Resource("slow", 10, {"special": 1, "multiply": 4}),
     ),
     accelerators=("A GPU",),
@@ -32,8 +34,8 @@ GPU = Architecture(
 )
 
 
-def row(dtype: str = "float32", **kinds: float) -> Row:
-    return Row("run_kernel", "uniform", dtype, "sm_90", 1, kinds, 32, 0, 0, 0, 0, 16, 64)
+def row(dtype: str = "float32", **kinds: float) -> Counts:
+    return Counts("run_kernel", "uniform", dtype, "sm_90", 1, kinds, 32, 0, 0, 0, 0, 16, 64)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +95,9 @@ def test_predictions_of_a_machine():
 def test_stored_counts_are_of_every_case():
     document = inspection.stored()
     rows = document["rows"]
-    assert [Case(r.kernel, r.distribution, r.dtype, r.arch) for r in rows] == inspection.cases(
-        inspection.DEFAULT_ARCHS
-    )
+    assert [
+        Specialization(r.kernel, r.distribution, r.dtype, r.arch) for r in rows
+    ] == inspection.specializations(inspection.DEFAULT_ARCHS)
     assert set(DISTRIBUTIONS) == {r.distribution for r in rows}
     assert {(r.kernel, r.tiles) for r in rows} == {
         ("run_kernel", 1),
@@ -109,25 +111,35 @@ def test_stored_counts_are_of_every_case():
 @pytest.mark.parametrize(
     "case",
     [
-        Case("run_kernel", "uniform", "float32", "sm_90"),
-        Case("run_kernel", "normal", "bfloat16", "sm_100"),
-        Case("table_kernel", "normal", "float32", "sm_80"),
-        Case("scattered_kernel", "constant", "bfloat16", "sm_89"),
-        Case("run_kernel", "central_normal", "float32", "gfx942"),
-        Case("table_kernel", "uniform", "float16", "gfx90a"),
+        Specialization("run_kernel", "uniform", "float32", "sm_90"),
+        Specialization("run_kernel", "normal", "bfloat16", "sm_100"),
+        Specialization("table_kernel", "normal", "float32", "sm_80"),
+        Specialization("scattered_kernel", "constant", "bfloat16", "sm_89"),
+        Specialization("run_kernel", "central_normal", "float32", "gfx942"),
+        Specialization("table_kernel", "uniform", "float16", "gfx90a"),
     ],
     ids="-".join,
 )
 def test_stored_counts_are_of_these_kernels(case):
-    """Exactly, under the Triton that they were counted with."""
+    """Exactly, under the Triton that they were counted with, which is the pinned one.
+
+    Of another only what every compiler has to do is the same; but none from 3.5 to 3.9 takes 5 % more. (One
+    may take much less: 3.9 packs the float32 arithmetic of gfx942, for 16 %.)
+    """
     document = inspection.stored()
     stored = next(r for r in document["rows"] if (r.kernel, r.distribution, r.dtype, r.arch) == case)
-    counted = inspection.count(case)
+    with skipping(Uncountable):
+        counted = inspection.count(case)
     if document["triton"] == triton.__version__:
         assert counted == stored
     else:
-        # Another compiler: 3.6's counts of these are within 0.3 % of 3.7.1's.
-        assert counted.instructions == pytest.approx(stored.instructions, rel=0.05)
+        assert (counted.tiles, counted.store_bytes) == (stored.tiles, stored.store_bytes)
+        assert counted.instructions <= 1.05 * stored.instructions
+
+
+def test_stored_counts_are_of_the_pinned_triton():
+    """So that ``make test`` holds them against the kernels to the last instruction."""
+    assert inspection.stored()["triton"] == PINNED_VERSION
 
 
 @pytest.mark.parametrize(
@@ -152,9 +164,13 @@ def test_resident_warps(arch, registers, scalars, shared, expected):
 def test_resident_waves_are_what_llvm_says(arch):
     compiled = static.compile_kernel("table_kernel", "normal", "bfloat16", arch)
     (occupancy,) = re.findall(r"^; Occupancy: (\d+)", compiled.asm["amdgcn"], re.MULTILINE)
-    found = static.amd_cost(compiled, static.elements_per_thread("table_kernel", arch), 2)
+    with skipping(Uncountable):
+        found = static.amd_cost(compiled, static.elements_per_thread("table_kernel", arch), 2)
     waves = resident(arch, 4, found.registers, found.scalar_registers, found.shared_bytes)
-    assert waves == int(occupancy) < 8
+    if PINNED:
+        assert waves == int(occupancy) < 8
+    else:  # Triton 3.9's counts one wave fewer where the scalar registers leave room for just so many
+        assert waves - 1 <= int(occupancy) <= waves
 
 
 def test_every_target_has_a_residency():
@@ -162,9 +178,9 @@ def test_every_target_has_a_residency():
 
 
 def test_run(monkeypatch, tmp_path, capsys):
-    todo = [Case("run_kernel", "constant", "bfloat16", arch) for arch in ("sm_120", "gfx90a")]
+    todo = [Specialization("run_kernel", "constant", "bfloat16", arch) for arch in ("sm_120", "gfx90a")]
     asked = []
-    monkeypatch.setattr(inspection, "cases", lambda archs: asked.extend(archs) or todo)
+    monkeypatch.setattr(inspection, "specializations", lambda archs: asked.extend(archs) or todo)
     out = tmp_path / "static.json"
     assert inspection.run(["sm_120", "gfx90a", "sm_120"], out) == 0
     assert asked == ["sm_120", "gfx90a"]

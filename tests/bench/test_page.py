@@ -13,9 +13,10 @@ import pytest
 
 from tests.bench import made_up
 from tritoninit.bench import device, figures, inspection, page
-from tritoninit.bench.comparison import compare, run
+from tritoninit.bench.comparison import compare
 from tritoninit.bench.inspection import Prediction
 from tritoninit.bench.result_files import read_all
+from tritoninit.commands.compare import run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "input", "path", "use", "rect", "br"}

@@ -249,3 +249,15 @@ def test_constants_round_as_pytorch_does(value, dtype):
     assert (
         found.view(signed) == expected.view(torch.int32 if dtype == "float32" else torch.int16).numpy()
     ).all()
+
+
+def test_square_roots_meet_no_subnormal():
+    """-2 ln u is 0 at 1 alone, and 2**-23 next to it: a square root that flushes subnormals draws the same.
+
+    Those of Triton 3.5 do. The quantile's take nothing below QUANTILE_SPLIT.
+    """
+    half, one = np.array([2**31, 2**32], np.float32).view(np.uint32)
+    found = reference.minus_two_log(np.arange(half, one + 1, dtype=np.uint32).view(np.float32), 32)
+    assert found[-1] == 0
+    assert found[:-1].min() == np.float32(2**-23)
+    assert stream.QUANTILE_SPLIT > 1

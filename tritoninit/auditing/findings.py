@@ -1,258 +1,38 @@
-"""What a model's parameters hold: measured, compared with what was asked for, and searched for mistakes."""
+"""What is wrong with a model's parameters and buffers, and what may be meant; the sentences that say so.
+
+Each is said of one tensor (:func:`_mistakes`, :func:`_oddities`), of several that hold the same random
+numbers (:func:`_repeated`), or of two that share memory (:func:`_sharing`).
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple, overload
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tritoninit.auditing.assignments import Assignment
-from tritoninit.auditing.fingerprint import bits_hash, check_readable, pieces, salt_multiplier
+from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure, scores
+from tritoninit.auditing.overlap import share_memory
+from tritoninit.auditing.reading import check_readable, pieces
+from tritoninit.auditing.records import Audit, Coverage, TensorRecord
+from tritoninit.extents import extent
 from tritoninit.fills import Fill
-from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.models.slots import slots
-from tritoninit.report import (
-    describe,
-    lowered,
-    name_of_many,
-    name_pattern,
-    range_in_words,
-    shape_in_words,
-    short,
-    table,
-)
 from tritoninit.targets import TargetError, dtype_name
+from tritoninit.words import describe, lowered, name_of_many, name_pattern, short
 
 _SAMPLE: Final = 256  # elements that tell whether a tensor looks random
 _FEWEST: Final = 16  # of fewer elements, equal ones may be chance or design
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one parameter or buffer holds: a line of the JSON report.
-
-    ``initializer``, ``lowered`` (the fill that it came to), ``seed``, ``stream`` and ``backend`` say how it
-    was set, as far as a report knows; the hash is :func:`~tritoninit.bits_hash` without a salt, in
-    hexadecimal. Moments are None where an element is not finite or there is none.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
-    initializer: str | None
-    lowered: str | None
-    summary: str | None
-    seed: int | None
-    stream: int | None
-    backend: str
-    hash: str | None
-    mean: float | None
-    std: float | None
-    min: float | None
-    max: float | None
-    nan: int
-    inf: int
-    expected_mean: float | None
-    expected_std: float | None
-    z_mean: float | None
-    z_std: float | None
-
-    @property
-    def worst_z(self) -> float | None:
-        return max((abs(z) for z in (self.z_mean, self.z_std) if z is not None), default=None)
-
-    @property
-    def constant(self) -> float | None:
-        """The one number that all elements are, if they are."""
-        return self.min if self.min == self.max else None
-
-
-class Coverage(NamedTuple):
-    """Names of parameters and buffers: how much of a model was set, once, to finite numbers.
-
-    Attributes:
-        untouched: kept as they were or given no initializer; without a report, those that have no memory.
-        drawn_twice: those that share memory with another without being tied to it.
-        nonfinite: those that hold NaN or infinities.
-    """
-
-    untouched: tuple[str, ...]
-    drawn_twice: tuple[str, ...]
-    nonfinite: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What :func:`audit` found.
-
-    Attributes:
-        rows: one a parameter and then one a buffer, under its first name.
-        findings: what is wrong, as sentences with qualified names, sorted.
-        remarks: what may be meant, in the same form.
-        coverage: how much of the model was set, once, to finite numbers.
-    """
-
-    rows: tuple[Row, ...]
-    findings: tuple[str, ...]
-    remarks: tuple[str, ...]
-    coverage: Coverage
-
-    @property
-    def ok(self) -> bool:
-        return not self.findings
-
-    @property
-    def worst_z(self) -> float | None:
-        """The farthest a mean or standard deviation is from what was asked for, in standard errors."""
-        return max((row.worst_z for row in self.rows if row.worst_z is not None), default=None)
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of all parameters' names and bits, equal on every device and backend.
-
-        The sum of ``bits_hash(parameter, salt=name)`` modulo 2**64: those of a model's shards, each hashed
-        with its window, add up to it. Buffers do not count, since modules compute some of them.
-        """
-        hashes = {row.name: row.hash for row in self.rows if row.kind == "parameter"}
-        salted = [int(hash_, 16) * salt_multiplier(name) for name, hash_ in hashes.items() if hash_]
-        return f"{sum(salted) % 2**64:016x}"
-
-    def summary(self) -> str:
-        """Coverage, the worst z and the fingerprint in one line."""
-        untouched, twice, nonfinite = map(len, self.coverage)
-        parameters = sum(row.kind == "parameter" for row in self.rows)
-        worst = "" if self.worst_z is None else f"; worst |z| {short(self.worst_z, 2)}"
-        return (
-            f"{parameters} parameters and {len(self.rows) - parameters} buffers: {untouched} untouched,"
-            f" {twice} drawn twice, {nonfinite} with NaN or infinities{worst}; fingerprint {self.fingerprint}"
-        )
-
-    def table(self, width: int | None = None) -> list[str]:
-        """Lines of a table; tensors that differ by the number of their layer share one.
-
-        Args:
-            width: columns to keep within, as far as names stay readable; None is no limit.
-        """
-        groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-        for row in self.rows:
-            groups[name_pattern(row.name), row.shape, row.dtype, row.summary, row.backend].append(row)
-        reported = any(row.summary for row in self.rows)
-        columns = [column for column in _COLUMNS if reported or not column.reported]
-        headings = [column.heading for column in columns]
-        lines = [[column.cell(group) for column in columns] for group in groups.values()]
-        shrink = [(0, 28), (2, 22), (0, 20)] if reported else [(0, 20)]
-        return table(headings, lines, shrink, width)
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
-        kinds = {
-            f"{kind}s": [asdict(row) for row in self.rows if row.kind == kind]
-            for kind in ("parameter", "buffer")
-        }
-        return {
-            **kinds,
-            "coverage": {name: list(names) for name, names in self.coverage._asdict().items()},
-            "worst_z": self.worst_z,
-            "fingerprint": self.fingerprint,
-            "findings": list(self.findings),
-            "remarks": list(self.remarks),
-        }
-
-    def to_json(self) -> str:
-        return json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False)
-
-    def __str__(self) -> str:
-        return "\n".join([*self.table(), "", *self.findings, *self.remarks, self.summary()])
-
-
-class _Column(NamedTuple):
-    """A column of an audit's table: ``reported`` ones need to know how the tensors were set."""
-
-    heading: str
-    cell: Callable[[Sequence[Row]], str]
-    reported: bool = False
-
-
-def _shape_cell(group: Sequence[Row]) -> str:
-    shape = shape_in_words(group[0].shape)
-    return shape if len(group) == 1 else f"{len(group)} of {shape}"
-
-
-_COLUMNS: Final = (
-    _Column("parameter", lambda group: name_of_many([row.name for row in group])),
-    _Column("shape", _shape_cell),
-    _Column("initializer", lambda group: group[0].summary or "-", reported=True),
-    _Column(">mean", lambda group: range_in_words([row.mean for row in group], 2)),
-    _Column(">std", lambda group: range_in_words([row.std for row in group], 3)),
-    _Column(">|z|", lambda group: short(max(_known(row.worst_z for row in group), default=None), 2), True),
-    _Column("backend", lambda group: group[0].backend or "-", reported=True),
-)
-
-
-def _known(values: Iterable[float | None]) -> Iterator[float]:
-    return (value for value in values if value is not None)
-
-
-class Report(Sequence[Assignment]):
-    """What :func:`~tritoninit.initialize_` did: its assignments in order, and, when asked, what came of them.
-
-    Tensors are measured when something first asks for :attr:`audit`, which ``print`` and :meth:`as_dict` do,
-    and not again: ask before training changes them.
-
-    Args:
-        assignments: what was done.
-        seed: of every key.
-        module: the model, whose other parameters and buffers are audited, too.
-    """
-
-    def __init__(
-        self, assignments: Iterable[Assignment], *, seed: int, module: nn.Module | None = None
-    ) -> None:
-        self._assignments = tuple(assignments)
-        self.seed = seed
-        self.module = module
-
-    @overload
-    def __getitem__(self, index: int) -> Assignment: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Assignment, ...]: ...
-    def __getitem__(self, index: int | slice) -> Assignment | tuple[Assignment, ...]:
-        return self._assignments[index]
-
-    def __len__(self) -> int:
-        return len(self._assignments)
-
-    @cached_property
-    def audit(self) -> Audit:
-        return _audit(_subjects(self.module, self._assignments), reported=True)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The audit, the seed and the stream's version, as JSON has them."""
-        return {"seed": self.seed, "stream_version": STREAM_VERSION, **self.audit.as_dict()}
-
-    def to_json(self) -> str:
-        return json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False)
-
-    def __str__(self) -> str:
-        return f"seed {self.seed}\n{self.audit}"
-
-    def __repr__(self) -> str:
-        return f"Report({len(self)} assignments, seed={self.seed})"
-
-
-def audit(model: nn.Module, *, report: Report | None = None) -> Audit:
+def audit(model: nn.Module, *, report: Sequence[Assignment] | None = None) -> Audit:
     """Measure a model's parameters and buffers, however it was initialised, and look for mistakes.
 
     Findings: NaN (infinities too, but in buffers, where masks hold them, they are a remark); tensors without
@@ -268,6 +48,11 @@ def audit(model: nn.Module, *, report: Report | None = None) -> Audit:
         report: what ``initialize_`` returned for it; measured again, unlike ``report.audit``.
     """
     return _audit(_subjects(model, report or ()), reported=report is not None)
+
+
+def audit_of(model: nn.Module | None, done: Iterable[Assignment]) -> Audit:
+    """As :func:`audit`, of what was done; without a model, of the tensors that it was done to."""
+    return _audit(_subjects(model, done), reported=True)
 
 
 class _Subject(NamedTuple):
@@ -323,7 +108,7 @@ def _sentences(said: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{name_of_many(names)} {what}" for (_, what), names in alike.items()]
 
 
-def _mistakes(subject: _Subject, row: Row) -> Iterator[str]:
+def _mistakes(subject: _Subject, row: TensorRecord) -> Iterator[str]:
     reason = _unreadable(subject.tensor)
     if reason is not None:
         yield f"cannot be looked at: {reason}"
@@ -333,14 +118,14 @@ def _mistakes(subject: _Subject, row: Row) -> Iterator[str]:
         yield from _deviations(subject, row)
 
 
-def _oddities(subject: _Subject, row: Row) -> Iterator[str]:
+def _oddities(subject: _Subject, row: TensorRecord) -> Iterator[str]:
     if subject.is_buffer and row.inf and not row.nan:
         yield _nonfinite(row)
     elif len(row.shape) > 1 and row.constant == 0 and not subject.is_buffer:
         yield "is zero throughout"
 
 
-def _row(subject: _Subject) -> Row:
+def _row(subject: _Subject) -> TensorRecord:
     tensor = subject.tensor
     readable = _unreadable(tensor) is None
     lazy = nn.parameter.is_lazy(tensor)
@@ -349,7 +134,7 @@ def _row(subject: _Subject) -> Row:
     wanted = _expected(subject)
     z = scores(found, wanted) if wanted else (None, None)
     done = subject.assignment
-    return Row(
+    return TensorRecord(
         name=subject.name,
         kind="buffer" if subject.is_buffer else "parameter",
         shape=shape,
@@ -391,7 +176,7 @@ def _expected(subject: _Subject) -> Expected | None:
     return expected(fill, subject.tensor.dtype) if isinstance(fill, Fill) else None
 
 
-def _deviations(subject: _Subject, row: Row) -> Iterator[str]:
+def _deviations(subject: _Subject, row: TensorRecord) -> Iterator[str]:
     """What is not as the initializer says."""
     wanted = _expected(subject)
     if wanted is None or row.mean is None:
@@ -414,14 +199,14 @@ def _deviations(subject: _Subject, row: Row) -> Iterator[str]:
             )
 
 
-def _nonfinite(row: Row) -> str:
+def _nonfinite(row: TensorRecord) -> str:
     counts = [f"{count:,} {what}" for count, what in ((row.nan, "NaN"), (row.inf, "infinite")) if count]
     return f"holds {' and '.join(counts)} of {math.prod(row.shape):,} elements"
 
 
-def _repeated(pairs: Iterable[tuple[_Subject, Row]]) -> Iterator[str]:
+def _repeated(pairs: Iterable[tuple[_Subject, TensorRecord]]) -> Iterator[str]:
     """What is said of parameters that begin with the same random numbers, whatever their scale and shape."""
-    alike: dict[tuple[str, ...], list[tuple[_Subject, Row]]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[tuple[_Subject, TensorRecord]]] = defaultdict(list)
     for subject, row in pairs:
         done = subject.assignment
         # Frozen ones that nobody is known to have drawn may hold a formula's values, such as sinusoids.
@@ -456,44 +241,21 @@ def _random_start(x: Tensor) -> tuple[str, ...] | None:
 
 
 def _sharing(subjects: Sequence[_Subject]) -> list[tuple[str, str]]:
-    """Pairs of names whose memory meets."""
+    """Pairs of names that share memory, though they are no tied parameters: those have one name."""
     spans: dict[torch.device, list[tuple[int, int, _Subject]]] = defaultdict(list)
     for each in subjects:
         x = each.tensor
         if _unreadable(x) is None and x.numel():
-            reach = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-            spans[x.device].append((x.data_ptr(), x.data_ptr() + (reach + 1) * x.itemsize, each))
+            strides = [stride * x.itemsize for stride in x.stride()]
+            begin, end = (x.data_ptr() + side for side in extent(x.itemsize, x.shape, strides))
+            spans[x.device].append((begin, end, each))
     found = []
     for places in spans.values():
         open_: list[tuple[int, int, _Subject]] = []
         for begin, end, each in sorted(places, key=lambda place: place[0]):
             open_ = [place for place in open_ if place[1] > begin]
-            found += [(other.name, each.name) for _, _, other in open_ if _meet(other.tensor, each.tensor)]
+            found += [
+                (other.name, each.name) for _, _, other in open_ if share_memory(other.tensor, each.tensor)
+            ]
             open_.append((begin, end, each))
     return found
-
-
-def _meet(a: Tensor, b: Tensor) -> bool:
-    """Whether two strided tensors have a byte of memory in common."""
-    reaches: dict[int, list[int]] = defaultdict(lambda: [0, 0])  # how far down and up each stride leads
-    for x, down in ((a, 0), (b, 1)):
-        reaches[1][1 - down] += x.itemsize - 1
-        for size, stride in zip(x.shape, x.stride(), strict=True):
-            reaches[stride * x.itemsize][1 - down] += size - 1
-    strides = sorted((stride for stride in reaches if stride), reverse=True)
-    return _solvable(a.data_ptr() - b.data_ptr(), [(s, -reaches[s][0], reaches[s][1]) for s in strides])
-
-
-def _solvable(offset: int, terms: Sequence[tuple[int, int, int]]) -> bool:
-    """Whether offset + sum of stride * k = 0 for some k in [least, most] of each (stride, least, most).
-
-    Strides descend, so that what the smaller ones can still make up leaves few k to try.
-    """
-    if not terms:
-        return offset == 0
-    (stride, least, most), *rest = terms
-    below = sum(s * k for s, k, _ in rest)
-    above = sum(s * k for s, _, k in rest)
-    first = max(least, -((offset + above) // stride))
-    last = min(most, (-offset - below) // stride)
-    return any(_solvable(offset + stride * k, rest) for k in range(first, last + 1))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tritoninit.auditing.fingerprint import pieces
+from tritoninit.auditing.reading import pieces
 from tritoninit.fills import Constant, Fill, Normal, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 

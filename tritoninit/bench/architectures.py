@@ -14,7 +14,7 @@ from typing import Any, Final
 
 @dataclass(frozen=True)
 class Resource:
-    """What instructions of some kinds (``static.KINDS``) share.
+    """What instructions of some kinds (``instructions.KINDS``) share.
 
     Attributes:
         name: what it is called in a prediction.

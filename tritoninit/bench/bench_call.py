@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import tritoninit
-from tritoninit.bench.contenders import FILLS, KEY, Row, check, check_bits, contender, default, ours
+from tritoninit.bench.contenders import FILLS, KEY, Trial, check, check_bits, contender, default, ours
 from tritoninit.bench.device import ALL_THREADS, DEVICE
 
 ELEMENTS = 256
@@ -30,26 +30,26 @@ CALLS: dict[str, tuple[Callable[[torch.Tensor], Any], Callable[[torch.Tensor], A
 }
 
 
-def rows(quick: bool) -> list[Row]:
+def trials(quick: bool) -> list[Trial]:
     names = [default()] if quick else [name for name in ours() if name != "numpy"]
     return [
-        Row("call", subject, "float32", ELEMENTS, ALL_THREADS, name)
+        Trial("call", subject, "float32", ELEMENTS, ALL_THREADS, name)
         for subject in CALLS
         for name in [*names, "torch"]
     ]
 
 
-def bench_call(row: Row, timed: Callable[..., None]) -> None:
-    by_us, by_torch = CALLS[row.subject]
-    call = by_us if row.ours else by_torch
+def bench_call(trial: Trial, timed: Callable[..., None]) -> None:
+    by_us, by_torch = CALLS[trial.subject]
+    call = by_us if trial.ours else by_torch
     tensor = torch.full((ELEMENTS,), math.nan, device=DEVICE)
-    with row.serving():
-        fill = FILLS[row.subject.partition(",")[0]]
-        if row.subject.endswith("no key") and row.ours:
+    with trial.serving():
+        fill = FILLS[trial.subject.partition(",")[0]]
+        if trial.subject.endswith("no key") and trial.ours:
             torch.manual_seed(0)
             key = tritoninit.Key.from_generator()
             torch.manual_seed(0)
             check_bits(call(tensor), fill, key, ELEMENTS)
         else:
-            check(contender(row.contender), fill, call(tensor))
+            check(contender(trial.contender), fill, call(tensor))
         timed(lambda: call(tensor))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from tritoninit.bench.contenders import FILLS, Row, check, contender, contenders
+from tritoninit.bench.contenders import FILLS, Trial, check, contender, contenders
 from tritoninit.bench.device import ALL_THREADS, DEVICE, Memory, largest, using_threads, waiting
 
 SIZES = tuple(2**k for k in (8, 12, 16, 20, 24, 28, 30))
@@ -15,11 +15,11 @@ QUICK_SIZES = (2**8, 2**16, 2**24)
 ONE_THREAD_SIZE = 2**24
 
 
-def rows(quick: bool) -> list[Row]:
+def trials(quick: bool) -> list[Trial]:
     """Contenders next to each other, and sizes from small to large, so that the large can be predicted."""
     dtypes = ("float32", "bfloat16") if quick else ("float32", "bfloat16", "float16")
     return [
-        Row("fill", subject, dtype, size, threads, each.name)
+        Trial("fill", subject, dtype, size, threads, each.name)
         for dtype in dtypes
         for subject in FILLS
         for size in (QUICK_SIZES if quick else SIZES)
@@ -36,10 +36,10 @@ def _threads(size: int, quick: bool) -> Iterator[int]:
     yield ALL_THREADS
 
 
-def bench_fill(row: Row, affordable: None, timed: Callable[..., None], memory: Memory) -> None:
-    filler, fill = contender(row.contender), FILLS[row.subject]
-    with row.serving(), using_threads(row.threads):
-        buffers = memory.ring(row.elements, row.torch_dtype)
+def bench_fill(trial: Trial, affordable: None, timed: Callable[..., None], memory: Memory) -> None:
+    filler, fill = contender(trial.contender), FILLS[trial.subject]
+    with trial.serving(), using_threads(trial.threads):
+        buffers = memory.ring(trial.elements, trial.torch_dtype)
         buffers[0].fill_(math.nan)  # so that what is left out shows
         prepared = filler.prepare(fill, buffers)
         with waiting(prepared.wait):

@@ -16,7 +16,7 @@ from torch import nn
 import tritoninit
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.bench.contenders import (
-    Row,
+    Trial,
     WrongValues,
     check_bits,
     check_distribution,
@@ -27,7 +27,7 @@ from tritoninit.bench.device import ALL_THREADS, DEVICE, Memory, largest
 from tritoninit.fills import Constant, Fill
 from tritoninit.keys import Key
 from tritoninit.presets import PRESETS, Conv1D
-from tritoninit.report import lowered
+from tritoninit.words import lowered
 
 DTYPES = {"gpt2": "float32", "resnet-50": "float32", "llama-3.2-1b": "bfloat16", "llama-3-8b": "bfloat16"}
 GPU_ONLY = ("llama-3-8b",)
@@ -87,7 +87,7 @@ APPLY: dict[str, Callable[[nn.Module], None]] = {
 }
 
 
-def rows(quick: bool) -> list[Row]:
+def trials(quick: bool) -> list[Trial]:
     names = [default()] if quick else [name for name in ours() if name != "numpy"]
     found = []
     for subject in ("gpt2",) if quick else APPLY:
@@ -96,11 +96,11 @@ def rows(quick: bool) -> list[Row]:
         with torch.device("meta"):
             elements = sum(parameter.numel() for parameter in PRESETS[subject].build().parameters())
         of_model = [
-            Row("model", subject, DTYPES[subject], elements, ALL_THREADS, name)
+            Trial("model", subject, DTYPES[subject], elements, ALL_THREADS, name)
             for name in [*names, "torch", "memset"]
         ]
         # A model is alone in the memory: three quarters of it, where a tensor of many has one.
-        found += [row for row in of_model if row.bytes <= 3 * largest()]
+        found += [trial for trial in of_model if trial.bytes <= 3 * largest()]
     return found
 
 
@@ -110,17 +110,17 @@ def models() -> dict[str, nn.Module]:
     return {}
 
 
-def built(row: Row, models: dict[str, nn.Module], memory: Memory) -> nn.Module:
-    """The row's model, in memory of its own that is paged in."""
-    if row.subject not in models:
+def built(trial: Trial, models: dict[str, nn.Module], memory: Memory) -> nn.Module:
+    """The trial's model, in memory of its own that is paged in."""
+    if trial.subject not in models:
         models.clear()
         memory.free()
-        preset = PRESETS[row.subject]
+        preset = PRESETS[trial.subject]
         with torch.device("meta"):
             model = preset.build()
-        tritoninit.initialize_(model, preset.rules, seed=0, device=DEVICE, dtype=row.torch_dtype)
-        models[row.subject] = model
-    return models[row.subject]
+        tritoninit.initialize_(model, preset.rules, seed=0, device=DEVICE, dtype=trial.torch_dtype)
+        models[trial.subject] = model
+    return models[trial.subject]
 
 
 @contextmanager
@@ -153,45 +153,45 @@ def counting_launches() -> Iterator[Counter[str]]:
 
 
 def bench_model(
-    row: Row, models: dict[str, nn.Module], memory: Memory, described: Any, timed: Callable[..., None]
+    trial: Trial, models: dict[str, nn.Module], memory: Memory, described: Any, timed: Callable[..., None]
 ) -> None:
-    model = built(row, models, memory)
-    rules = PRESETS[row.subject].rules
+    model = built(trial, models, memory)
+    rules = PRESETS[trial.subject].rules
     parameters = [parameter.detach() for parameter in model.parameters()]
 
     def initialize() -> tritoninit.Report:
         return tritoninit.initialize_(model, rules, seed=0)
 
     calls: dict[str, Callable[[], object]] = {
-        "torch": lambda: APPLY[row.subject](model),
+        "torch": lambda: APPLY[trial.subject](model),
         "memset": lambda: torch._foreach_zero_(parameters),  # in few launches, as ours are on a GPU
     }
-    call = calls.get(row.contender, initialize)
-    with row.serving():
+    call = calls.get(trial.contender, initialize)
+    with trial.serving():
         wanted = initialize()
         for parameter in parameters:
             parameter.fill_(math.nan)
         call()
-        if row.contender == "memset":
+        if trial.contender == "memset":
             for parameter in parameters:
                 check_bits(parameter, Constant(0.0), Key(0), ENDS)
         else:
-            check_model(row, wanted)
-        if row.contender == "triton":
+            check_model(trial, wanted)
+        if trial.contender == "triton":
             with counting_launches() as counts:
                 call()
             described.extra_info["launches"] = counts.total()
         timed(call)
 
 
-def check_model(row: Row, wanted: Iterable[Assignment]) -> None:
+def check_model(trial: Trial, wanted: Iterable[Assignment]) -> None:
     """Raise WrongValues unless a model holds what was asked for: our bits, or torch's sample of it."""
-    most = WHOLE if row.elements <= WHOLE else ENDS
+    most = WHOLE if trial.elements <= WHOLE else ENDS
     for each in wanted:
         fill = lowered(each.initializer, each.tensor.shape)
         assert isinstance(fill, Fill)
         try:
-            if row.ours or not fill.random:
+            if trial.ours or not fill.random:
                 check_bits(each.tensor, fill, each.key or Key(0), most)
             else:
                 check_distribution(each.tensor, fill)

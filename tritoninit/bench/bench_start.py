@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import tritoninit
-from tritoninit.bench.contenders import Row, WrongValues, ours
+from tritoninit.bench.contenders import Trial, WrongValues, ours
 from tritoninit.bench.device import ALL_THREADS, DEVICE, FEWEST_ROUNDS
 
 ELEMENTS = 4096
@@ -36,19 +36,19 @@ COMPILERS = ("triton", "numba")  # backends whose kernels are compiled and kept 
 ROUNDS = FEWEST_ROUNDS if DEVICE == "cuda" else 9
 
 
-def rows(quick: bool) -> list[Row]:
+def trials(quick: bool) -> list[Trial]:
     if quick:
         return []
     tasks = [("import torch", "torch", 0), ("import tritoninit", ours()[0], 0)]
     tasks += [(COMPILED, name, ELEMENTS) for name in [*ours(), "torch"]]
     tasks += [(EMPTY, name, ELEMENTS) for name in ours() if name in COMPILERS]
-    return [Row("start", subject, "float32", n, ALL_THREADS, name) for subject, name, n in tasks]
+    return [Trial("start", subject, "float32", n, ALL_THREADS, name) for subject, name, n in tasks]
 
 
-def start(row: Row, cache: Path) -> str:
-    """What a process prints that does the row's work and ends; compiled kernels are kept in ``cache``."""
+def start(trial: Trial, cache: Path) -> str:
+    """What a process prints that does the trial's work and ends; compiled kernels are kept in ``cache``."""
     code = {"import torch": "import torch", "import tritoninit": "import torch, tritoninit"}.get(
-        row.subject, FILL if row.ours else TORCH_FILL
+        trial.subject, FILL if trial.ours else TORCH_FILL
     )
     root = str(
         Path(tritoninit.__file__).parents[1]
@@ -59,8 +59,8 @@ def start(row: Row, cache: Path) -> str:
         "NUMBA_CACHE_DIR": str(cache),
         "TRITON_CACHE_DIR": str(cache),
     }
-    if row.ours:
-        environment["TRITONINIT_BACKEND"] = row.contender
+    if trial.ours:
+        environment["TRITONINIT_BACKEND"] = trial.contender
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -73,18 +73,18 @@ def check(printed: str) -> None:
         raise WrongValues("a process of its own does not draw the reference's values")
 
 
-def bench_start(row: Row, described: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def bench_start(trial: Trial, described: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A process goes before those that are timed: it reads libraries from disk, and compiles what is kept.
 
     Where rows are told how many seconds to take, as few follow as there may be: any takes longer.
     """
-    printed = start(row, tmp_path / "kept")
-    if row.ours and row.elements:
+    printed = start(trial, tmp_path / "kept")
+    if trial.ours and trial.elements:
         check(printed)
-    caches = map(str, count()) if row.subject == EMPTY else repeat("kept")
+    caches = map(str, count()) if trial.subject == EMPTY else repeat("kept")
 
-    def setup() -> tuple[tuple[Row, Path], dict[str, Any]]:
-        return (row, tmp_path / next(caches)), {}
+    def setup() -> tuple[tuple[Trial, Path], dict[str, Any]]:
+        return (trial, tmp_path / next(caches)), {}
 
     rounds = ROUNDS if request.config.option.seconds is None else FEWEST_ROUNDS
     described.pedantic(start, setup=setup, rounds=rounds)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import tritoninit
-from tritoninit.bench.contenders import KEY, Row, WrongValues, check_distribution, default
+from tritoninit.bench.contenders import KEY, Trial, WrongValues, check_distribution, default
 from tritoninit.bench.device import ALL_THREADS, DEVICE, Memory
 from tritoninit.fills import Normal
 
@@ -19,11 +19,11 @@ SPARSITY, STD = 0.9, 0.01
 _REFERENCE_SIZE = 2048  # the largest of which the reference sorts every column in a second
 
 
-def rows(quick: bool) -> list[Row]:
+def trials(quick: bool) -> list[Trial]:
     if quick:
         return []
     return [
-        Row("structured", subject, "float32", size**2, ALL_THREADS, name)
+        Trial("structured", subject, "float32", size**2, ALL_THREADS, name)
         for subject in ("orthogonal", "sparse")
         for size in SIZES
         if DEVICE == "cuda" or (subject, size) not in GPU_ONLY
@@ -31,26 +31,26 @@ def rows(quick: bool) -> list[Row]:
     ]
 
 
-def bench_structured(row: Row, affordable: None, timed: Callable[..., None], memory: Memory) -> None:
-    size = math.isqrt(row.elements)
-    (matrix, *_) = (each.view(size, size) for each in memory.ring(row.elements, torch.float32))
+def bench_structured(trial: Trial, affordable: None, timed: Callable[..., None], memory: Memory) -> None:
+    size = math.isqrt(trial.elements)
+    (matrix, *_) = (each.view(size, size) for each in memory.ring(trial.elements, torch.float32))
     matrix.fill_(math.nan)
 
     def by_us() -> Tensor:
-        if row.subject == "orthogonal":
+        if trial.subject == "orthogonal":
             return tritoninit.orthogonal_(matrix, key=KEY)
         return tritoninit.sparse_(matrix, SPARSITY, STD, key=KEY)
 
     def by_torch() -> Tensor:
-        if row.subject == "orthogonal":
+        if trial.subject == "orthogonal":
             return torch.nn.init.orthogonal_(matrix)
         return torch.nn.init.sparse_(matrix, SPARSITY, STD)
 
-    call = by_us if row.ours else by_torch
-    with row.serving():
+    call = by_us if trial.ours else by_torch
+    with trial.serving():
         call()
-        (check_orthogonal if row.subject == "orthogonal" else check_sparse)(matrix)
-        if row.ours and row.subject == "sparse" and size <= _REFERENCE_SIZE:
+        (check_orthogonal if trial.subject == "orthogonal" else check_sparse)(matrix)
+        if trial.ours and trial.subject == "sparse" and size <= _REFERENCE_SIZE:
             check_sparse_bits(matrix)
         timed(call)
 

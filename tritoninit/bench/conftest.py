@@ -13,7 +13,7 @@ import torch
 
 import tritoninit
 from tritoninit.bench import suite
-from tritoninit.bench.contenders import Row, default
+from tritoninit.bench.contenders import Trial, default
 from tritoninit.bench.device import (
     ALL_THREADS,
     DEVICE,
@@ -21,9 +21,9 @@ from tritoninit.bench.device import (
     Memory,
     accelerator,
     measure,
-    versions,
 )
 from tritoninit.bench.record import RECORD
+from tritoninit.machine import versions
 
 SECONDS, QUICK_SECONDS = 0.5, 0.2  # a row
 LONGEST = 2.0  # seconds a call; a row that would exceed it is left out
@@ -46,24 +46,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Those of a module's ``rows(quick)`` that can run are what the ``row`` of its function stands for.
+    """Those of a module's ``trials(quick)`` that can run are what the ``trial`` of its function stands for.
 
-    Only the libraries of rows that are asked for are imported: any may hang, or take the process with it.
+    Only the libraries of those that are asked for are imported: any may hang, or take the process with it.
     """
     option, name = metafunc.config.option, metafunc.function.__name__
 
     def wanted(text: str) -> bool:
         return not option.filter or any(suite.matches(text, pattern) for pattern in option.filter)
 
-    rows = []
+    trials = []
     if not option.filter or any(suite.may_match(name, pattern) for pattern in option.filter):
-        rows = [row for row in metafunc.module.rows(option.quick) if wanted(f"{name}[{row}]")]
-    metafunc.parametrize("row", [row for row in rows if row.can_run()], ids=str)
+        trials = [trial for trial in metafunc.module.trials(option.quick) if wanted(f"{name}[{trial}]")]
+    metafunc.parametrize("trial", [trial for trial in trials if trial.can_run()], ids=str)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # pytest makes an item of a function without rows, too.
-    items[:] = [item for item in items if isinstance(item.callspec.params["row"], Row)]  # type: ignore[attr-defined]
+    # pytest makes an item of a function without trials, too.
+    items[:] = [item for item in items if isinstance(item.callspec.params["trial"], Trial)]  # type: ignore[attr-defined]
     patterns = config.option.filter
     if patterns:
         ranked = [
@@ -80,32 +80,32 @@ def memory() -> Memory:
 
 @pytest.fixture(scope="session")
 def rates(request: pytest.FixtureRequest) -> dict[tuple[Any, ...], float]:
-    """Seconds an element, by ``Row.series``, in the fastest round of the largest size that was timed."""
+    """Seconds an element, by ``Trial.series``, in the fastest round of the largest size that was timed."""
     return request.config.stash[RECORD].rates()
 
 
 @pytest.fixture
-def affordable(row: Row, rates: dict[tuple[Any, ...], float]) -> None:
-    """Leaves a row out whose calls would take too long, by what an element took at a smaller size."""
-    predicted = rates.get(row.series, 0.0) * row.elements
+def affordable(trial: Trial, rates: dict[tuple[Any, ...], float]) -> None:
+    """Leaves a trial out whose calls would take too long, by what an element took at a smaller size."""
+    predicted = rates.get(trial.series, 0.0) * trial.elements
     if predicted > LONGEST:
         pytest.skip(f"a call would take {predicted:.0f} s")
 
 
 @pytest.fixture
-def described(row: Row, benchmark: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """pytest-benchmark's fixture, told what the row is; what it has measured is kept."""
-    benchmark.group = " ".join(map(str, row.task))
+def described(trial: Trial, benchmark: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """pytest-benchmark's fixture, told what the trial is; what it has measured is kept."""
+    benchmark.group = " ".join(map(str, trial.task))
     benchmark.extra_info.update(
-        kind=row.kind,
-        contender=row.contender,
-        ours=row.ours,
-        default=row.contender == default(),
-        subject=row.subject,
-        dtype=row.dtype,
-        elements=row.elements,
-        bytes=row.bytes,
-        threads=row.threads,
+        kind=trial.kind,
+        contender=trial.contender,
+        ours=trial.ours,
+        default=trial.contender == default(),
+        subject=trial.subject,
+        dtype=trial.dtype,
+        elements=trial.elements,
+        bytes=trial.bytes,
+        threads=trial.threads,
         device=DEVICE,
     )
     yield benchmark
@@ -115,14 +115,14 @@ def described(row: Row, benchmark: Any, request: pytest.FixtureRequest) -> Itera
 
 @pytest.fixture
 def timed(
-    row: Row, described: Any, rates: dict[tuple[Any, ...], float], request: pytest.FixtureRequest
+    trial: Trial, described: Any, rates: dict[tuple[Any, ...], float], request: pytest.FixtureRequest
 ) -> Callable[[Callable[[], object]], None]:
-    """Times a call, which has run once and been checked, for as long as a row may take."""
+    """Times a call, which has run once and been checked, for as long as a trial may take."""
 
     def timed(call: Callable[[], object]) -> None:
         option = request.config.option
         measure(described, call, option.seconds or (QUICK_SECONDS if option.quick else SECONDS))
-        rates[row.series] = described.stats.stats.min / row.elements
+        rates[trial.series] = described.stats.stats.min / trial.elements
 
     return timed
 
@@ -138,7 +138,7 @@ def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, An
         "device": DEVICE,
         "accelerator": accelerator(),
         "torch": torch.__version__,
-        **versions(),
+        **versions("triton", "numpy", "numba", "cupy", "jax"),
         "tritoninit": tritoninit.__version__,
         "stream_version": tritoninit.STREAM_VERSION,
         "gate": "bits",

@@ -25,6 +25,8 @@ from torch import Tensor
 from tritoninit import registry
 from tritoninit.auditing.moments import expected, measure, scores
 from tritoninit.bench.device import DEVICE
+from tritoninit.bench.sizes import brief
+from tritoninit.bench.torch_equivalents import torch_equivalent
 from tritoninit.fills import Constant, Fill, Normal, TruncatedNormal, Uniform
 from tritoninit.keys import Key
 from tritoninit.plan import Plan
@@ -105,15 +107,9 @@ def _by_backend(fill: Fill, tensor: Tensor) -> Tensor:
     return fill(tensor, key=KEY)
 
 
-def torch_fill(fill: Fill, tensor: Tensor) -> Tensor:
-    match fill:
-        case Uniform(low, high):
-            return torch.nn.init.uniform_(tensor, low, high)
-        case Normal(mean, std):
-            return torch.nn.init.normal_(tensor, mean, std)
-        case TruncatedNormal(mean, std, a, b):
-            return torch.nn.init.trunc_normal_(tensor, mean, std, a, b)
-    raise NotImplementedError(type(fill).__name__)
+def _prepare_torch(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
+    write, ring = torch_equivalent(fill), cycle(buffers)
+    return Prepared(lambda: write(next(ring)))
 
 
 def _prepare_numpy_generator(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
@@ -269,7 +265,7 @@ def _cupy(name: str, method: str) -> Contender:
 
 
 PEERS = (
-    Contender("torch", False, _in_place(torch_fill)),
+    Contender("torch", False, _prepare_torch),
     Contender("torch-func", False, _prepare_torch_func, _torch_func_unavailable, _torch_func_serves),
     _cupy("cupy-philox", "CURAND_RNG_PSEUDO_PHILOX4_32_10"),
     _cupy("cupy-xorwow", "CURAND_RNG_PSEUDO_XORWOW"),
@@ -300,7 +296,7 @@ def contenders(quick: bool) -> list[Contender]:
 
 
 @dataclass(frozen=True)
-class Row:
+class Trial:
     """One contender at one task; a result has a row for each.
 
     Attributes:
@@ -320,7 +316,7 @@ class Row:
     contender: str
 
     def __str__(self) -> str:
-        return f"{self.subject}-{self.dtype}-{power(self.elements)}-threads={self.threads}-{self.contender}"
+        return f"{self.subject}-{self.dtype}-{brief(self.elements)}-threads={self.threads}-{self.contender}"
 
     @property
     def task(self) -> tuple[Any, ...]:
@@ -355,17 +351,6 @@ class Row:
     def serving(self) -> AbstractContextManager[None]:
         """A block in which fills are served by the contender, if it is a backend of ours."""
         return registry.use_backend(self.contender) if self.ours else nullcontext()
-
-
-def power(elements: int) -> str:
-    """A number of elements in few characters.
-
-    >>> power(2**24), power(124_439_808)
-    ('2^24', '124M')
-    """
-    if elements and elements & (elements - 1) == 0:
-        return f"2^{elements.bit_length() - 1}"
-    return f"{elements / 1e6:.0f}M" if elements >= 1e6 else str(elements)
 
 
 def check(contender: Contender, fill: Fill, written: Any) -> None:

@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -258,12 +257,3 @@ def _driver() -> str | None:
         return None
     lines = done.stdout.splitlines()
     return lines[0].strip() if lines else None
-
-
-def versions() -> dict[str, str | None]:
-    """By the name that is imported; None for what is not installed."""
-    owners = metadata.packages_distributions()  # cupy and triton come in packages of several names
-    return {
-        name: metadata.version(owners[name][0]) if name in owners else None
-        for name in ("triton", "numpy", "numba", "cupy", "jax")
-    }

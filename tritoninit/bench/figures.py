@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tritoninit.bench.comparison import Comparison, fills, percent
+from tritoninit.bench.comparison import Comparison, fills
 from tritoninit.bench.result_files import Results, Row
+from tritoninit.bench.sizes import power_of_two
+from tritoninit.bench.tables import percent
 from tritoninit.outputs import UsageError
 
 if TYPE_CHECKING:
@@ -285,18 +287,19 @@ def _scale(axes: Axes, found: Comparison, panel: Panel) -> None:
     step = max(1, -(-(last - first) // 6))
     axes.xaxis.set_major_locator(FixedLocator([2.0**e for e in range(first, last + 1, step)]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: power_of_two(x)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _superscript(power_of_two(round(x)) or "")))
     axes.yaxis.set_major_locator(LogLocator(10))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
 
 
-def power_of_two(x: float) -> str:
+def _superscript(power: str) -> str:
     """
-    >>> power_of_two(2.0**20)
+    >>> _superscript("2^20")
     '2²⁰'
     """
-    return f"2{str(round(x).bit_length() - 1).translate(_SUPERSCRIPTS)}"
+    base, _, exponent = power.partition("^")
+    return base + exponent.translate(_SUPERSCRIPTS)
 
 
 def _name_ends(axes: Axes, ends: Sequence[tuple[str, float, dict[str, Any]]]) -> None:

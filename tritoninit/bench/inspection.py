@@ -33,7 +33,7 @@ from tritoninit.bench.architectures import (
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.outputs import UsageError, replacing
 from tritoninit.registry import interpreting
-from tritoninit.report import print_lines, progress_display, table
+from tritoninit.terminal import print_lines, progress_display, table
 
 DEFAULT_ARCHS: Final = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942")
 RESULTS: Final = Path(__file__).parent / "results" / "static.json"
@@ -46,7 +46,7 @@ _BENCHMARKED: Final = {"uniform": "uniform", "normal": "normal", "central_normal
 _WIDTH: Final = 110
 
 
-class Case(NamedTuple):
+class Specialization(NamedTuple):
     """What is compiled: a kernel of ``triton_kernels``, its DISTRIBUTION by name, a dtype and a target."""
 
     kernel: str
@@ -56,13 +56,13 @@ class Case(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class Counts:
     """What one compiled kernel costs.
 
     Attributes:
-        kernel, distribution, dtype, arch: as of a :class:`Case`.
+        kernel, distribution, dtype, arch: as of a :class:`Specialization`.
         tiles: that a program writes, one after the other.
-        kinds: instructions an element on the hot path by kind (``static.KINDS``); those that are 0 left out.
+        kinds: instructions an element on the hot path, by kind (``KINDS``); those that are 0 left out.
         registers: a thread's; on AMD its vector registers.
         scalar_registers: a wave's on AMD, else 0.
         scalar_spills: of those, how many are kept in lanes of vector registers.
@@ -107,12 +107,12 @@ class Prediction:
     bandwidth_fraction: float
 
 
-def predict(row: Row, architecture: Architecture) -> Prediction:
+def predict(counts: Counts, architecture: Architecture) -> Prediction:
     """The throughput that the counts allow, on memory that is written once and read never."""
     clocks = architecture.multiprocessors * architecture.clock_mhz * 1e6
-    seconds = {"memory": _BYTES[row.dtype] / (architecture.bandwidth_gb_per_s * 1e9)}
+    seconds = {"memory": _BYTES[counts.dtype] / (architecture.bandwidth_gb_per_s * 1e9)}
     for resource in architecture.resources:
-        passes = sum(number * resource.passes.get(kind, 0) for kind, number in row.kinds.items())
+        passes = sum(number * resource.passes.get(kind, 0) for kind, number in counts.kinds.items())
         seconds[resource.name] = passes / resource.lanes / clocks
     bound = max(seconds, key=lambda name: seconds[name])
     return Prediction(1e-9 / seconds[bound], bound, seconds["memory"] / seconds[bound])
@@ -131,25 +131,25 @@ def predictions(machine_info: Mapping[str, Any]) -> dict[tuple[str, str], Predic
         for row in stored()["rows"]
         if row.arch == architecture.arch and row.kernel == "run_kernel" and row.distribution in _BENCHMARKED
     }
-    for distribution in _BENCHMARKED.values():  # see cases
+    for distribution in _BENCHMARKED.values():  # see specializations
         found.setdefault((distribution, "float16"), found[distribution, "bfloat16"])
     return found
 
 
 def stored() -> dict[str, Any]:
-    """The committed file, its rows as :class:`Row`."""
+    """The committed file, its rows as :class:`Counts`."""
     document: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    document["rows"] = [Row(**row) for row in document["rows"]]
+    document["rows"] = [Counts(**row) for row in document["rows"]]
     return document
 
 
-def cases(archs: Iterable[str]) -> list[Case]:
+def specializations(archs: Iterable[str]) -> list[Specialization]:
     """Every kernel, distribution and dtype of every target; float16 only where it costs other than bfloat16.
 
     ptxas makes as many instructions of either, and half of what there is to compile would be for the second.
     """
     return [
-        Case(kernel, distribution, dtype, arch)
+        Specialization(kernel, distribution, dtype, arch)
         for arch in archs
         for kernel in _KERNELS
         for distribution in _DISTRIBUTIONS
@@ -158,7 +158,7 @@ def cases(archs: Iterable[str]) -> list[Case]:
     ]
 
 
-def count(case: Case) -> Row:
+def count(specialization: Specialization) -> Counts:
     """Compile a kernel and count its instructions.
 
     Raises:
@@ -167,11 +167,11 @@ def count(case: Case) -> Row:
     from tritoninit.bench import static
     from tritoninit.kernels import triton_kernels
 
-    cost = static.cost_of(*case)
-    tiles = triton_kernels.MOST_TILES if case.kernel == "table_kernel" else 1
+    cost = static.cost_of(*specialization)
+    tiles = triton_kernels.MOST_TILES if specialization.kernel == "table_kernel" else 1
     registers = (cost.registers, cost.scalar_registers)
-    return Row(
-        **case._asdict(),
+    return Counts(
+        **specialization._asdict(),
         tiles=tiles,
         kinds={kind: round(number, 4) for kind, number in cost.kinds_per_element(tiles).items() if number},
         registers=cost.registers,
@@ -180,7 +180,7 @@ def count(case: Case) -> Row:
         stack_bytes=cost.stack_bytes,
         shared_bytes=cost.shared_bytes,
         store_bytes=max(cost.store_bytes),
-        warps=resident_warps(case.arch, triton_kernels.NUM_WARPS, *registers, cost.shared_bytes),
+        warps=resident_warps(specialization.arch, triton_kernels.NUM_WARPS, *registers, cost.shared_bytes),
     )
 
 
@@ -199,7 +199,7 @@ def run(archs: Sequence[str], out: Path | None) -> int:
     """
     archs = compilable(archs or DEFAULT_ARCHS, "inspect")
     start = time.perf_counter()
-    rows = _compiled(cases(archs))
+    rows = _compiled(specializations(archs))
     seconds = time.perf_counter() - start
     if out is not None:
         with replacing(out) as temporary:
@@ -224,7 +224,7 @@ def compilable(archs: Sequence[str], command: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(archs))
 
 
-def _compiled(todo: Sequence[Case]) -> list[Row]:
+def _compiled(todo: Sequence[Specialization]) -> list[Counts]:
     """Their rows, in order; compiled in as many processes as there are CPUs."""
     workers = min(os.cpu_count() or 1, len(todo))
     # Not forked: torch has threads. An interrupt is for this process, which then gives up what is left to do.
@@ -232,7 +232,7 @@ def _compiled(todo: Sequence[Case]) -> list[Row]:
     pool = ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     try:
         with progress_display(counted=True) as progress:
-            done: Iterable[Row] = pool.map(count, todo)
+            done: Iterable[Counts] = pool.map(count, todo)
             if progress is not None:
                 done = progress.track(done, total=len(todo), description="compiling")
             rows = list(done)
@@ -241,7 +241,7 @@ def _compiled(todo: Sequence[Case]) -> list[Row]:
     return rows
 
 
-def _document(rows: Sequence[Row]) -> str:
+def _document(rows: Sequence[Counts]) -> str:
     """The file's text: a line for each row, so that a difference between two files can be read."""
     import triton
 
@@ -288,7 +288,7 @@ _LEGEND: Final = (
 )
 
 
-def _lines(rows: Sequence[Row], seconds: float) -> Iterator[str]:
+def _lines(rows: Sequence[Counts], seconds: float) -> Iterator[str]:
     import triton
 
     count = len({row.arch for row in rows})
@@ -301,7 +301,7 @@ def _lines(rows: Sequence[Row], seconds: float) -> Iterator[str]:
         of_arch = list(group)
         yield ""
         yield f"{arch}, instructions an element:"
-        yield from _counts(of_arch)
+        yield from _count_lines(of_arch)
         yield from _spilled_scalars(of_arch)
         known = [a for a in ARCHITECTURES if a.arch == arch]
         if not known:
@@ -311,7 +311,7 @@ def _lines(rows: Sequence[Row], seconds: float) -> Iterator[str]:
             yield from _predicted([row for row in of_arch if row.kernel != "scattered_kernel"], architecture)
 
 
-def _names(row: Row) -> tuple[str, str, str]:
+def _names(row: Counts) -> tuple[str, str, str]:
     dtype = row.dtype.replace("bfloat", "bf").replace("float", "fp")
     return row.kernel.removesuffix("_kernel"), row.distribution.removesuffix("_normal"), dtype
 
@@ -319,7 +319,7 @@ def _names(row: Row) -> tuple[str, str, str]:
 _NAMES: Final = ("kernel", "fill", "dtype")
 
 
-def _counts(rows: Sequence[Row]) -> list[str]:
+def _count_lines(rows: Sequence[Counts]) -> list[str]:
     headings = (*_NAMES, ">instr", *(f">{name}" for name in _COLUMNS), ">regs", ">spill", ">store", ">warps")
     lines = []
     for row in rows:
@@ -330,14 +330,14 @@ def _counts(rows: Sequence[Row]) -> list[str]:
     return table(headings, lines, width=_WIDTH)
 
 
-def _spilled_scalars(rows: Sequence[Row]) -> Iterator[str]:
+def _spilled_scalars(rows: Sequence[Counts]) -> Iterator[str]:
     spilled = [f"{' '.join(_names(row))} {row.scalar_spills}" for row in rows if row.scalar_spills]
     if spilled:
         text = f"Scalar registers kept in lanes of vector registers: {', '.join(spilled)}."
         yield from textwrap.wrap(text, _WIDTH)
 
 
-def _predicted(rows: Sequence[Row], architecture: Architecture) -> Iterator[str]:
+def _predicted(rows: Sequence[Counts], architecture: Architecture) -> Iterator[str]:
     clock = f"{architecture.multiprocessors} multiprocessors at {architecture.clock_mhz} MHz"
     yield f"{architecture.name}, {clock}, {architecture.bandwidth_gb_per_s:g} GB/s, predicted:"
     found = [(row, predict(row, architecture)) for row in rows]

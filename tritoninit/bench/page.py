@@ -15,26 +15,24 @@ from string import Template
 from typing import Any, Final
 
 from tritoninit.bench import device, figures
-from tritoninit.bench.comparison import (
+from tritoninit.bench.comparison import Comparison, Line, fact
+from tritoninit.bench.result_files import Results, Row
+from tritoninit.bench.sizes import size
+from tritoninit.bench.tables import (
     PREDICTED_HEADINGS,
-    Comparison,
-    Line,
     Section,
-    fact,
     number,
     percent,
     predicted_for,
     predicted_rows,
     sections,
-    size,
     times,
 )
-from tritoninit.bench.result_files import Results, Row
 from tritoninit.outputs import shown
 
 _FOLDER: Final = Path(__file__).parent
 _RAISED: Final = ("#f6f8fa", "#1a2028")  # what stands out from the ground, in light and in dark
-_POWER: Final = re.compile(r"2\^(\d+)")
+_POWER_OF_TWO: Final = re.compile(r"2\^(\d+)")
 # By fact: where in machine_info it stands, and what one unit of it is there.
 _FACTS: Final[Mapping[str, tuple[tuple[str, ...], float, str]]] = {
     "accelerator": (("accelerator", "name"), 0, ""),
@@ -130,7 +128,7 @@ def _cards(found: Comparison) -> str:
 
 
 def _card(results: Results, row: Row, what: str) -> str:
-    words = [f"{what}, {_power(size(row.elements))} elements, {escape(row.contender)}"]
+    words = [f"{what}, {_superscript(size(row.elements))} elements, {escape(row.contender)}"]
     bar = ""
     if row.memset_fraction is not None:
         words.append(f"{percent(row.memset_fraction)} of memset")
@@ -145,8 +143,8 @@ def _card(results: Results, row: Row, what: str) -> str:
     )
 
 
-def _power(text: str) -> str:
-    return _POWER.sub(r"2<sup>\1</sup>", escape(text))
+def _superscript(text: str) -> str:
+    return _POWER_OF_TWO.sub(r"2<sup>\1</sup>", escape(text))
 
 
 def _share(found: Comparison) -> str:
@@ -188,7 +186,7 @@ def _predicted(found: Comparison) -> str:
         return ""
     headings = [heading.removeprefix(">") for heading in PREDICTED_HEADINGS]
     numeric = [heading.startswith(">") for heading in PREDICTED_HEADINGS]
-    body = (_plain_row([_power(word.replace("_", " ")) for word in row], numeric) for row in rows)
+    body = (_plain_row([_superscript(word.replace("_", " ")) for word in row], numeric) for row in rows)
     head = "".join(
         f'<th scope="col"{_class("number" if right else "")}>{escape(heading)}</th>'
         for heading, right in zip(headings, numeric, strict=True)
@@ -269,7 +267,7 @@ def _row(section: Section, line: Line) -> str:
     cells = [
         f'<th scope="row">{escape(task.subject.replace("_", " "))}</th>',
         f"<td>{escape(task.dtype)}</td>",
-        f'<td class="number" data-value="{task.elements}">{_power(size(task.elements))}</td>',
+        f'<td class="number" data-value="{task.elements}">{_superscript(size(task.elements))}</td>',
     ]
     if section.threaded:
         cells.append(f"<td>{escape(task.scope)}</td>")

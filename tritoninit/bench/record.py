@@ -14,7 +14,7 @@ import torch
 
 from tritoninit.bench import result_files
 from tritoninit.bench.device import DEVICE, Neighbours
-from tritoninit.bench.suite import complete, contender_of
+from tritoninit.bench.rows import complete, contender_of
 from tritoninit.outputs import UsageError, replacing, shown
 
 RECORD: pytest.StashKey[Record] = pytest.StashKey()
@@ -52,7 +52,7 @@ class Record:
         self._writing = resume
 
     def rates(self) -> dict[tuple[Any, ...], float]:
-        """Seconds an element in the earlier run, by ``Row.series``: of the largest size each."""
+        """Seconds an element in the earlier run, by ``Trial.series``: of the largest size each."""
         largest: dict[tuple[Any, ...], tuple[int, float]] = {}
         for row in self._earlier_rows():
             kind, subject, dtype, elements, threads, contender = contender_of(row)
@@ -86,8 +86,8 @@ class Record:
         timed = {contender_of(row) for row in self._earlier_rows()}
         wanted = []
         for item in session.items:
-            row = item.callspec.params["row"]  # type: ignore[attr-defined]  # of those that are parametrised
-            if (*row.task, row.contender) in timed:
+            trial = item.callspec.params["trial"]  # type: ignore[attr-defined]  # of those that are parametrised
+            if (*trial.task, trial.contender) in timed:
                 self.kept += 1
             elif item.name in self._unfinished:
                 self.skipped.append(item.name)
@@ -141,7 +141,7 @@ class Record:
             machine_info={**self._machine, "cores_busy_elsewhere": self._busy()},
             commit_info=self._commit,
         )
-        # Through JSON, so that a row is what a later run reads: it holds its ``Row``, and Decimals.
+        # Through JSON, so that a row is what a later run reads: it holds its ``Trial``, and Decimals.
         document = json.loads(json.dumps(document, default=str))
         document["benchmarks"] += self._earlier_rows()
         if self._unfinished:

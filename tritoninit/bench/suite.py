@@ -12,9 +12,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritoninit.bench.contenders import default, power
+from tritoninit.bench.contenders import default
+from tritoninit.bench.rows import contender_of
+from tritoninit.bench.sizes import brief
 from tritoninit.outputs import UsageError
-from tritoninit.report import print_lines, progress_display, short, table
+from tritoninit.terminal import print_lines, progress_display, table
+from tritoninit.words import short
 
 if TYPE_CHECKING:
     import pytest
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).resolve().parent
 _WIDTH = 100
 _Document = Mapping[str, Any]
-_TASK = ("kind", "subject", "dtype", "elements", "threads")
 # By kind, what a table's cells are, in words and as the number for a row.
 _CELLS: Mapping[str, tuple[str, Callable[[_Document], float]]] = {
     "fill": ("fills, 1e9 elements a second", lambda row: float(row["extra_info"]["gs_per_s"])),
@@ -234,28 +236,6 @@ def _row_name(nodeid: str) -> str:
     return nodeid.rpartition("::")[2]
 
 
-def complete(document: dict[str, Any]) -> None:
-    """Give pytest-benchmark's rows what follows from others, in an order that does not depend on the run."""
-    rows = document["benchmarks"]
-    medians = {contender_of(row): row["stats"]["median"] for row in rows}
-    for row in rows:
-        info, seconds = row["extra_info"], row["stats"]["median"]
-        row["stats"].pop("data", None)
-        row["params"] = {name: info[name] for name in (*_TASK, "contender")}
-        rated = info["kind"] != "start"
-        info["gb_per_s"] = info["bytes"] / seconds / 1e9 if rated else None
-        info["gs_per_s"] = info["elements"] / seconds / 1e9 if rated else None
-        for name, peer in (("memset_fraction", "memset"), ("torch_ratio", "torch")):
-            theirs = medians.get((*contender_of(row)[:-1], peer))
-            info[name] = None if theirs is None else theirs / seconds
-    rows.sort(key=contender_of)
-
-
-def contender_of(row: _Document) -> tuple[Any, ...]:
-    """What tells a row from all others: its task, and who did it."""
-    return tuple(row["extra_info"][name] for name in (*_TASK, "contender"))
-
-
 def _table(kind: str, rows: Sequence[_Document]) -> list[str]:
     """A line a task, a column a contender; then the default's share of memset's speed, and of torch's."""
     if not rows:
@@ -274,7 +254,7 @@ def _table(kind: str, rows: Sequence[_Document]) -> list[str]:
         [
             _SHORTER.get(subject, subject),
             dtype,
-            power(elements),
+            brief(elements),
             str(threads),
             *(short(number(found[name]), 3) if name in found else "" for name in names),
             *_shares(found.get(str(default))),

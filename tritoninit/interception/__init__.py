@@ -1,1 +1,20 @@
-"""Code that was not written for this library: what it asks of torch.nn.init is recorded and served."""
+"""Code that was not written for this library: what it asks of torch.nn.init is recorded and served.
+
+What happens to a parameter under ``intercept``: a call that fills it is seen, be it of ``torch.nn.init`` or
+a method; it becomes a fill with a key; this waits, is forgotten if another covers its memory, and is written
+once, when somebody first looks.
+
+===============  ================================================================================
+``intercepted``  what is promised: ``intercept``, its limits, and what it tells afterwards
+``served``       which functions and methods are served, and by which initializers
+``routes``       how calls of ``torch.nn.init`` are seen: its functions get other code for a while
+``recorder``     the whole way of a call: seen, recorded, run, told of, or passed on to torch
+``calls``        what a call of torch's reads, views or hands out; which arguments can be served
+``regions``      where in its storage a tensor lies, and what covers what
+``filled``       a fill that was asked for, and what a parameter is after several
+``private``      what all this uses of torch that torch does not promise
+===============  ================================================================================
+
+The first three are loaded by ``import tritoninit`` and use nothing private of torch's; the others are
+loaded by the first ``intercept``.
+"""

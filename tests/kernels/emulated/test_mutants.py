@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from emulated_cases import PINNED, emulated
+from emulated_cases import emulated
 from kernel_cases import assert_fill_matches, contiguous, make_draw
 from mutants import QUICK, SLOW, Mutant, other_last_bit, random_mutations, reason
+from triton_at_hand import PINNED
 
 from tritoninit.kernels import stream
 

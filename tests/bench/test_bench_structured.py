@@ -1,0 +1,31 @@
+"""That no wrong matrix is timed."""
+
+import math
+
+import pytest
+import torch
+
+import tritoninit as ti
+from tritoninit.bench import bench_structured, contenders
+from tritoninit.bench.contenders import WrongValues
+
+
+def test_a_wrong_orthogonal_matrix_is_found():
+    x = ti.orthogonal_(torch.empty(64, 64), key=ti.Key(0))
+    bench_structured.check_orthogonal(x)
+    with pytest.raises(WrongValues, match="not orthogonal"):
+        bench_structured.check_orthogonal(x * 1.0001)
+    with pytest.raises(WrongValues, match="not orthogonal"):
+        bench_structured.check_orthogonal(torch.full((64, 64), math.nan))
+
+
+def test_a_wrong_sparse_matrix_is_found():
+    x = ti.sparse_(torch.empty(512, 512), 0.9, 0.01, key=contenders.KEY)
+    bench_structured.check_sparse(x)
+    bench_structured.check_sparse_bits(x)
+    with pytest.raises(WrongValues, match="zeros"):
+        bench_structured.check_sparse(x.fill_diagonal_(0.01))
+    other = ti.sparse_(torch.empty(512, 512), 0.9, 0.01, key=ti.Key(1))
+    bench_structured.check_sparse(other)
+    with pytest.raises(WrongValues, match="another"):
+        bench_structured.check_sparse_bits(other)

@@ -1,0 +1,51 @@
+"""A tensor's elements, wherever they lie, a piece at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from tritoninit.targets import TargetError
+
+
+def check_readable(x: Tensor) -> None:
+    """Raise TargetError unless a tensor has elements in memory to look at."""
+    if torch.nn.parameter.is_lazy(x):
+        raise TargetError("a lazy parameter has no shape yet")
+    if x.is_meta:
+        raise TargetError("a meta tensor has no memory")
+    if x.layout != torch.strided or x.is_quantized:
+        raise TargetError(
+            f"only strided tensors can be read, not {'quantized' if x.is_quantized else x.layout}"
+        )
+    if hasattr(x, "__tensor_flatten__"):
+        raise TargetError(f"a {type(x).__name__} holds other tensors: look at those")
+
+
+def pieces(x: Tensor, most: int) -> Iterator[tuple[int, Tensor]]:
+    """The elements in row-major order, ``most`` at a time or fewer: (index of the first, 1-d piece).
+
+    A piece is contiguous, a copy where the tensor is not. It lies on the tensor's device, or in host memory
+    if that may lack 64-bit arithmetic. The first is no smaller than any other.
+    """
+    for begin, slab in _slabs(x.detach(), 0, most):
+        piece = slab.reshape(-1).resolve_conj().resolve_neg()
+        if piece.stride() != (1,):  # a single element counts as contiguous whatever its stride
+            piece = piece.clone(memory_format=torch.contiguous_format)
+        yield begin, piece if piece.device.type in ("cpu", "cuda") else piece.cpu()
+
+
+def _slabs(x: Tensor, begin: int, most: int) -> Iterator[tuple[int, Tensor]]:
+    if x.numel() <= most:
+        if x.numel():
+            yield begin, x
+        return
+    if x.is_contiguous():
+        x = x.view(-1)
+    row = x.numel() // x.shape[0]
+    step = max(1, most // row)
+    for first in range(0, x.shape[0], step):
+        slab = x[first : first + step]
+        yield from _slabs(slab if row <= most else slab[0], begin + first * row, most)

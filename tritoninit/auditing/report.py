@@ -1,0 +1,62 @@
+"""What an initialisation did, and, when asked, what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+from torch import nn
+
+from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.findings import audit_of
+from tritoninit.auditing.records import Audit
+from tritoninit.kernels.stream import STREAM_VERSION
+
+
+class Report(Sequence[Assignment]):
+    """What :func:`~tritoninit.initialize_` did: its assignments in order, and, when asked, what came of them.
+
+    Tensors are measured when something first asks for :attr:`audit`, which ``print`` and :meth:`as_dict` do,
+    and not again: ask before training changes them.
+
+    Args:
+        assignments: what was done.
+        seed: of every key.
+        module: the model, whose other parameters and buffers are audited, too.
+    """
+
+    def __init__(
+        self, assignments: Iterable[Assignment], *, seed: int, module: nn.Module | None = None
+    ) -> None:
+        self._assignments = tuple(assignments)
+        self.seed = seed
+        self.module = module
+
+    @overload
+    def __getitem__(self, index: int) -> Assignment: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Assignment, ...]: ...
+    def __getitem__(self, index: int | slice) -> Assignment | tuple[Assignment, ...]:
+        return self._assignments[index]
+
+    def __len__(self) -> int:
+        return len(self._assignments)
+
+    @cached_property
+    def audit(self) -> Audit:
+        return audit_of(self.module, self._assignments)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The audit, the seed and the stream's version, as JSON has them."""
+        return {"seed": self.seed, "stream_version": STREAM_VERSION, **self.audit.as_dict()}
+
+    def to_json(self) -> str:
+        return json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False)
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}\n{self.audit}"
+
+    def __repr__(self) -> str:
+        return f"Report({len(self)} assignments, seed={self.seed})"

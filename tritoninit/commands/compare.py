@@ -1,0 +1,85 @@
+"""``tritoninit compare``: result files side by side, printed, and as a page, a figure, Markdown and CSV."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tritoninit.bench import tables
+from tritoninit.bench.comparison import Comparison, compare
+from tritoninit.bench.result_files import read_all
+from tritoninit.bench.verdict import verdict
+from tritoninit.outputs import UsageError, replacing, shown
+from tritoninit.terminal import print_lines
+
+
+def run(
+    files: Sequence[Path],
+    *,
+    html: Path | None = None,
+    png: Path | None = None,
+    md: Path | None = None,
+    csv: Path | None = None,
+    contender: str | None = None,
+    fail_below: float | None = None,
+) -> int:
+    """Print the comparison of result files, and write it where asked to.
+
+    Args:
+        files: one or more, each of another run. With ``fail_below`` two: the baseline, then the candidate.
+        html, png, md, csv: what to write, as a page, a figure, tables, and all rows of all contenders.
+        contender: whose speed to show; by default each machine's own default backend.
+        fail_below: the part of the baseline's speed that the candidate must keep, see ``verdict.kept``.
+
+    Returns:
+        The exit code: 1 if ``fail_below`` is given and a row fell, else 0.
+
+    Raises:
+        UsageError: the files cannot be read or compared, an output is an input, or nothing is comparable.
+    """
+    outputs = [path for path in (html, png, md, csv) if path is not None]
+    counts = Counter(map(os.path.realpath, (*files, *outputs)))
+    for path in outputs:
+        if counts[os.path.realpath(path)] > 1:
+            raise UsageError(f"{shown(path.name)} would be overwritten: name each file once")
+    if fail_below is not None:
+        if not (math.isfinite(fail_below) and fail_below > 0):
+            raise UsageError(f"--fail-below is a number above 0, as 0.9 is, and not {fail_below}")
+        if len(files) != 2:
+            raise UsageError(
+                f"--fail-below compares two files, a baseline and a candidate, and not {len(files)}"
+            )
+    found = compare(read_all(files), contender)
+    written = _documents(found, html=html, png=png, md=md, csv=csv)
+    judged, code = ([], 0) if fail_below is None else verdict(found, fail_below)
+    for path, content in written.items():
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    print_lines(*tables.text(found), *judged)
+    return code
+
+
+def _documents(found: Comparison, **paths: Path | None) -> dict[Path, bytes]:
+    """What to write where; all of it is made before any is written."""
+    makers: dict[str, Callable[[Comparison], bytes]] = {
+        "html": _page,
+        "png": _figure,
+        "md": lambda c: "\n".join([*tables.markdown(c), ""]).encode(),
+        "csv": lambda c: tables.tidy(c).encode(),
+    }
+    return {path: makers[name](found) for name, path in paths.items() if path is not None}
+
+
+def _page(found: Comparison) -> bytes:
+    from tritoninit.bench import page
+
+    return page.html(found).encode()
+
+
+def _figure(found: Comparison) -> bytes:
+    from tritoninit.bench import figures
+
+    return figures.png(found)

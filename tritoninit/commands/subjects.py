@@ -1,0 +1,114 @@
+"""Which model ``tritoninit init`` is asked for, and its construction."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from tritoninit.models.rules import RuleSet
+from tritoninit.outputs import UsageError
+from tritoninit.presets import PRESETS, Preset
+from tritoninit.schemes import SCHEMES
+from tritoninit.terminal import one_line
+
+
+class Subject(NamedTuple):
+    """A model to be initialised: how it is built, and by which rules; without any, by its own code.
+
+    ``on_meta`` says that it can be built on the meta device.
+    """
+
+    name: str
+    build: Callable[[], Any]
+    rules: Callable[[nn.Module], RuleSet] | None
+    on_meta: bool = False
+
+
+def named(spec: str, settings: Mapping[str, Any], scheme: str | None) -> Subject:
+    """A preset by its name, or what ``package.module:callable`` names, called with ``settings``.
+
+    Args:
+        scheme: whose rules initialise it instead of the model's own.
+
+    Raises:
+        UsageError: there is no such thing.
+    """
+    module_name, colon, attribute = spec.partition(":")
+    if not colon and spec not in PRESETS:
+        near = _close_matches(spec, list(PRESETS))
+        raise UsageError(
+            f"unknown preset {spec!r}{near}; known are {', '.join(PRESETS)}, or give package.module:callable"
+        )
+    found = _attribute(_import(module_name, spec), attribute, spec) if colon else PRESETS[spec]
+    chosen = SCHEMES[scheme] if scheme else None
+    if isinstance(found, Preset):
+        own = found.rules
+        return Subject(spec, partial(found.build, **settings), chosen or (lambda _: own), on_meta=True)
+    if not callable(found) or isinstance(found, nn.Module):
+        raise UsageError(f"{spec} is no function that makes an nn.Module, but {found!r:.60}")
+    configuration = getattr(found, "config_class", None)
+    if configuration is None:
+        return Subject(spec, partial(found, **settings), chosen)
+    return Subject(spec, lambda: found(configuration(**settings)), chosen)
+
+
+def _import(name: str, spec: str) -> Any:
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises is the answer
+        raise UsageError(f"cannot import the module of {spec!r}: {one_line(error)}") from error
+
+
+def _attribute(module: Any, path: str, spec: str) -> Any:
+    try:
+        return functools.reduce(getattr, path.split("."), module)
+    except AttributeError:
+        near = _close_matches(path, [name for name in vars(module) if not name.startswith("_")])
+        raise UsageError(f"no {path!r} in the module of {spec!r}{near}") from None
+
+
+def _close_matches(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, 3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def constructed(subject: Subject, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The module, its floats of ``dtype`` unless it says otherwise.
+
+    Raises:
+        UsageError: it cannot be built, or is no module with parameters.
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            module = subject.build()
+            if isinstance(module, nn.Module):
+                module.to(device)
+    except Exception as error:  # whatever the user's code raises is the answer
+        raise UsageError(f"cannot build {subject.name}: {one_line(error)}{_place(error)}") from error
+    finally:
+        torch.set_default_dtype(default)
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{subject.name} makes no nn.Module, but {module!r:.60}")
+    if not any(True for _ in module.parameters()):
+        raise UsageError(f"{subject.name} has no parameters")
+    return module
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception was raised, file and line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({frame.filename}:{frame.lineno})"

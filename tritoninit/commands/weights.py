@@ -1,0 +1,47 @@
+"""A model's weights in a file, as safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from tritoninit.outputs import UsageError, replacing
+from tritoninit.terminal import stage
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def import_safetensors() -> Any:
+    """The package.
+
+    Raises:
+        UsageError: it is not here.
+    """
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise UsageError(f"--out needs the safetensors package: {error}") from None
+    return safetensors
+
+
+def save(model: nn.Module, path: Path, progress: Progress | None) -> None:
+    """Write the state dict as safetensors, tied parameters once, under their first name."""
+    safetensors = import_safetensors()
+    seen: set[int] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if isinstance(value, Tensor) and id(value) not in seen:
+            seen.add(id(value))
+            tensors[name] = value.detach().contiguous()
+    with stage(progress, f"writing {path.name}"), replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors would let nobody else read the file
+        try:
+            # One entry of metadata, which loaders ask for: safetensors writes several in no fixed order.
+            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from None
+        temporary.chmod(mode)

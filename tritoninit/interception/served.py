@@ -1,0 +1,51 @@
+"""What is served: torch's functions and methods that fill, and the initializers that do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
+from tritoninit.initializers import (
+    Dirac,
+    Eye,
+    KaimingNormal,
+    KaimingUniform,
+    Ones,
+    Orthogonal,
+    Sparse,
+    XavierNormal,
+    XavierUniform,
+    Zeros,
+)
+
+# torch.nn.init's functions; the deprecated spellings call these. Random ones take a generator last.
+FUNCTIONS: dict[str, type[Initializer]] = {
+    "uniform_": Uniform,
+    "normal_": Normal,
+    "trunc_normal_": TruncatedNormal,
+    "constant_": Constant,
+    "ones_": Ones,
+    "zeros_": Zeros,
+    "eye_": Eye,
+    "dirac_": Dirac,
+    "xavier_uniform_": XavierUniform,
+    "xavier_normal_": XavierNormal,
+    "kaiming_uniform_": KaimingUniform,
+    "kaiming_normal_": KaimingNormal,
+    "orthogonal_": Orthogonal,
+    "sparse_": Sparse,
+}
+
+# In-place methods, and the initializer's names for their arguments.
+METHODS: dict[Callable[..., Any], tuple[type[Initializer], dict[str, str]]] = {
+    Tensor.uniform_: (Uniform, {"from": "low", "to": "high"}),
+    Tensor.normal_: (Normal, {"mean": "mean", "std": "std"}),
+    Tensor.fill_: (Constant, {"value": "value"}),
+    torch.fill_: (Constant, {"value": "value"}),
+    Tensor.zero_: (Zeros, {}),
+    torch.zero_: (Zeros, {}),
+}
