@@ -13,7 +13,9 @@ import pytest
 import torch
 
 import tritoninit
+from tests.initializer_helpers import KEY, Z, bits, drawn, gram_error, in_every_dtype
 from tritoninit import (
+    Axes,
     Constant,
     Dirac,
     Eye,
@@ -39,10 +41,7 @@ from tritoninit import (
     Zeros,
     use_backend,
 )
-
-KEY = Key(2024).fold_in("test_initializers")
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-Z = 5.0
+from tritoninit.fills import sole_fill
 
 # One of each, on shapes small enough to look at from every side.
 EXAMPLES = [
@@ -73,17 +72,6 @@ EXAMPLES = [
     (Stacked((Normal(), Uniform(2, 3), Normal(5.0, 0.1)), -2), (2, 9, 7)),
 ]
 examples = pytest.mark.parametrize(("initializer", "shape"), EXAMPLES, ids=[f"{i}-{s}" for i, s in EXAMPLES])
-in_every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
-
-
-def drawn(initializer, shape, dtype=torch.float32, key=KEY):
-    """``initializer`` on poisoned contiguous memory."""
-    return initializer(torch.full(shape, torch.nan, dtype=dtype), key=key)
-
-
-def bits(tensor):
-    """Bit patterns, which tell -0 from 0 and NaN from NaN."""
-    return tensor.contiguous().view(torch.int32 if tensor.dtype == torch.float32 else torch.int16)
 
 
 class OnlyDLPack:
@@ -149,23 +137,35 @@ class TestValues:
             lambda: Sparse(1.1),
             lambda: Sparse(math.nan),
             lambda: Sparse(0.5, -1.0),
+            lambda: VarianceScaling(math.inf),
+            lambda: VarianceScaling(mode="fan_max"),
+            lambda: XavierUniform(-1.0),
+            lambda: XavierNormal(math.nan),
+            lambda: XavierNormal(1e200),
+            lambda: KaimingUniform(mode="fan_avg"),
+            lambda: KaimingNormal(nonlinearity="gelu"),
+            lambda: KaimingNormal(a=True),
+            lambda: KaimingUniform(a=math.nan),
+            lambda: Orthogonal(math.nan),
+            lambda: Orthogonal(math.inf),
+            lambda: Dirac(0),
+            lambda: Dirac(-1),
         ],
     )
     def test_numbers_that_make_no_sense_are_refused_at_once(self, make):
         with pytest.raises(ValueError, match=r"."):
             make()
 
+    @pytest.mark.parametrize("make", [lambda: Dirac(1.5), lambda: XavierUniform(axes=(1, 0))])
+    def test_what_is_of_another_type_too(self, make):
+        with pytest.raises(TypeError):
+            make()
+
     @pytest.mark.parametrize(
         "initializer",
         [
-            VarianceScaling(mode="fan_max"),
-            VarianceScaling(math.inf),
-            XavierUniform(-1.0),
-            XavierNormal(math.nan),
-            XavierNormal(1e200),
-            KaimingUniform(mode="fan_avg"),
-            KaimingNormal(nonlinearity="gelu"),
-            KaimingNormal(a=True),
+            XavierUniform(1e39),
+            XavierNormal(axes=Axes((1,), (3,))),
             Dirac(5),
         ],
     )
@@ -462,8 +462,8 @@ class TestLaws:
 
     @pytest.mark.parametrize(
         ("initializer", "shape", "law"),
-        [row for row in LAWS if isinstance(row[0].fill(row[1]), Uniform)],
-        ids=[f"{i}-{s}" for i, s, _ in LAWS if isinstance(i.fill(s), Uniform)],
+        [row for row in LAWS if isinstance(sole_fill(row[0], row[1]), Uniform)],
+        ids=[f"{i}-{s}" for i, s, _ in LAWS if isinstance(sole_fill(i, s), Uniform)],
     )
     @in_every_dtype
     def test_uniforms_fill_their_interval(self, initializer, shape, law, dtype):
@@ -481,7 +481,7 @@ class TestLaws:
     def test_widened_normal(self):
         """VarianceScaling's truncated normal keeps the variance, as Flax's and TensorFlow's do."""
         assert math.isclose(math.sqrt(Law.truncated(0, 1, -2, 2).variance), CUT_STD, rel_tol=1e-11)
-        fill = VarianceScaling(3.0, "fan_in").fill(LINEAR)
+        fill = sole_fill(VarianceScaling(3.0, "fan_in"), LINEAR)
         assert isinstance(fill, TruncatedNormal)
         law = Law.truncated(fill.mean, fill.std, fill.a, fill.b)
         assert math.isclose(law.variance, 3.0 / 256, rel_tol=1e-11)
@@ -499,242 +499,6 @@ class TestLaws:
     @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
     def test_no_fan_no_error(self, shape, mode):
         assert VarianceScaling(1.0, mode)(torch.empty(shape)).shape == shape
-
-
-class TestFixed:
-    """Eye and Dirac against the loops of their definition, in every dtype there is."""
-
-    @pytest.mark.parametrize("shape", [(4, 4), (3, 7), (7, 3), (1, 5), (0, 3)])
-    @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64, torch.int64, torch.bool, torch.complex64])
-    def test_eye(self, shape, dtype):
-        target = Eye()(torch.ones(shape, dtype=dtype))
-        assert target.tolist() == [[i == j for j in range(shape[1])] for i in range(shape[0])]
-
-    @pytest.mark.parametrize(
-        ("shape", "groups"),
-        [
-            ((4, 4, 3), 1),
-            ((6, 3, 5), 1),
-            ((3, 6, 4), 1),
-            ((6, 2, 3, 3), 3),
-            ((6, 6, 2, 5), 2),
-            ((4, 1, 3, 3), 4),
-            ((4, 3, 1, 2, 3), 2),
-        ],
-    )
-    @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64, torch.int64])
-    def test_dirac(self, shape, groups, dtype):
-        expected = torch.zeros(shape, dtype=dtype)
-        per_group = shape[0] // groups
-        for group in range(groups):
-            for channel in range(min(per_group, shape[1])):
-                expected[(group * per_group + channel, channel, *(n // 2 for n in shape[2:]))] = 1
-        assert Dirac(groups)(torch.ones(shape, dtype=dtype)).equal(expected)
-
-    def test_dirac_passes_its_inputs_on(self):
-        signal = torch.arange(2.0 * 6 * 8 * 8).reshape(2, 6, 8, 8)
-        kernel = Dirac(2)(torch.empty(6, 3, 3, 3))
-        assert torch.nn.functional.conv2d(signal, kernel, padding=1, groups=2).equal(signal)
-
-    @pytest.mark.parametrize("shape", [(), (3,), (3, 3, 3)])
-    def test_eye_is_a_matrix(self, shape):
-        with pytest.raises(ValueError, match="2 dimensions"):
-            Eye()(torch.empty(shape))
-
-    @pytest.mark.parametrize("shape", [(3, 3), (1, 1, 1, 1, 1, 1)])
-    def test_dirac_is_a_convolution(self, shape):
-        with pytest.raises(ValueError, match="3, 4, or 5 dimensions"):
-            Dirac()(torch.empty(shape))
-
-
-def gram_error(values):
-    """The largest element of Q^T Q - I, in float64, over the shorter side."""
-    matrix = values.double().reshape(values.shape[0], -1)
-    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
-    return (tall.T @ tall - torch.eye(tall.shape[1])).abs().max().item()
-
-
-UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
-
-
-class TestOrthogonal:
-    @pytest.mark.parametrize(
-        "shape",
-        [
-            (1, 1),
-            (2, 2),
-            (64, 64),
-            (200, 30),
-            (30, 200),
-            (1, 50),
-            (50, 1),
-            (16, 4, 3, 3),
-            (64, 2, 3, 3),
-            (8, 3, 2, 2, 2),
-        ],
-    )
-    @in_every_dtype
-    def test_columns_are_orthonormal(self, shape, dtype):
-        """Householder QR in float32 loses at most a small multiple of m u (Higham 2002, theorem 19.4): 14.5 u
-        was measured at m = 512. Rounding unit vectors to 16 bits changes their products by at most
-        2 u + u**2, by Cauchy and Schwarz, and float16's subnormals by 2**-25 an element more.
-        """
-        longest = max(shape[0], math.prod(shape[1:]))
-        bound = (longest + 8) * 2.0**-24
-        if dtype != torch.float32:
-            u = UNIT_ROUNDOFF[dtype]
-            bound += 2 * u + u * u + 2 * math.sqrt(longest) * 2.0**-25
-        assert gram_error(drawn(Orthogonal(), shape, dtype)) < bound
-
-    @pytest.mark.parametrize("shape", [(64, 64), (30, 200)])
-    def test_numpys_too(self, shape):
-        array = Orthogonal()(np.full(shape, np.nan, np.float32), key=KEY)
-        assert gram_error(torch.from_numpy(array)) < (max(shape) + 8) * 2.0**-24
-
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_16_bits_are_the_rounded_float32(self, dtype):
-        wide = drawn(Orthogonal(0.7), (40, 30))
-        assert drawn(Orthogonal(0.7), (40, 30), dtype).equal(wide.to(dtype))
-
-    @pytest.mark.parametrize("gain", [2.0, 0.1, math.sqrt(2), -1.5, 0.0])
-    def test_gain_multiplies(self, gain):
-        assert drawn(Orthogonal(gain), (20, 30)).equal(drawn(Orthogonal(), (20, 30)) * gain)
-
-    def test_trailing_dimensions_are_flattened(self):
-        flat = drawn(Orthogonal(), (16, 36))
-        assert drawn(Orthogonal(), (16, 4, 3, 3)).equal(flat.reshape(16, 4, 3, 3))
-
-    def test_one_dimension_is_refused(self):
-        with pytest.raises(ValueError, match="2 or more dimensions"):
-            Orthogonal()(torch.empty(3))
-
-
-ROTATIONS = 2000
-
-
-def orthogonals(shape):
-    """ROTATIONS matrices, stacked; so small that a second thread would only wait."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return torch.stack(
-            [drawn(Orthogonal(), shape, key=KEY.fold_in(i)) for i in range(ROTATIONS)]
-        ).double()
-    finally:
-        torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def rotations():
-    return orthogonals((3, 3))
-
-
-def kolmogorov_smirnov(uniforms):
-    """sup |F_n - F| sqrt(n) against U(0, 1). It exceeds 2.69 with probability 1e-6."""
-    ordered = uniforms.sort().values
-    steps = torch.arange(len(ordered) + 1, dtype=torch.float64) / len(ordered)
-    return max((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()).item() * math.sqrt(len(ordered))
-
-
-class TestHaar:
-    """What is known of the Haar measure in closed form, in three dimensions.
-
-    LAPACK's factor without the signs fails for the entries on the diagonal, the determinant (always the
-    same) and the traces.
-    """
-
-    @pytest.mark.parametrize("i", range(3))
-    @pytest.mark.parametrize("j", range(3))
-    def test_every_entry_is_uniform(self, rotations, i, j):
-        """A coordinate of a point on the sphere is uniform (Archimedes), its square Beta(1/2, 1)."""
-        assert kolmogorov_smirnov((rotations[:, i, j] + 1) / 2) < 2.69
-
-    @pytest.mark.parametrize("shape", [(2, 3), (3, 2), (1, 3), (3, 1)])
-    def test_entries_of_rectangles_too(self, shape):
-        entries = orthogonals(shape)
-        assert kolmogorov_smirnov((entries[:, 0, 0] + 1) / 2) < 2.69
-        assert kolmogorov_smirnov((entries[:, -1, -1] + 1) / 2) < 2.69
-
-    def test_both_determinants_occur_equally(self, rotations):
-        determinants = torch.linalg.det(rotations)
-        assert (determinants.abs() - 1).abs().max() < 1e-6  # float32 entries
-        z = determinants.sum() / math.sqrt(ROTATIONS)
-        assert abs(z) < Z
-
-    def test_traces(self, rotations):
-        """E tr = 0, E tr**2 = 1 and E tr**4 = 3 in O(3), as of a normal (Diaconis and Shahshahani 1994)."""
-        traces = rotations.diagonal(dim1=1, dim2=2).sum(1)
-        assert abs(traces.mean()) < Z * math.sqrt(1 / ROTATIONS)
-        assert abs(traces.square().mean() - 1) < Z * math.sqrt((3 - 1) / ROTATIONS)
-
-    def test_entries_are_uncorrelated(self, rotations):
-        """Cov(Q_ij, Q_kl) = 0 for other entries, and E Q_ij**2 Q_kl**2 <= 1/5, so z <= mean * sqrt(5 n)."""
-        flat = rotations.flatten(1)
-        products = (flat.T @ flat) / ROTATIONS
-        assert (products - torch.eye(9) / 3).abs().max() < Z * math.sqrt(1 / 5 / ROTATIONS)
-
-
-class TestSparse:
-    @pytest.mark.parametrize("rows", [1, 2, 3, 7, 10, 33, 128])
-    @pytest.mark.parametrize("sparsity", [0.0, 0.01, 0.1, 0.3, 0.5, 0.77, 0.999, 1.0])
-    @in_every_dtype
-    def test_zeros_in_every_column(self, rows, sparsity, dtype):
-        """Exactly ceil(sparsity * rows); std 1, so that no value rounds to zero in float16."""
-        matrix = drawn(Sparse(sparsity, 1.0), (rows, 19), dtype)
-        assert ((matrix == 0).sum(0) == math.ceil(sparsity * rows)).all()
-
-    def test_places_are_uniform_over_rows(self):
-        """Pearson's chi-square of the row counts, 15 degrees of freedom: above 56.5 with probability 1e-6.
-
-        A quarter of the rows is drawn without replacement: each count has variance columns * 3/16, and
-        correlation -1/15 with the others, which the factor 15/16 makes up for.
-        """
-        columns = 8000
-        counts = (drawn(Sparse(0.25), (16, columns)) == 0).sum(1).double()
-        statistic = 15 / 16 * (counts - columns / 4).square().sum() / (columns * 3 / 16)
-        assert statistic < 56.5
-
-    def test_places_of_a_column_are_independent_of_its_neighbours(self):
-        """Columns with 4 zeros in 16 rows share 4 * 4 / 16 = 1, with the hypergeometric's variance 0.6."""
-        zero = drawn(Sparse(0.25), (16, 8001)) == 0
-        shared = (zero[:, 1:] & zero[:, :-1]).sum(0).double()
-        assert abs(shared.mean() - 1) < Z * math.sqrt(0.6 / 8000)
-
-    def test_values_are_normal(self):
-        matrix = drawn(Sparse(0.3, 0.05), (300, 400)).double()
-        values = matrix[matrix != 0]
-        n = values.numel()
-        assert n == 210 * 400
-        assert abs(values.mean()) < Z * 0.05 / math.sqrt(n)
-        assert abs(values.square().mean() / 0.05**2 - 1) < Z * math.sqrt(2 / n)
-
-    def test_places_do_not_depend_on_the_values(self):
-        """Beside the zeros stand the numbers that a normal of the same key has there."""
-        matrix, normal = drawn(Sparse(0.3, 0.05), (50, 60)), drawn(Normal(0, 0.05), (50, 60))
-        assert matrix[matrix != 0].equal(normal[matrix != 0])
-
-    @pytest.mark.parametrize("values", [1, 2, 5, 2**24], ids=lambda n: f"{n} values")
-    @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (64, 33), (300, 50), (0, 3), (3, 0)])
-    @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-    def test_places_are_the_first_of_a_stable_sort(self, device, shape, values):
-        x = torch.randint(0, values, shape, generator=torch.Generator().manual_seed(5)).float().to(device)
-        order = x.argsort(dim=0, stable=True)
-        for count in {0, min(1, shape[0]), shape[0] // 2, shape[0]}:
-            expected = torch.zeros(shape, dtype=torch.bool, device=device).scatter_(0, order[:count], True)
-            assert tritoninit.initializers._smallest(x, count).equal(expected)
-
-    def test_the_generator_governs_the_places(self):
-        """torch.nn.init.sparse_ takes them from the default generator, whatever generator it is given."""
-        runs = []
-        for seed in (1, 2):
-            torch.manual_seed(seed)
-            runs.append(Sparse(0.5)(torch.empty(20, 20), generator=torch.Generator().manual_seed(9)))
-        assert runs[0].equal(runs[1])
-
-    @pytest.mark.parametrize("shape", [(3,), (3, 3, 3), ()])
-    def test_a_matrix_only(self, shape):
-        with pytest.raises(ValueError, match="2 dimensions"):
-            Sparse(0.5)(torch.empty(shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.complex64, torch.bool])

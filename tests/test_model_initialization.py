@@ -31,6 +31,7 @@ from tritoninit import (
     Zeros,
     initialize_,
 )
+from tritoninit.fills import sole_fill
 from tritoninit.initializers import FanScaled
 from tritoninit.presets import PRESETS, Conv1D, Llama
 
@@ -408,13 +409,13 @@ class TestUnusual:
                 self.up = nn.Parameter(torch.zeros(4, 8, 16))
 
         self.assert_refused(
-            Experts(), r"up: which dimensions of Experts's \(4, 8, 16\)", [Rule("*", KaimingNormal())]
+            Experts(), r"up: which dimensions of shape \(4, 8, 16\)", [Rule("*", KaimingNormal())]
         )
         axes = Axes(in_axes=(1,), out_axes=(2,), batch_axes=(0,))
         model = Experts()
         report = initialize_(model, [Rule("*", XavierUniform(axes=axes))], seed=0)
         bound = math.sqrt(6 / (8 + 16))
-        assert report[0].initializer.fill((4, 8, 16)) == Uniform(-bound, bound)
+        assert sole_fill(report[0].initializer, (4, 8, 16)) == Uniform(-bound, bound)
         assert 0.95 * bound < model.up.abs().max() < bound
 
     def test_weight_norm_through_its_parametrization(self):
@@ -506,7 +507,7 @@ class TestFans:
         report = initialize_(holder, [Rule(f"it.{name}", initializer), Rule("*", Zeros())], seed=0)
         (found,) = [each for each in report if each.name == f"it.{name}"]
         assert isinstance(found.initializer, FanScaled)
-        return found.initializer.fill(found.tensor.shape)
+        return sole_fill(found.initializer, found.tensor.shape)
 
     @pytest.mark.parametrize(
         ("module", "fan_in", "fan_out"),
@@ -566,7 +567,7 @@ class TestFans:
         model = nn.ModuleDict({name: poisoned(module)})
         (found, _) = initialize_(model, [Rule("*.weight", XavierUniform()), Rule("*", Zeros())], seed=0)
         bound = math.sqrt(6 / (fan_in + fan_out))
-        assert found.initializer.fill(found.tensor.shape) == Uniform(-bound, bound)
+        assert sole_fill(found.initializer, found.tensor.shape) == Uniform(-bound, bound)
 
     def test_grouped_queries_need_axes(self):
         model = nn.ModuleDict({"qkv_proj": nn.Linear(8, 12, bias=False)})
@@ -578,7 +579,7 @@ class TestFans:
         module = nn.ConvTranspose2d(6, 4, 3)
         for scheme in (Scaled(KaimingNormal(), 2.0), ZeroRow(KaimingNormal(), 1)):
             (found, _) = initialize_(module, [Rule("weight", scheme), Rule("bias", Zeros())], seed=0)
-            assert found.initializer.scheme.fill((6, 4, 3, 3)) == Normal(0.0, math.sqrt(2 / 54))
+            assert sole_fill(found.initializer.initializer, (6, 4, 3, 3)) == Normal(0.0, math.sqrt(2 / 54))
 
     def test_parts_of_different_sizes(self):
         """Grouped-query attention: each part on its own fans, all from one stream."""
@@ -614,7 +615,7 @@ class TestFans:
 
     def test_a_call_on_a_tensor_reads_shapes_as_torch_does(self):
         # (6, 4, 3, 3) may be a transposed convolution's (in, out, ...): torch takes it for (out, in, ...).
-        assert KaimingNormal().fill((6, 4, 3, 3)) == KaimingNormal().fill((6, 36))
+        assert sole_fill(KaimingNormal(), (6, 4, 3, 3)) == sole_fill(KaimingNormal(), (6, 36))
 
 
 class TestMoving:

@@ -14,6 +14,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 import tritoninit as ti
 from tritoninit import schemes
+from tritoninit.fills import sole_fill
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import RuleSet
 from tritoninit.models.slots import slots
@@ -208,7 +209,7 @@ class TestTorchDefaults:
         module = build()
         found = initializers(module, TORCH_DEFAULTS)
         for name, bound in bounds.items():
-            fill = found[name].fill(module.get_parameter(name).shape)
+            fill = sole_fill(found[name], module.get_parameter(name).shape)
             # KaimingUniform computes 1/sqrt(fan) as sqrt(3) sqrt(2 / 6 / fan): equal to rounding
             assert (-fill.low, fill.high) == pytest.approx((bound, bound), rel=1e-14)
 
@@ -607,7 +608,7 @@ class TestMup:
     def test_hidden_layers_by_fan_are_right_already(self):
         """torch.nn's bound is 1 / sqrt(fan_in) at any width; only the output's changes, and the biases'."""
         wide, rules = Net(256), mup(TORCH_DEFAULTS, Net(64))
-        fills = {s.name: RuleSet.of(rules).find(s).fill(s.tensor.shape) for s in slots(wide)}
+        fills = {s.name: sole_fill(RuleSet.of(rules).find(s), s.tensor.shape) for s in slots(wide)}
         assert fills["q.weight"].high == pytest.approx(1 / 16)
         assert fills["down.weight"].high == pytest.approx(1 / math.sqrt(512))
         assert fills["embed.weight"].high == pytest.approx(1 / math.sqrt(8))
@@ -638,13 +639,13 @@ class TestMup:
         """Four times the width: a half for hidden weights, a quarter for the output's."""
         rules = mup([ti.Rule("*", ti.Normal(std=0.5))], build(8))
         slot = next(slot for slot in slots(build(32)) if slot.name == name)
-        assert RuleSet.of(rules).find(slot).fill(slot.tensor.shape).std == pytest.approx(0.5 * factor)
+        assert sole_fill(RuleSet.of(rules).find(slot), slot.tensor.shape).std == pytest.approx(0.5 * factor)
 
     def test_meaning_gives_the_fans(self):
         """A depthwise convolution's outputs reach 9 places of one channel, at any width."""
         rules = mup([ti.Rule("weight", ti.KaimingNormal(a=1, mode="fan_out"))], nn.Conv2d(8, 8, 3, groups=8))
         slot = slots(nn.Conv2d(32, 32, 3, groups=32))[0]
-        assert RuleSet.of(rules).find(slot).fill(slot.tensor.shape).std == pytest.approx(1 / 3)
+        assert sole_fill(RuleSet.of(rules).find(slot), slot.tensor.shape).std == pytest.approx(1 / 3)
 
     def test_constants_stay(self):
         rules = mup([ti.Rule("*", ti.Constant(3.0))], Net(64))
@@ -689,7 +690,7 @@ class TestMup:
             ti.initialize_(experts(8), mup([ti.Rule("*", ti.Normal())], experts(4)), seed=0)
         axes = ti.Axes((2,), (1,), batch_axes=(0,))
         rules = mup([ti.Rule("*", ti.VarianceScaling(axes=axes))], experts(4))
-        std = rules.find(slots(experts(16))[0]).fill((3, 16, 16)).std
+        std = sole_fill(rules.find(slots(experts(16))[0]), (3, 16, 16)).std
         assert std == pytest.approx(
             math.sqrt(1 / 16) / 0.87962566103423978
         )  # of the normal that is cut at two

@@ -6,8 +6,18 @@ from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit
 from tritoninit.auditing.report import Report
+from tritoninit.combinators import Keep, Scaled, Stacked, ZeroRow
 from tritoninit.fans import Axes
-from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
+from tritoninit.fills import (
+    Constant,
+    Elementwise,
+    Fill,
+    Initializer,
+    Normal,
+    Piece,
+    TruncatedNormal,
+    Uniform,
+)
 from tritoninit.functional import (
     constant,
     constant_,
@@ -36,21 +46,13 @@ from tritoninit.functional import (
     zeros_,
 )
 from tritoninit.initializers import (
-    Dirac,
-    Eye,
+    FanScaled,
     KaimingNormal,
     KaimingUniform,
-    Keep,
     Ones,
-    Orthogonal,
-    Scaled,
-    Sparse,
-    Stacked,
-    Value,
     VarianceScaling,
     XavierNormal,
     XavierUniform,
-    ZeroRow,
     Zeros,
     calculate_gain,
 )
@@ -64,6 +66,7 @@ from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
 from tritoninit.registry import Backend, backends, get, register, resolve, use_backend
 from tritoninit.schemes import TORCH_DEFAULTS
+from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
 
@@ -76,7 +79,9 @@ __all__ = [
     "Backend",
     "Constant",
     "Dirac",
+    "Elementwise",
     "Eye",
+    "FanScaled",
     "Fill",
     "Initializer",
     "Intercepted",
@@ -88,6 +93,7 @@ __all__ = [
     "Ones",
     "Orthogonal",
     "ParameterError",
+    "Piece",
     "Plan",
     "Report",
     "Rule",
@@ -95,6 +101,7 @@ __all__ = [
     "Scaled",
     "Sparse",
     "Stacked",
+    "Structured",
     "TargetError",
     "TruncatedNormal",
     "Uniform",

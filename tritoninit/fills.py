@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 
+from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
@@ -22,9 +23,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Initializer(ABC):
-    """A scheme for setting a tensor, as a value: comparable, printable, callable on a tensor."""
+    """How to set a tensor, as a value: comparable, printable, callable on a tensor."""
 
-    random: ClassVar[bool] = True
+    @property
+    def random(self) -> bool:
+        """Whether it takes a key."""
+        return True
 
     def __call__(
         self,
@@ -62,83 +66,155 @@ class Initializer(ABC):
         return tensor
 
     @abstractmethod
-    def check(self, target: Target, window: Window) -> None:
-        """Raise whatever :meth:`add` would. Reads the target's shape and dtype, not its memory."""
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        """What fills which part of a tensor of (global) ``shape``: at least one piece, later ones on top.
 
-    @abstractmethod
+        Raises:
+            ValueError: there is no such tensor of that shape.
+        """
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        """The same, for a weight of which its module says what the dimensions mean; None if it does not.
+
+        Raises:
+            ValueError: that decides, and it is not known.
+        """
+        return self
+
+    def check(self, target: Target, window: Window) -> None:
+        """Raise whatever :meth:`add` would. Reads the target's dtype, not its memory."""
+        for piece in self.pieces(window.global_shape):
+            piece.initializer.check(target, Window.whole(piece.shape))
+
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         """Check everything that can be wrong, then take the key; what is to be written goes to the plan.
 
         The target is known to be writable and to lie inside its window.
         """
+        pieces = self.pieces(window.global_shape)
+        first = pieces[0]
+        if len(pieces) == 1 and first.shape == window.global_shape and not first.path:
+            first.initializer.add(plan, target, key, window)
+            return
+        self.check(target, window)
+        taken = resolve_key(key) if self.random else Key(0)
+        stage, after_structured = plan, False
+        for piece in pieces:
+            by_place = piece.initializer.by_place
+            if after_structured and by_place:  # it may lie over what a plan writes after its fills
+                stage = Plan()
+                plan.afterwards(stage.run)
+            after_structured = not by_place
+            part, inside = piece.cut(target, window)
+            if 0 not in part.shape:
+                piece.initializer.add(stage, part, piece.key(taken), inside)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A fill for the places ``start`` to ``stop`` along one axis of a global tensor, all of the others."""
+class Primitive(Initializer):
+    """What pieces are made of: the whole of a tensor of any shape, by one rule."""
 
-    fill: Fill
-    axis: int
-    start: int
-    stop: int
+    by_place: ClassVar[bool] = True  # an element is the same in whichever part of the tensor it is asked for
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        return (Piece(self, (0,) * len(shape), tuple(shape)),)
+
+    @abstractmethod
+    def check(self, target: Target, window: Window) -> None: ...
+
+    @abstractmethod
+    def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None: ...
+
+    @abstractmethod
+    def scaled(self, factor: float) -> Primitive:
+        """The same, with its values times ``factor``, which is not negative."""
+
+
+class Piece(NamedTuple):
+    """A hyper-rectangle of a global tensor, and what fills it.
+
+    Attributes:
+        initializer: a fill, whose elements are drawn by their places in the global tensor; or a structured
+            initializer, of the piece's own shape.
+        offsets: where the piece begins in the global tensor, one a dimension.
+        shape: of the piece.
+        path: the numbers of the parts that it lies in, the outermost first (:class:`~tritoninit.Stacked`).
+    """
+
+    initializer: Primitive
+    offsets: tuple[int, ...]
+    shape: tuple[int, ...]
+    path: tuple[int, ...] = ()
+
+    def key(self, key: Key) -> Key:
+        """By which a piece of a tensor with ``key`` is drawn: that of a structured one is its part's own."""
+        if not self.initializer.by_place:
+            for number in self.path:
+                key = key.fold_in(number)
+        return key
 
     def cut(self, target: Target, window: Window) -> tuple[Target, Window]:
-        """The part of a local tensor, and its window, that lies within the piece."""
-        offset, size = window.offsets[self.axis], target.shape[self.axis]
-        start = min(max(self.start - offset, 0), size)
-        stop = min(max(self.stop - offset, start), size)
-        offsets = list(window.offsets)
-        offsets[self.axis] += start
-        places = (slice(None),) * self.axis + (slice(start, stop),)
-        target = target.detach() if isinstance(target, torch.Tensor) else target
-        return target[places], Window(window.global_shape, tuple(offsets))
+        """The part of a local tensor that lies within the piece, and which part that is of what."""
+        begins, places = [], []
+        for begin, extent, offset, size in zip(
+            self.offsets, self.shape, window.offsets, target.shape, strict=True
+        ):
+            start = min(max(begin - offset, 0), size)
+            places.append(slice(start, min(max(begin + extent - offset, start), size)))
+            begins.append(offset + start)
+        part = (target.detach() if isinstance(target, torch.Tensor) else target)[tuple(places)]
+        if self.initializer.by_place or 0 in part.shape:
+            return part, Window(window.global_shape, tuple(begins))
+        inside = (begin - offset for begin, offset in zip(begins, self.offsets, strict=True))
+        return part, Window(self.shape, tuple(inside))
 
 
 @dataclass(frozen=True)
 class Elementwise(Initializer):
-    """An initializer whose elements are independent: it lowers to a fill, given the global shape."""
+    """An initializer that is one fill, once the shape is known."""
 
     @abstractmethod
     def fill(self, shape: Sequence[int]) -> Fill:
         """The primitive that this is for a tensor of (global) ``shape``.
 
         Raises:
-            ValueError: the shape has none, or several (:meth:`pieces`).
+            ValueError: there is none for that shape.
         """
 
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
-        """The fills of the parts of a tensor of (global) ``shape``; none where one fill serves all of it."""
-        return ()
-
-    def check(self, target: Target, window: Window) -> None:
-        pieces = self.pieces(window.global_shape)
-        for fill in [p.fill for p in pieces] or [self.fill(window.global_shape)]:
-            check_fill(fill, target)
+        return self.fill(shape).pieces(shape)
 
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
-        pieces = self.pieces(window.global_shape)
-        if not pieces:
-            plan.append(target, self.fill(window.global_shape), key, window)
-            return
-        self.check(target, window)
-        key = resolve_key(key)
-        for piece in pieces:
-            part, inside = piece.cut(target, window)
-            plan.append(part, piece.fill, key, inside)
+        self.fill(window.global_shape).add(plan, target, key, window)  # the same, sooner
+
+
+def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
+    """The fill of all of a tensor of (global) ``shape``; None if there are several, or it is structured."""
+    if isinstance(initializer, Fill):
+        return initializer
+    first, *others = initializer.pieces(shape)
+    found = first.initializer
+    return found if not others and isinstance(found, Fill) and first.shape == tuple(shape) else None
 
 
 @dataclass(frozen=True)
-class Fill(Elementwise):
+class Fill(Primitive):
     """A numeric primitive. No fill knows a shape; every backend knows every fill."""
 
     distribution: ClassVar[str]
 
-    def fill(self, shape: Sequence[int]) -> Fill:
-        return self
+    def check(self, target: Target, window: Window) -> None:
+        check_fill(self, target)
+
+    def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
+        plan.append(target, self, key, window)
 
     @abstractmethod
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         """The numbers that backends compute with, for elements of ``dtype``; see ``kernels.lowering``."""
+
+    @abstractmethod
+    def scaled(self, factor: float) -> Fill: ...
 
 
 @dataclass(frozen=True)
@@ -146,13 +222,16 @@ class Constant(Fill):
     """Every element is ``value``. Serves every dtype."""
 
     value: float
-    random: ClassVar[bool] = False
+    random = False
     distribution: ClassVar[str] = "constant"
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         if dtype in lowering.FLOAT_DTYPES and math.isfinite(self.value):
             _check_range("value", self.value, dtype)
         return lowering.constant(self.value, dtype)
+
+    def scaled(self, factor: float) -> Constant:
+        return Constant(self.value * factor)
 
 
 @dataclass(frozen=True)
@@ -172,6 +251,9 @@ class Uniform(Fill):
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return _uniform_parameters(self.low, self.high, dtype)
 
+    def scaled(self, factor: float) -> Fill:
+        return Uniform(self.low * factor, self.high * factor)
+
 
 @dataclass(frozen=True)
 class Normal(Fill):
@@ -186,6 +268,9 @@ class Normal(Fill):
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return lowering.normal(self.mean, self.std, dtype)
+
+    def scaled(self, factor: float) -> Fill:
+        return Normal(self.mean * factor, self.std * factor)
 
 
 @dataclass(frozen=True)
@@ -207,6 +292,11 @@ class TruncatedNormal(Fill):
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return lowering.truncated_normal(self.mean, self.std, self.a, self.b, dtype)
+
+    def scaled(self, factor: float) -> Fill:
+        if not factor:  # a truncated normal has a standard deviation
+            return Constant(0.0)
+        return TruncatedNormal(self.mean * factor, self.std * factor, self.a * factor, self.b * factor)
 
 
 @lru_cache(maxsize=4096)

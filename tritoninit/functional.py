@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from tritoninit import fills, initializers
+from tritoninit import fills, initializers, structured
 from tritoninit.keys import Key
 from tritoninit.window import Window
 
@@ -98,12 +98,12 @@ def zeros_(tensor: T) -> T:
 
 def eye_(tensor: T, *, window: Window | None = None) -> T:
     """Set a matrix to the identity, or as much of it as fits."""
-    return initializers.Eye()(tensor, window=window)
+    return structured.Eye()(tensor, window=window)
 
 
 def dirac_(tensor: T, groups: int = 1, *, window: Window | None = None) -> T:
     """Set a convolution's weight (out, in, *field) to the kernel that passes its inputs on."""
-    return initializers.Dirac(groups)(tensor, window=window)
+    return structured.Dirac(groups)(tensor, window=window)
 
 
 def xavier_uniform_(
@@ -152,8 +152,8 @@ def kaiming_uniform_(
     """
     if _is_empty(tensor, window):
         return tensor
-    scheme = initializers.KaimingUniform(a, mode, nonlinearity)
-    return scheme(tensor, key=key, window=window, generator=generator)
+    kaiming = initializers.KaimingUniform(a, mode, nonlinearity)
+    return kaiming(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_normal_(
@@ -172,8 +172,8 @@ def kaiming_normal_(
     """
     if _is_empty(tensor, window):
         return tensor
-    scheme = initializers.KaimingNormal(a, mode, nonlinearity)
-    return scheme(tensor, key=key, window=window, generator=generator)
+    kaiming = initializers.KaimingNormal(a, mode, nonlinearity)
+    return kaiming(tensor, key=key, window=window, generator=generator)
 
 
 def orthogonal_(
@@ -188,7 +188,7 @@ def orthogonal_(
 
     Dimensions after the first are flattened. bfloat16 and float16 are computed in float32.
     """
-    return initializers.Orthogonal(gain)(tensor, key=key, window=window, generator=generator)
+    return structured.Orthogonal(gain)(tensor, key=key, window=window, generator=generator)
 
 
 def sparse_(
@@ -201,7 +201,7 @@ def sparse_(
     window: Window | None = None,
 ) -> T:
     """Fill a matrix with N(0, std**2) and ceil(sparsity * rows) zeros in each column (Martens, 2010)."""
-    return initializers.Sparse(sparsity, std)(tensor, key=key, window=window, generator=generator)
+    return structured.Sparse(sparsity, std)(tensor, key=key, window=window, generator=generator)
 
 
 def _is_empty(tensor: Any, window: Window | None) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,16 +14,17 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.report import Report
-from tritoninit.fans import TORCH_AXES
-from tritoninit.fills import Elementwise, Initializer
-from tritoninit.initializers import FanScaled, Keep, Scaled, Value, ZeroRow
+from tritoninit.combinators import Keep
+from tritoninit.fans import module_axes
+from tritoninit.fills import Initializer
 from tritoninit.keys import Key
 from tritoninit.models.materialize import check_computable, move, recompute
 from tritoninit.models.rules import Rule, RuleSet
-from tritoninit.models.slots import Selection, Slot, at_rest, axes_of, select, slots
+from tritoninit.models.slots import Selection, Slot, at_rest, select, slots
 from tritoninit.plan import Plan
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
+from tritoninit.structured import Value
 from tritoninit.targets import LAZY, TargetError, as_target
 from tritoninit.window import Window
 
@@ -105,7 +105,7 @@ def initialize_(
     if target is not None or dtype is not None:
         recompute(module, garbage, target)
         for slot in found:
-            move(slot, target, dtype, overwritten=not isinstance(chosen.get(slot, keep), Keep))
+            move(slot, target, dtype, overwritten=not _keeps(chosen.get(slot, keep), slot))
     key = Key.from_generator() if seed is None else Key(seed)
     plan = Plan()
     assignments: list[Assignment] = []
@@ -190,16 +190,27 @@ def _checked(
         return initializer
     if not isinstance(initializer, Value):
         _check_plain(slot, initializer)
-    initializer = _by_meaning(initializer, slot)
+    if type(initializer).of_weight is not Initializer.of_weight:  # most do not ask, and it takes a while
+        axes = module_axes(slot.owner, slot.name, tensor.shape)
+        initializer = initializer.of_weight(axes, tensor.shape)
     if tensor.is_meta and device is not None:
         if slot.is_parametrized:
             raise ValueError("a parametrised weight on the meta device: parametrise it afterwards")
+        if _keeps(initializer, slot):
+            raise ValueError("a part of it is to be kept, and on the meta device it has no values")
     else:
         as_target(tensor)
     if dtype is not None and tensor.is_floating_point():
         tensor = torch.empty(tensor.shape, dtype=dtype, device="meta")
     initializer.check(tensor, Window.whole(tensor.shape))
     return initializer
+
+
+def _keeps(initializer: Initializer, slot: Slot) -> bool:
+    """Whether some of a slot's elements stay as they are."""
+    if isinstance(initializer, Keep):  # lazy parameters, which have no shape, among them
+        return True
+    return any(isinstance(piece.initializer, Keep) for piece in initializer.pieces(slot.tensor.shape))
 
 
 def _check_plain(slot: Slot, initializer: Initializer) -> None:
@@ -234,25 +245,13 @@ def _check_invertible(slot: Slot) -> None:
             raise ValueError(f"its parametrisation {kind} cannot be inverted: {error}") from error
 
 
-def _by_meaning(initializer: Initializer, slot: Slot) -> Initializer:
-    """The initializer with the fans that the owner's meaning gives, unless it has axes of its own."""
-    if isinstance(initializer, (ZeroRow, Scaled)):
-        inner = _by_meaning(initializer.scheme, slot)
-        assert isinstance(inner, Elementwise)
-        return initializer if inner is initializer.scheme else replace(initializer, scheme=inner)
-    if not isinstance(initializer, FanScaled) or initializer.axes is not None:
-        return initializer
-    axes = axes_of(slot)
-    return initializer if axes == TORCH_AXES else replace(initializer, axes=axes)
-
-
 def _add(plan: Plan, slot: Slot, initializer: Initializer, key: Key) -> torch.Tensor:
     """Add a slot's fill to the plan; what is filled, which is not yet the weight if that is parametrised."""
     window = Window.whole(slot.tensor.shape)
     if not slot.is_parametrized:
         initializer.add(plan, slot.tensor, key, window)
         return slot.tensor
-    value = torch.empty_like(slot.tensor)
+    value = slot.tensor.detach().clone() if _keeps(initializer, slot) else torch.empty_like(slot.tensor)
     initializer.add(plan, value, key, window)
     plan.afterwards(partial(_assign_parametrized, slot, value))
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -17,10 +17,6 @@ from tritoninit.registry import Backend
 from tritoninit.targets import Target, as_target, device_type, dtype_name
 from tritoninit.window import Window
 
-if TYPE_CHECKING:
-    from tritoninit.fills import Fill
-
-
 KeySource: TypeAlias = "Key | Callable[[], Key]"
 
 
@@ -28,11 +24,21 @@ def resolve_key(key: KeySource) -> Key:
     return key if isinstance(key, Key) else key()
 
 
+class Drawable(Protocol):
+    """What a plan needs to know of a fill."""
+
+    @property
+    def random(self) -> bool: ...
+    @property
+    def distribution(self) -> str: ...
+    def parameters(self, dtype: str, /) -> tuple[Any, ...]: ...
+
+
 class Step(NamedTuple):
     """One fill of a plan, lowered: ``backend`` is None for dtypes that the target's library fills itself."""
 
     target: Target
-    fill: Fill
+    fill: Drawable
     draw: Draw
     backend: Backend | None
 
@@ -44,7 +50,7 @@ class Plan:
         self.steps: list[Step] = []
         self._afterwards: list[Callable[[], None]] = []
 
-    def add(self, tensor: Any, fill: Fill, key: KeySource, window: Window | None = None) -> Step:
+    def add(self, tensor: Any, fill: Drawable, key: KeySource, window: Window | None = None) -> Step:
         """Append a fill of ``tensor``, the ``window`` of a global tensor (by default: all of it).
 
         A key that is yet to be drawn is drawn last, once nothing can be wrong any more, and not at all for
@@ -62,7 +68,7 @@ class Plan:
             window.check(target.shape)
         return self.append(target, fill, key, window)
 
-    def append(self, target: Target, fill: Fill, key: KeySource, window: Window) -> Step:
+    def append(self, target: Target, fill: Drawable, key: KeySource, window: Window) -> Step:
         """As :meth:`add`, of a target that is known to be writable and to lie inside its window."""
         dtype = dtype_name(target)
         if dtype in FLOAT_DTYPES:
@@ -106,7 +112,7 @@ def _run(backend: Backend | None, steps: Sequence[Step]) -> None:
         registry.fill(backend, [(step.target, step.draw) for step in steps])
 
 
-def check_fill(fill: Fill, target: Target) -> tuple[Any, ...]:
+def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     """The parameters of a fill of the target's dtype, or the error that filling it would raise."""
     dtype = dtype_name(target)
     if dtype in FLOAT_DTYPES:

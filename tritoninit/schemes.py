@@ -12,21 +12,21 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from tritoninit.combinators import Stacked, ZeroRow
 from tritoninit.fans import TORCH_AXES, fans
-from tritoninit.fills import Constant, Elementwise, Initializer, Normal, TruncatedNormal, Uniform
+from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.initializers import (
     KaimingNormal,
     KaimingUniform,
     Ones,
-    Stacked,
     VarianceScaling,
     XavierNormal,
     XavierUniform,
-    ZeroRow,
     Zeros,
 )
 from tritoninit.models.rules import Initializers, Pattern, Rule, RuleSet, SlotRule
@@ -56,8 +56,10 @@ def _inverse_root(size: int) -> float:
 
 
 def _weight(module: nn.Module) -> Tensor:
-    assert isinstance(module.weight, Tensor)
-    return module.weight
+    weight = module.weight
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"the weight of {type(module).__name__} is a {type(weight).__name__}")
+    return weight
 
 
 def _by_fan_in(module: nn.Module) -> Mapping[str, Initializer]:
@@ -71,25 +73,22 @@ def _bilinear(module: nn.Module) -> Mapping[str, Initializer]:
     return {"weight": uniform, "bias": uniform}
 
 
-def _embedding(scheme: Elementwise, module: nn.Module) -> Mapping[str, Initializer]:
-    assert isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+def _embedding(weight: Initializer, module: Any) -> Mapping[str, Initializer]:
     padding = module.padding_idx
-    return {"weight": scheme if padding is None else ZeroRow(scheme, padding)}
+    return {"weight": weight if padding is None else ZeroRow(weight, padding)}
 
 
-def _embeddings(scheme: Elementwise) -> list[Rule]:
-    """``scheme`` for embeddings, except for the vector of the padding index, which is zero."""
-    return each((nn.Embedding, nn.EmbeddingBag), partial(_embedding, scheme))
+def _embeddings(weight: Initializer) -> list[Rule]:
+    """``weight`` for embeddings, except for the vector of the padding index, which is zero."""
+    return each((nn.Embedding, nn.EmbeddingBag), partial(_embedding, weight))
 
 
-def _recurrent(module: nn.Module) -> Mapping[str, Initializer]:
-    assert isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+def _recurrent(module: Any) -> Mapping[str, Initializer]:
     uniform = _symmetric(_inverse_root(module.hidden_size))
     return {name: uniform for name, _ in module.named_parameters(recurse=False)}
 
 
-def _prelu(module: nn.Module) -> Mapping[str, Initializer]:
-    assert isinstance(module, nn.PReLU)
+def _prelu(module: Any) -> Mapping[str, Initializer]:
     return {"weight": Constant(module.init)}
 
 
@@ -154,7 +153,7 @@ _GATE_AND_FACTOR = re.compile(r"(^|\.)gate_up_proj(\.weight)?$")
 _HEAD = re.compile(r"(^|\.)(lm_head|output|embed_out)\.weight$")
 
 
-def _transformer(weight: Elementwise) -> tuple[Rule, ...]:
+def _transformer(weight: Initializer) -> tuple[Rule, ...]:
     """``weight`` for matrices and embeddings, zero biases, unit norms: what the schemes for text share."""
     linear: Mapping[str, Initializer] = {"weight": weight, "bias": Zeros()}
     return (

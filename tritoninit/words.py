@@ -8,8 +8,9 @@ from dataclasses import fields
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
-from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, TruncatedNormal, Uniform
-from tritoninit.initializers import FanScaled, Ones, Value, Zeros
+from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform, sole_fill
+from tritoninit.initializers import FanScaled, Ones, Zeros
+from tritoninit.structured import Value
 
 if TYPE_CHECKING:
     from tritoninit.registry import Status
@@ -21,9 +22,7 @@ _NUMBER = re.compile(r"\d+")
 
 def lowered(initializer: Initializer, shape: Sequence[int]) -> Initializer:
     """The one fill that an initializer is for a tensor of ``shape``; itself if there is none, or several."""
-    if isinstance(initializer, Elementwise) and not initializer.pieces(shape):
-        return initializer.fill(shape)
-    return initializer
+    return sole_fill(initializer, shape) or initializer
 
 
 def describe(initializer: Initializer, shape: Sequence[int]) -> str:
@@ -39,7 +38,8 @@ def describe(initializer: Initializer, shape: Sequence[int]) -> str:
     if isinstance(fill, Fill):
         return f"{name} {_numbers(fill)}"
     if isinstance(initializer, FanScaled):
-        return f"{name} {' | '.join(_numbers(piece.fill) for piece in initializer.pieces(shape))}"
+        fills = [piece.initializer for piece in initializer.pieces(shape)]
+        return f"{name} {' | '.join(_numbers(fill) for fill in fills if isinstance(fill, Fill))}"
     if isinstance(initializer, Value):
         return name
     words = [name]

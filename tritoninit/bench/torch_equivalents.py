@@ -7,7 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
-from tritoninit.initializers import Dirac, Eye, Orthogonal, Sparse, ZeroRow
+from tritoninit.combinators import ZeroRow
+from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
 
 
 def torch_equivalent(initializer: Initializer) -> Callable[[Tensor], Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tritoninit.fills import Constant, Elementwise, Fill, Initializer
-from tritoninit.initializers import ZeroRow
+from tritoninit.fills import Constant, Fill, Initializer, Primitive
+from tritoninit.combinators import ZeroRow
 from tritoninit.interception.regions import Region
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan
@@ -26,7 +26,7 @@ class Filled:
 
 
 @dataclass(frozen=True)
-class Overlaid(Initializer):
+class Overlaid(Primitive):
     """``initializer``, after which ``parts`` of the tensor were changed: told of, not for setting others."""
 
     initializer: Initializer
@@ -38,6 +38,9 @@ class Overlaid(Initializer):
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         self.check(target, window)
 
+    def scaled(self, factor: float) -> Primitive:
+        raise NotImplementedError(f"{self} tells what was done, not where")
+
 
 def with_parts(
     initializer: Initializer, parts: Sequence[tuple[Region, Filled | None]], whole: Region
@@ -48,6 +51,6 @@ def with_parts(
     region, filled = parts[0]
     row = region.row_of(whole)
     zeroed = filled is not None and filled.primitive == Constant(0.0)
-    if len(parts) == 1 and zeroed and row is not None and isinstance(initializer, Elementwise):
+    if len(parts) == 1 and zeroed and row is not None:
         return ZeroRow(initializer, row)
     return Overlaid(initializer, len(parts))

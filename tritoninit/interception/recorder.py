@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from tritoninit import registry
 from tritoninit.auditing.assignments import Assignment
-from tritoninit.fills import Constant, Elementwise, Initializer, TruncatedNormal
+from tritoninit.fills import Constant, Initializer, TruncatedNormal, sole_fill
 from tritoninit.interception.calls import (
     HANDED_OUT,
     check_type,
@@ -40,7 +40,7 @@ from tritoninit.interception.private import (
     version,
 )
 from tritoninit.interception.regions import Region, storage_key
-from tritoninit.interception.served import FUNCTIONS, METHODS
+from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
 from tritoninit.keys import Key
 from tritoninit.models.slots import slots
 from tritoninit.plan import Plan
@@ -120,7 +120,7 @@ class Recorder(Intercepted):
     ) -> Tensor:
         """``torch.nn.init``'s function of that name, called with all of its arguments."""
         kind = FUNCTIONS[name]
-        *numbers, generator = arguments if kind.random else (*arguments, None)
+        *numbers, generator = (*arguments, None) if name in FIXED else arguments
         with DisableTorchFunction():
             self._note(tensor)
             # Without elements nothing is drawn, and torch warns or raises as it likes.
@@ -250,7 +250,7 @@ class Recorder(Intercepted):
         target = as_target(tensor)
         shape = tuple(tensor.shape)
         initializer.check(target, Window.whole(shape))
-        primitive = initializer.fill(shape) if isinstance(initializer, Elementwise) else None
+        primitive = sole_fill(initializer, shape)
         backend = registry.resolve(tensor.device.type).name
         key = None
         if initializer.random:

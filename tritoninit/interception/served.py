@@ -10,19 +10,16 @@ from torch import Tensor
 
 from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.initializers import (
-    Dirac,
-    Eye,
     KaimingNormal,
     KaimingUniform,
     Ones,
-    Orthogonal,
-    Sparse,
     XavierNormal,
     XavierUniform,
     Zeros,
 )
+from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
 
-# torch.nn.init's functions; the deprecated spellings call these. Random ones take a generator last.
+# torch.nn.init's functions; the deprecated spellings call these. All but the fixed ones take a generator last.
 FUNCTIONS: dict[str, type[Initializer]] = {
     "uniform_": Uniform,
     "normal_": Normal,
@@ -39,6 +36,7 @@ FUNCTIONS: dict[str, type[Initializer]] = {
     "orthogonal_": Orthogonal,
     "sparse_": Sparse,
 }
+FIXED = {"constant_", "ones_", "zeros_", "eye_", "dirac_"}
 
 # In-place methods, and the initializer's names for their arguments.
 METHODS: dict[Callable[..., Any], tuple[type[Initializer], dict[str, str]]] = {

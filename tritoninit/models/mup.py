@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from torch import nn
 
+from tritoninit.combinators import Scaled, ZeroRow
 from tritoninit.fans import Axes, module_axes
-from tritoninit.fills import Elementwise, Initializer
-from tritoninit.initializers import FanScaled, Scaled, ZeroRow
+from tritoninit.fills import Initializer, sole_fill
+from tritoninit.initializers import FanScaled
 from tritoninit.models.rules import Rule, RuleSet, SlotRule
 from tritoninit.models.slots import Slot, axes_of, slots
 
@@ -51,17 +52,15 @@ def mup(rules: Iterable[Rule], base: nn.Module) -> RuleSet:
 def _widened(found: Initializer, narrow: Slot, wide: Slot) -> Initializer:
     """The initializer of a parameter of the wider model, from its namesake's."""
     if isinstance(found, (ZeroRow, Scaled)):
-        inner = _widened(found.scheme, narrow, wide)
-        assert isinstance(inner, Elementwise)
-        return replace(found, scheme=inner)
+        return replace(found, initializer=_widened(found.initializer, narrow, wide))
     if not found.random:
         return found
-    if not isinstance(found, Elementwise):
-        raise ValueError(f"mup scales distributions of independent elements, not {found}")
     axes = found.axes if isinstance(found, FanScaled) else None
     if isinstance(found, FanScaled) and axes is None:
         found = replace(found, axes=axes_of(narrow))
-    fill = found.fill(narrow.tensor.shape)
+    fill = sole_fill(found, narrow.tensor.shape)
+    if fill is None:
+        raise ValueError(f"mup scales distributions of independent elements, one a parameter, not {found}")
     factor = _width_factor(narrow, wide, axes)
     return fill if factor == 1 else Scaled(fill, factor)
 

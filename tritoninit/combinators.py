@@ -1,0 +1,178 @@
+"""Initializers made of others, in any nesting: rows of zeros, parts side by side, values times a factor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from operator import index
+
+from tritoninit.fans import Axes
+from tritoninit.fills import Constant, Initializer, Piece, Primitive
+from tritoninit.kernels.lowering import ParameterError
+from tritoninit.plan import KeySource, Plan
+from tritoninit.targets import Target
+from tritoninit.window import Window
+
+
+@dataclass(frozen=True)
+class ZeroRow(Initializer):
+    """``initializer``, but zeros in one row: the vector of an embedding's padding index.
+
+    Args:
+        initializer: of the whole tensor, its zero row included.
+        row: along dimension 0; negative ones count from the end.
+    """
+
+    initializer: Initializer
+    row: int
+
+    def __post_init__(self) -> None:
+        _check_initializer(self.initializer)
+        index(self.row)
+
+    @property
+    def random(self) -> bool:
+        return self.initializer.random
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        return replace(self, initializer=self.initializer.of_weight(axes, shape))
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        found = self.initializer.pieces(shape)
+        rows = shape[0] if shape else 0
+        if shape and not rows:
+            return found
+        if not -rows <= self.row < rows:
+            raise ValueError(f"no row {self.row} in a tensor of shape {tuple(shape)}")
+        row = self.row % rows
+        parts: list[Piece] = []
+        for piece in found:
+            if piece.initializer.by_place:  # apart from the zeros, so that all are written together
+                parts += (_rows(piece, 0, row), _rows(piece, row + 1, rows))
+            else:
+                parts.append(piece)
+        return (*parts, _rows(Piece(Constant(0.0), (0,) * len(shape), tuple(shape)), row, row + 1))
+
+
+def _rows(piece: Piece, start: int, stop: int) -> Piece:
+    """What of a piece lies in the rows from ``start`` to ``stop`` of the tensor; maybe nothing."""
+    begin = min(max(piece.offsets[0], start), piece.offsets[0] + piece.shape[0])
+    end = min(max(piece.offsets[0] + piece.shape[0], start), stop)
+    offsets, shape = (begin, *piece.offsets[1:]), (max(end - begin, 0), *piece.shape[1:])
+    return piece._replace(offsets=offsets, shape=shape)
+
+
+@dataclass(frozen=True)
+class Stacked(Initializer):
+    """Equal parts along one axis, each by an initializer of its own, for a tensor of the part's shape.
+
+    What is random in elements that are independent is drawn by their places in the whole; a structured part
+    (an orthogonal matrix) with ``key.fold_in(number of the part)``.
+
+    Args:
+        initializers: in the order of the parts.
+        axis: along which they lie; negative ones count from the end.
+    """
+
+    initializers: tuple[Initializer, ...]
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "initializers", tuple(self.initializers))
+        if not self.initializers:
+            raise ParameterError("a stack has at least one part")
+        for each in self.initializers:
+            _check_initializer(each)
+        index(self.axis)
+
+    @property
+    def random(self) -> bool:
+        return any(each.random for each in self.initializers)
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        count = len(self.initializers)
+        part = part_shape(shape, self.axis, count)
+        meanings = [None] * count if axes is None else axes.of_parts(self.axis, count, shape)
+        meant = (
+            each.of_weight(meaning, part) for each, meaning in zip(self.initializers, meanings, strict=True)
+        )
+        return replace(self, initializers=tuple(meant))
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        part = part_shape(shape, self.axis, len(self.initializers))
+        axis = self.axis % len(shape)
+        found = []
+        for number, initializer in enumerate(self.initializers):
+            for piece in initializer.pieces(part):
+                begin = number * part[axis] + piece.offsets[axis]
+                offsets = (*piece.offsets[:axis], begin, *piece.offsets[axis + 1 :])
+                found.append(piece._replace(offsets=offsets, path=(number, *piece.path)))
+        return found
+
+
+def part_shape(shape: Sequence[int], axis: int, count: int) -> tuple[int, ...]:
+    """The shape of each of ``count`` equal parts along an axis.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"no dimension {axis} in shape {tuple(shape)}")
+    axis %= len(shape)
+    size, rest = divmod(shape[axis], count)
+    if rest:
+        raise ValueError(f"dimension {axis} of shape {tuple(shape)} has no {count} equal parts")
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+@dataclass(frozen=True)
+class Scaled(Initializer):
+    """What ``initializer`` is for a tensor, with its values times ``factor``.
+
+    Args:
+        initializer: any but :class:`Keep`.
+        factor: finite, not negative.
+    """
+
+    initializer: Initializer
+    factor: float
+
+    def __post_init__(self) -> None:
+        _check_initializer(self.initializer)
+        if not 0 <= self.factor < math.inf:
+            raise ParameterError(f"a factor is finite and not negative, unlike {self.factor}")
+
+    @property
+    def random(self) -> bool:
+        return self.initializer.random
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        return replace(self, initializer=self.initializer.of_weight(axes, shape))
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        return [
+            piece._replace(initializer=piece.initializer.scaled(self.factor))
+            for piece in self.initializer.pieces(shape)
+        ]
+
+
+def _check_initializer(value: object) -> None:
+    if not isinstance(value, Initializer):
+        raise TypeError(f"not an Initializer: {value!r}")
+
+
+@dataclass(frozen=True)
+class Keep(Primitive):
+    """Leave the tensor, or a part of it, as it is: loaded, frozen or set by hand."""
+
+    random = False
+
+    def check(self, target: Target, window: Window) -> None:
+        pass
+
+    def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
+        pass
+
+    def scaled(self, factor: float) -> Primitive:
+        raise ValueError("what is kept has no scale")
