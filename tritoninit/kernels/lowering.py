@@ -12,6 +12,8 @@ import struct
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
 
+from tritoninit.kernels.stream import ConstantNumbers, NormalNumbers, TruncatedNormalNumbers, UniformNumbers
+
 # Random fills serve these; constants serve every dtype.
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -95,13 +97,13 @@ def largest_rounding_within(bound: float, dtype: str, *, strict: bool) -> float:
     return middle if _pattern(middle, dtype) == ordered else _float32_below(middle)
 
 
-def constant(value: float, dtype: str) -> tuple[float, ...]:
-    """(value,), rounded to float32 for the dtypes that the kernels serve."""
-    return (float32(float(value)) if dtype in FLOAT_DTYPES else value,)
+def constant(value: float, dtype: str) -> ConstantNumbers:
+    """The value, rounded to float32 for the dtypes that the kernels serve."""
+    return ConstantNumbers(float32(float(value)) if dtype in FLOAT_DTYPES else value)
 
 
-def uniform(low: float, high: float, dtype: str) -> tuple[float, ...]:
-    """(low, span * 2**-24, floor, cap) of the uniform distribution on [low, high).
+def uniform(low: float, high: float, dtype: str) -> UniformNumbers:
+    """The uniform distribution on [low, high): low, and its span times 2**-24.
 
     floor and cap are the float32 numbers nearest the bounds that still round, in ``dtype``, to no less than
     low and to less than high; where low equals high both are low.
@@ -113,20 +115,20 @@ def uniform(low: float, high: float, dtype: str) -> tuple[float, ...]:
     if not math.isfinite(span):
         raise ParameterError(f"high - low overflows float32: low={low}, high={high}")
     if low32 == high32:
-        return low32, 0.0, low32, low32
+        return UniformNumbers(low32, 0.0, low32, low32)
     floor = 0.0 - largest_rounding_within(-low32, dtype, strict=False)
     cap = largest_rounding_within(high32, dtype, strict=True)
     if floor > cap:
         raise ParameterError(f"no {dtype} number lies in [{low}, {high})")
-    return low32, float32(span * 2.0**-24), floor, cap
+    return UniformNumbers(low32, float32(span * 2.0**-24), floor, cap)
 
 
 @lru_cache(maxsize=4096)
-def normal(mean: float, std: float, dtype: str) -> tuple[float, ...]:
-    """(mean, std), whatever the dtype."""
+def normal(mean: float, std: float, dtype: str) -> NormalNumbers:
+    """Mean and standard deviation, whatever the dtype."""
     if not std >= 0:
         raise ParameterError(f"normal needs std >= 0, not {std}")
-    return finite_float32("mean", mean), finite_float32("std", std)
+    return NormalNumbers(finite_float32("mean", mean), finite_float32("std", std))
 
 
 def _upper_tail(x: float) -> Decimal:
@@ -153,11 +155,11 @@ def _within_float32(name: str, bound: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def truncated_normal(mean: float, std: float, low: float, high: float, dtype: str) -> tuple[float, ...]:
-    """(mean, std, below, above, below - above, mass * 2**-32, floor, cap) of a normal within [low, high].
+def truncated_normal(mean: float, std: float, low: float, high: float, dtype: str) -> TruncatedNormalNumbers:
+    """A normal within [low, high], either of which may be infinite.
 
-    below = P(X < low), above = P(X > high) and mass = 1 - below - above of the whole normal; floor and cap
-    keep the rounded values inside [low, high]. Either bound may be infinite.
+    below = P(X < low) and above = P(X > high) of the whole normal, difference = below - above, mass =
+    (1 - below - above) * 2**-32; floor and cap keep the rounded values inside [low, high].
     """
     mean32, std32 = finite_float32("mean", mean), finite_float32("std", std)
     low32, high32 = _within_float32("a", low), _within_float32("b", high)
@@ -183,7 +185,7 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
     cap = largest_rounding_within(high32, dtype, strict=False)
     if floor > cap:
         raise ParameterError(f"no {dtype} number lies in [{low}, {high}]")
-    return (
+    return TruncatedNormalNumbers(
         mean32,
         std32,
         float32(float(below)),

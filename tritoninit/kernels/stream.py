@@ -73,6 +73,35 @@ QUANTILE_TAIL: Final = (
 )
 
 
+# The float32 numbers of each distribution, in the order in which kernels take them; ``lowering`` says what they
+# are. The functions of each backend have them by the same names.
+class ConstantNumbers(NamedTuple):
+    value: float
+
+
+class UniformNumbers(NamedTuple):
+    low: float
+    scale: float
+    floor: float
+    cap: float
+
+
+class NormalNumbers(NamedTuple):
+    mean: float
+    std: float
+
+
+class TruncatedNormalNumbers(NamedTuple):
+    mean: float
+    std: float
+    below: float
+    above: float
+    difference: float
+    mass: float
+    floor: float
+    cap: float
+
+
 class Draw(NamedTuple):
     """What a backend writes into a tensor of shape ``(n0, n1, ...)``: numbers from places in one stream.
 

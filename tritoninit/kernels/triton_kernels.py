@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from tritoninit.kernels import stream
-from tritoninit.kernels.stream import Draw
+from tritoninit.kernels.stream import Draw, TruncatedNormalNumbers
 
 _M0 = tl.constexpr(stream.PHILOX_M0)
 _M1 = tl.constexpr(stream.PHILOX_M1)
@@ -148,22 +148,28 @@ def slope(below, above, TAILS: tl.constexpr):
 
 
 @triton.jit
-def uniform(x, p, NARROW: tl.constexpr):
-    """x scaled to (low, scale, floor, cap) = p."""
-    value = tl.minimum((x >> 8).to(tl.float32) * p[1] + p[0], p[3])
+def uniform(x, low, scale, floor, cap, NARROW: tl.constexpr):
+    """low + u * span, u = (x >> 8) * 2**-24, kept within [floor, cap]."""
+    value = tl.minimum((x >> 8).to(tl.float32) * scale + low, cap)
     if NARROW:  # in float32 the floor is low itself, below which nothing falls
-        value = tl.maximum(value, p[2])
+        value = tl.maximum(value, floor)
     return value
 
 
 @triton.jit
-def truncated_normal(x, p, TAILS: tl.constexpr):
-    """The quantile of x, where (mean, std, below, above, below - above, mass, floor, cap) = p."""
-    left = (x | 1).to(tl.float32) * p[5] + p[2]
-    right = ((x ^ 0xFFFFFFFF) | 1).to(tl.float32) * p[5] + p[3]
-    difference = ((x | 1) ^ 0x80000000).to(tl.int32, bitcast=True).to(tl.float32) * (2 * p[5]) + p[4]
-    z = difference * slope(left, right, TAILS)
-    return tl.minimum(tl.maximum(z * p[1] + p[0], p[6]), p[7])
+def normal(z, mean, std):
+    """A standard normal, scaled."""
+    return z * std + mean
+
+
+@triton.jit
+def truncated_normal(x, mean, std, below, above, difference, mass, floor, cap, TAILS: tl.constexpr):
+    """The quantile of x, kept within [floor, cap]."""
+    left = (x | 1).to(tl.float32) * mass + below
+    right = ((x ^ 0xFFFFFFFF) | 1).to(tl.float32) * mass + above
+    signed = ((x | 1) ^ 0x80000000).to(tl.int32, bitcast=True).to(tl.float32)
+    z = (signed * (2 * mass) + difference) * slope(left, right, TAILS)
+    return tl.minimum(tl.maximum(z * std + mean, floor), cap)
 
 
 @triton.jit
@@ -179,17 +185,21 @@ def draw_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr)
     """The float32 values of the four elements of each block."""
     a, b, c, d = words(c0, c1, key)
     if DISTRIBUTION == UNIFORM:
-        return uniform(a, p, NARROW), uniform(b, p, NARROW), uniform(c, p, NARROW), uniform(d, p, NARROW)
+        a = uniform(a, *p[:4], NARROW)
+        b = uniform(b, *p[:4], NARROW)
+        c = uniform(c, *p[:4], NARROW)
+        d = uniform(d, *p[:4], NARROW)
+        return a, b, c, d
     elif DISTRIBUTION == NORMAL:
         a, b = box_muller(a, b)
         c, d = box_muller(c, d)
-        return a * p[1] + p[0], b * p[1] + p[0], c * p[1] + p[0], d * p[1] + p[0]
+        return normal(a, *p[:2]), normal(b, *p[:2]), normal(c, *p[:2]), normal(d, *p[:2])
     else:
         TAILS: tl.constexpr = DISTRIBUTION == TRUNCATED_NORMAL
-        a = truncated_normal(a, p, TAILS)
-        b = truncated_normal(b, p, TAILS)
-        c = truncated_normal(c, p, TAILS)
-        d = truncated_normal(d, p, TAILS)
+        a = truncated_normal(a, *p, TAILS)
+        b = truncated_normal(b, *p, TAILS)
+        c = truncated_normal(c, *p, TAILS)
+        d = truncated_normal(d, *p, TAILS)
         return a, b, c, d
 
 
@@ -225,12 +235,12 @@ def draw_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.const
     second = tl.where(word < 2, b, d)
     odd = (word & 1) == 1
     if DISTRIBUTION == UNIFORM:
-        return uniform(tl.where(odd, second, first), p, NARROW)
+        return uniform(tl.where(odd, second, first), *p[:4], NARROW)
     elif DISTRIBUTION == NORMAL:
         z0, z1 = box_muller(first, second)
-        return tl.where(odd, z1, z0) * p[1] + p[0]
+        return normal(tl.where(odd, z1, z0), *p[:2])
     else:
-        return truncated_normal(tl.where(odd, second, first), p, DISTRIBUTION == TRUNCATED_NORMAL)
+        return truncated_normal(tl.where(odd, second, first), *p, DISTRIBUTION == TRUNCATED_NORMAL)
 
 
 _UNSPECIALIZED = ["start", "stop", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"]
@@ -400,8 +410,10 @@ def scattered_kernel(
 
 def variant(draw: Draw) -> int:
     """The kernels' DISTRIBUTION for a draw."""
-    if draw.distribution == "truncated_normal" and min(draw.parameters[2:4]) >= CENTRAL_TAIL:
-        return DISTRIBUTIONS["central_normal"]
+    if draw.distribution == "truncated_normal":
+        numbers = TruncatedNormalNumbers(*draw.parameters)
+        if min(numbers.below, numbers.above) >= CENTRAL_TAIL:
+            return DISTRIBUTIONS["central_normal"]
     return DISTRIBUTIONS[draw.distribution]
 
 
