@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tritoninit import Backend, Normal, Window, checks, get, registry
+from tritoninit import Backend, Normal, Window, checks, registry
+from tritoninit.registry import get
 from tritoninit.checks import FillCase, compare
 from tritoninit.emulated.engine import Fault, Undecoded
 from tritoninit.kernels.lowering import FLOAT_DTYPES

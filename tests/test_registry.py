@@ -20,12 +20,10 @@ from tritoninit import (
     Plan,
     Uniform,
     backends,
-    get,
-    register,
     registry,
-    resolve,
     use_backend,
 )
+from tritoninit.registry import get, register, resolve
 
 KEY = Key(3)
 
@@ -199,13 +197,13 @@ class TestOverride:
 import tritoninit, torch
 poisoned = torch.full((3,), torch.nan)
 try:
-    print(tritoninit.resolve("cpu").name)
+    print(tritoninit.registry.resolve("cpu").name)
     tritoninit.normal_(poisoned)
 except ValueError as error:
     assert poisoned.isnan().all()
     print(error)
 with tritoninit.use_backend("numpy"):
-    assert tritoninit.resolve("cpu").name == "numpy"
+    assert tritoninit.registry.resolve("cpu").name == "numpy"
 """
         environment = {**os.environ, "TRITONINIT_BACKEND": value}
         environment["PYTHONPATH"] = str(Path(tritoninit.__file__).parents[1])
@@ -334,7 +332,12 @@ def test_every_available_cpu_backend_writes_the_same_bits():
 
 @pytest.mark.parametrize(
     "statement",
-    ["", "; tritoninit.normal_(torch.empty(9))", "; tritoninit.backends()", "; tritoninit.resolve('cpu')"],
+    [
+        "",
+        "; tritoninit.normal_(torch.empty(9))",
+        "; tritoninit.backends()",
+        "; tritoninit.registry.resolve('cpu')",
+    ],
 )
 def test_triton_is_not_imported_before_a_gpu_tensor_appears(tmp_path, statement):
     environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "TRITONINIT_BACKEND")}

@@ -3,7 +3,7 @@
 import pytest
 
 import tritoninit as ti
-from tritoninit.initializers import ZeroRow
+from tritoninit.combinators import ZeroRow
 from tritoninit.words import describe, name_of_many, range_in_words, shape_in_words, short
 
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"

@@ -1,5 +1,6 @@
 """Weight-initialization kernels that give the same weights on every device, GPU model, dtype and sharding."""
 
+from tritoninit import presets, registry, schemes
 from tritoninit._version import __version__
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.findings import audit
@@ -64,7 +65,7 @@ from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
-from tritoninit.registry import Backend, backends, get, register, resolve, use_backend
+from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
 from tritoninit.targets import TargetError
@@ -123,7 +124,6 @@ __all__ = [
     "dirac_",
     "eye",
     "eye_",
-    "get",
     "initialize_",
     "intercept",
     "kaiming_normal",
@@ -136,8 +136,9 @@ __all__ = [
     "ones_",
     "orthogonal",
     "orthogonal_",
-    "register",
-    "resolve",
+    "presets",
+    "registry",
+    "schemes",
     "sparse",
     "sparse_",
     "trunc_normal_",

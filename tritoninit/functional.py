@@ -3,7 +3,7 @@
 Every function takes a torch tensor, a NumPy array or any object with ``__dlpack__``, sets it in place and
 returns it. Beyond torch: ``key=`` says which random numbers (without one, 64 bits are drawn from
 ``generator``, or from PyTorch's default CPU generator), and ``window=`` which part of a global tensor the
-memory holds. See :class:`tritoninit.fills.Initializer` for the errors that all of them share.
+memory holds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,23 @@ import torch
 from tritoninit import fills, initializers, structured
 from tritoninit.keys import Key
 from tritoninit.window import Window
+
+__all__ = [
+    "constant_",
+    "dirac_",
+    "eye_",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "normal_",
+    "ones_",
+    "orthogonal_",
+    "sparse_",
+    "trunc_normal_",
+    "uniform_",
+    "xavier_normal_",
+    "xavier_uniform_",
+    "zeros_",
+]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -32,7 +49,30 @@ def uniform_(
     key: Key | None = None,
     window: Window | None = None,
 ) -> T:
-    """Fill with U(a, b): ``a`` can come back, ``b`` never does, in any dtype.
+    """Fill with the uniform distribution on [a, b): ``b`` itself never comes back, in any dtype.
+
+    Elements are a + u (b - a) with u on a grid of 2**-24, rounded twice, from Philox4x32-10 (Salmon et al.,
+    SC'11).
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
+            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+        a: the lower bound, which can come back.
+        b: the upper bound.
+        generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
+            tensor's device. Not together with ``key``.
+        key: which random numbers: the same key gives the same elements on every device and shard.
+        window: which part of a global tensor this one is; all of it if None.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: the bounds are not finite or not in order (a :class:`~tritoninit.ParameterError`, which is
+            a RuntimeError, too); the tensor has no memory of its own (meta, lazy), or does not lie inside the
+            window.
+        NotImplementedError: the tensor is of another dtype.
 
     >>> uniform_(torch.empty(2, 3), -0.1, 0.1, key=Key(0)).abs().max() < 0.1
     tensor(True)
@@ -49,7 +89,29 @@ def normal_(
     key: Key | None = None,
     window: Window | None = None,
 ) -> T:
-    """Fill with N(mean, std**2).
+    """Fill with the normal distribution N(mean, std**2).
+
+    Elements are mean + z std with z by the method of Box and Muller (1958); |z| reaches 6.66.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
+            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+        mean: the mean.
+        std: the standard deviation, not negative.
+        generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
+            tensor's device. Not together with ``key``.
+        key: which random numbers: the same key gives the same elements on every device and shard.
+        window: which part of a global tensor this one is; all of it if None.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: a number is not finite, or std is negative (a :class:`~tritoninit.ParameterError`, which
+            is a RuntimeError, too); the tensor has no memory of its own (meta, lazy), or does not lie inside
+            the window.
+        NotImplementedError: the tensor is of another dtype.
 
     >>> normal_(torch.empty(4), key=Key(0))[:2].equal(normal_(torch.empty(2), key=Key(0)))
     True
@@ -68,10 +130,37 @@ def trunc_normal_(
     key: Key | None = None,
     window: Window | None = None,
 ) -> T:
-    """Fill with N(mean, std**2) conditioned to [a, b]; ``a`` and ``b`` are values, not multiples of std.
+    """Fill with the normal distribution N(mean, std**2) conditioned to [a, b].
 
-    Warns as torch does where the mean is more than two standard deviations outside [a, b]; the distribution
-    is right there too, up to six.
+    Elements are quantiles of the conditioned distribution: the inverse of its distribution function, without
+    rejection. Warns as torch does where the mean is more than two standard deviations outside [a, b]; the
+    distribution is right there too.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
+            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+        mean: of the whole normal distribution.
+        std: of the whole normal distribution, positive.
+        a: the lower bound, a value and not a multiple of std; may be -inf.
+        b: the upper bound; may be inf.
+        generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
+            tensor's device. Not together with ``key``.
+        key: which random numbers: the same key gives the same elements on every device and shard.
+        window: which part of a global tensor this one is; all of it if None.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: the bounds are not in order, std is not positive, or the interval lies more than six
+            standard deviations from the mean (a :class:`~tritoninit.ParameterError`, which is a RuntimeError,
+            too); the tensor has no memory of its own (meta, lazy), or does not lie inside the window.
+        NotImplementedError: the tensor is of another dtype.
+
+    >>> x = trunc_normal_(torch.empty(1000), std=0.02, a=-0.04, b=0.04, key=Key(0))
+    >>> bool(x.abs().max() <= 0.04)
+    True
     """
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn(
@@ -82,27 +171,111 @@ def trunc_normal_(
 
 
 def constant_(tensor: T, val: float) -> T:
-    """Fill with ``val``, in any dtype."""
+    """Fill with one value.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
+            and strides; any dtype.
+        val: the value, in the range of the dtype.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor.
+        ValueError: the dtype cannot hold the value (for integers a RuntimeError, as torch raises); the tensor
+            has no memory of its own (meta, lazy).
+
+    >>> constant_(torch.empty(2, dtype=torch.int64), 3)
+    tensor([3, 3])
+    """
     return fills.Constant(val)(tensor)
 
 
 def ones_(tensor: T) -> T:
-    """Fill with 1, in any dtype."""
+    """Fill with 1.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
+            and strides; any dtype.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor.
+        ValueError: the tensor has no memory of its own (meta, lazy).
+
+    >>> ones_(torch.empty(2))
+    tensor([1., 1.])
+    """
     return initializers.Ones()(tensor)
 
 
 def zeros_(tensor: T) -> T:
-    """Fill with 0, in any dtype."""
+    """Fill with 0.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
+            and strides; any dtype.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor.
+        ValueError: the tensor has no memory of its own (meta, lazy).
+
+    >>> zeros_(torch.empty(2))
+    tensor([0., 0.])
+    """
     return initializers.Zeros()(tensor)
 
 
 def eye_(tensor: T, *, window: Window | None = None) -> T:
-    """Set a matrix to the identity, or as much of it as fits."""
+    """Set a matrix to the identity, or to as much of it as a rectangle holds.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; two dimensions;
+            any dtype.
+        window: which part of a global tensor this one is; all of it if None.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor.
+        ValueError: not two dimensions; the tensor has no memory of its own (meta, lazy), or does not lie
+            inside the window.
+
+    >>> eye_(torch.empty(2, 3))
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
     return structured.Eye()(tensor, window=window)
 
 
 def dirac_(tensor: T, groups: int = 1, *, window: Window | None = None) -> T:
-    """Set a convolution's weight (out, in, *field) to the kernel that passes its inputs on."""
+    """Set a convolution's weight to the kernel that passes its inputs on (Zagoruyko and Komodakis, 2017).
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; shape (out, in,
+            *field) of three to five dimensions; any dtype.
+        groups: output channels are cut into so many groups, each of which passes its inputs on.
+        window: which part of a global tensor this one is; all of it if None.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor.
+        ValueError: another number of dimensions, or one that groups do not divide; the tensor has no memory
+            of its own (meta, lazy), or does not lie inside the window.
+
+    >>> dirac_(torch.empty(2, 2, 3))[:, :, 1]
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
     return structured.Dirac(groups)(tensor, window=window)
 
 
@@ -114,9 +287,32 @@ def xavier_uniform_(
     key: Key | None = None,
     window: Window | None = None,
 ) -> T:
-    """Fill with U(-a, a), a = gain sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010).
+    """Fill with U(-a, a), a = gain sqrt(6 / (fan_in + fan_out)).
 
-    Fans are those of the window's global shape.
+    Glorot and Bengio, AISTATS 2010, equation 16.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
+            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            once.
+        gain: a factor, not negative; see :func:`~tritoninit.calculate_gain`.
+        generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
+            tensor's device. Not together with ``key``.
+        key: which random numbers: the same key gives the same elements on every device and shard.
+        window: which part of a global tensor this one is; all of it if None. Fans are those of the global
+            shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: fewer than two dimensions; a gain that is negative or not finite; the tensor has no memory
+            of its own (meta, lazy), or does not lie inside the window.
+        NotImplementedError: the tensor is of another dtype.
+
+    >>> bool(xavier_uniform_(torch.empty(5, 7), key=Key(0)).abs().max() < (6 / 12) ** 0.5)
+    True
     """
     return initializers.XavierUniform(gain)(tensor, key=key, window=window, generator=generator)
 
@@ -129,9 +325,33 @@ def xavier_normal_(
     key: Key | None = None,
     window: Window | None = None,
 ) -> T:
-    """Fill with N(0, std**2), std = gain sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio, 2010).
+    """Fill with N(0, std**2), std = gain sqrt(2 / (fan_in + fan_out)).
 
-    Fans are those of the window's global shape.
+    Glorot and Bengio, AISTATS 2010.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
+            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            once.
+        gain: a factor, not negative; see :func:`~tritoninit.calculate_gain`.
+        generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
+            tensor's device. Not together with ``key``.
+        key: which random numbers: the same key gives the same elements on every device and shard.
+        window: which part of a global tensor this one is; all of it if None. Fans are those of the global
+            shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: fewer than two dimensions; a gain that is negative or not finite; the tensor has no memory
+            of its own (meta, lazy), or does not lie inside the window.
+        NotImplementedError: the tensor is of another dtype.
+
+    >>> x = xavier_normal_(torch.empty(5, 7), key=Key(0))
+    >>> x.equal(normal_(torch.empty(5, 7), 0, (1 / 6) ** 0.5, key=Key(0)))
+    True
     """
     return initializers.XavierNormal(gain)(tensor, key=key, window=window, generator=generator)
 
@@ -146,9 +366,35 @@ def kaiming_uniform_(
     key: Key | None = None,
     window: Window | None = None,
 ) -> T:
-    """Fill with U(-bound, bound), bound = gain sqrt(3 / fan) (He et al., 2015).
+    """Fill with U(-bound, bound), bound = gain sqrt(3 / fan).
 
-    Fans are those of the window's global shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+    He, Zhang, Ren and Sun, ICCV 2015, section 2.2. Where the global tensor has no element, warns as torch
+    does and draws nothing.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
+            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            once.
+        a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone.
+        mode: "fan_in" keeps the variance of the forward pass, "fan_out" that of the backward pass.
+        nonlinearity: what follows the layer, which decides the gain; see :func:`~tritoninit.calculate_gain`.
+        generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
+            tensor's device. Not together with ``key``.
+        key: which random numbers: the same key gives the same elements on every device and shard.
+        window: which part of a global tensor this one is; all of it if None. Fans are those of the global
+            shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: fewer than two dimensions; an unknown mode or nonlinearity; the tensor has no memory of
+            its own (meta, lazy), or does not lie inside the window.
+        NotImplementedError: the tensor is of another dtype.
+
+    >>> bool(kaiming_uniform_(torch.empty(4, 6), 5**0.5, key=Key(0)).abs().max() < 6**-0.5)
+    True
     """
     if _is_empty(tensor, window):
         return tensor
@@ -166,9 +412,36 @@ def kaiming_normal_(
     key: Key | None = None,
     window: Window | None = None,
 ) -> T:
-    """Fill with N(0, std**2), std = gain / sqrt(fan) (He et al., 2015).
+    """Fill with N(0, std**2), std = gain / sqrt(fan).
 
-    Fans are those of the window's global shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+    He, Zhang, Ren and Sun, ICCV 2015, equations 10 and 14. Where the global tensor has no element, warns as
+    torch does and draws nothing.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
+            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            once.
+        a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone.
+        mode: "fan_in" keeps the variance of the forward pass, "fan_out" that of the backward pass.
+        nonlinearity: what follows the layer, which decides the gain; see :func:`~tritoninit.calculate_gain`.
+        generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
+            tensor's device. Not together with ``key``.
+        key: which random numbers: the same key gives the same elements on every device and shard.
+        window: which part of a global tensor this one is; all of it if None. Fans are those of the global
+            shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: fewer than two dimensions; an unknown mode or nonlinearity; the tensor has no memory of
+            its own (meta, lazy), or does not lie inside the window.
+        NotImplementedError: the tensor is of another dtype.
+
+    >>> x = kaiming_normal_(torch.empty(6, 4, 3, 3), mode="fan_out", nonlinearity="relu", key=Key(0))
+    >>> x.equal(normal_(torch.empty(6, 4, 3, 3), 0, (2 / 54) ** 0.5, key=Key(0)))
+    True
     """
     if _is_empty(tensor, window):
         return tensor
@@ -184,9 +457,35 @@ def orthogonal_(
     key: Key | None = None,
     window: Window | None = None,
 ) -> T:
-    """Set to a (semi-)orthogonal matrix times ``gain``, uniform in the Haar measure (Saxe et al., 2014).
+    """Set to a (semi-)orthogonal matrix times ``gain``, uniform in the Haar measure.
 
-    Dimensions after the first are flattened. bfloat16 and float16 are computed in float32.
+    Saxe, McClelland and Ganguli, ICLR 2014: Q of the QR factorisation of standard normals, in float32, with
+    the signs of R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007). The normals are equal
+    everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
+            dimensions or more, those after the first flattened to one; float32, float16 or bfloat16, where 16
+            bits are the float32 value rounded once.
+        gain: a finite factor.
+        generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
+            tensor's device. Not together with ``key``.
+        key: which random numbers: the same key gives the same elements on every device and shard.
+        window: which part of a global tensor this one is; all of it if None. A shard builds the whole global
+            matrix, in float32, and keeps its part.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: fewer than two dimensions; a gain that is not finite; the tensor has no memory of its own
+            (meta, lazy), or does not lie inside the window.
+        NotImplementedError: the tensor is of another dtype.
+
+    >>> q = orthogonal_(torch.empty(3, 3), key=Key(0))
+    >>> torch.allclose(q @ q.T, torch.eye(3), atol=1e-6)
+    True
     """
     return structured.Orthogonal(gain)(tensor, key=key, window=window, generator=generator)
 
@@ -200,7 +499,34 @@ def sparse_(
     key: Key | None = None,
     window: Window | None = None,
 ) -> T:
-    """Fill a matrix with N(0, std**2) and ceil(sparsity * rows) zeros in each column (Martens, 2010)."""
+    """Fill a matrix with N(0, std**2) and ceil(sparsity * rows) zeros in each column.
+
+    Martens, "Deep learning via Hessian-free optimization", ICML 2010. Zeros are where an independent stream
+    of uniforms (``key.fold_in("sparse")``) is smallest.
+
+    Args:
+        tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; two dimensions;
+            float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+        sparsity: the fraction of each column that is zero, in [0, 1].
+        std: the standard deviation of the rest.
+        generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
+            tensor's device. Not together with ``key``.
+        key: which random numbers: the same key gives the same elements on every device and shard.
+        window: which part of a global tensor this one is; all of it if None. A shard builds the whole global
+            matrix, in float32, and keeps its part.
+
+    Returns:
+        ``tensor``, set in place.
+
+    Raises:
+        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: not two dimensions; a sparsity outside [0, 1]; a negative std; the tensor has no memory of
+            its own (meta, lazy), or does not lie inside the window.
+        NotImplementedError: the tensor is of another dtype.
+
+    >>> (sparse_(torch.empty(10, 2), 0.3, key=Key(0)) == 0).sum(0)
+    tensor([3, 3])
+    """
     return structured.Sparse(sparsity, std)(tensor, key=key, window=window, generator=generator)
 
 

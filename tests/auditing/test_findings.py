@@ -12,7 +12,7 @@ from tests.auditing.stacks import initialized, records, stack
 from tritoninit.auditing.findings import audit
 from tritoninit.auditing.moments import ALARM
 from tritoninit.auditing.report import Report
-from tritoninit.initializers import Keep
+from tritoninit.combinators import Keep
 
 
 class TestFindings:

@@ -11,7 +11,7 @@ from tests.auditing.stacks import initialized, stack
 from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.report import Report
-from tritoninit.initializers import ZeroRow
+from tritoninit.combinators import ZeroRow
 from tritoninit.presets import PRESETS
 
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -12,7 +12,7 @@ from tritoninit.auditing import findings
 from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.report import Report
-from tritoninit.initializers import Keep
+from tritoninit.combinators import Keep
 
 
 class TestReport:
@@ -56,7 +56,7 @@ class TestReport:
         assert weight["initializer"] == repr(report[0].initializer)
         assert weight["lowered"] == repr(ti.Uniform(-(30**-0.5), 30**-0.5))
         assert (weight["seed"], weight["stream"]) == (7, ti.Key(7).fold_in("0.weight").stream)
-        assert weight["backend"] == ti.resolve("cpu").name
+        assert weight["backend"] == ti.registry.resolve("cpu").name
         assert weight["hash"] == f"{bits_hash(module[0].weight):016x}"
         assert (weight["min"], weight["max"]) == (float(x.min()), float(x.max()))
         # A uniform on +-b has the standard deviation b / sqrt(3); float64 throughout.

@@ -26,7 +26,7 @@ def run(pattern, out=None, **options):
 
 def spoiled(monkeypatch, spoil):
     """The default backend, which spoils the last target that it wrote."""
-    backend = ti.resolve(device.DEVICE)
+    backend = ti.registry.resolve(device.DEVICE)
     fill = backend.load()
 
     def write(items):

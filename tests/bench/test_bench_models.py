@@ -18,7 +18,7 @@ def test_a_wrong_model_is_found():
     model = nn.Linear(64, 64)
     rules = RuleSet("test", "nobody", [ti.Rule("weight", ti.Normal(0.0, 0.1)), ti.Rule("bias", ti.Zeros())])
     done = ti.initialize_(model, rules, seed=0)
-    ours = Trial("model", "tiny", "float32", 64 * 65, 1, ti.resolve("cpu").name)
+    ours = Trial("model", "tiny", "float32", 64 * 65, 1, ti.registry.resolve("cpu").name)
     torch_row = replace(ours, contender="torch")
     bench_models.check_model(ours, done)
     nn.init.normal_(model.weight, 0.0, 0.1)

@@ -8,7 +8,7 @@ from tritoninit.bench.contenders import Trial, WrongValues
 
 
 def test_the_start_of_a_process_is_checked(tmp_path):
-    printed = bench_start.start(start_row(ti.resolve(device.DEVICE).name), tmp_path)
+    printed = bench_start.start(start_row(ti.registry.resolve(device.DEVICE).name), tmp_path)
     bench_start.check(printed)
     with pytest.raises(WrongValues, match="a process of its own"):
         bench_start.check(str(int(printed) + 1))

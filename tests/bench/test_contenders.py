@@ -71,7 +71,7 @@ def test_what_has_no_distribution_is_refused():
 def test_the_end_of_a_large_tensor_is_looked_at(monkeypatch):
     monkeypatch.setattr(contenders, "CHECKED", 1024)
     x = FILLS["normal"](torch.empty(10_000), key=contenders.KEY)
-    backend = contender(ti.resolve("cpu").name)
+    backend = contender(ti.registry.resolve("cpu").name)
     check(backend, FILLS["normal"], x)
     x[-1024] += 1e-9
     with pytest.raises(WrongValues, match="element 8976"):

@@ -46,7 +46,7 @@ def test_a_run_of_failures_leaves_the_old_result(monkeypatch, tmp_path):
     spoiled(monkeypatch, one_bit)
     out = tmp_path / "out.json"
     out.write_text("old")
-    code, _ = run(f"fill{SMALL}*{ti.resolve(device.DEVICE).name}", out)
+    code, _ = run(f"fill{SMALL}*{ti.registry.resolve(device.DEVICE).name}", out)
     assert code == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
     assert out.read_text() == "old"
@@ -67,7 +67,7 @@ def test_rows_are_written_as_they_come(monkeypatch, tmp_path):
     out = tmp_path / "out.json"
     with pytest.raises(KeyboardInterrupt):
         run(CALLS, out)
-    ours = ti.resolve(device.DEVICE).name
+    ours = ti.registry.resolve(device.DEVICE).name
     assert names_in(out) == [ours]
     assert [row.contender for row in result_files.read(out).rows] == [ours]
     assert "unfinished" not in json.loads(out.read_text())  # who interrupts may want the row next time
@@ -156,7 +156,7 @@ def test_a_row_that_hangs_ends_the_run_and_is_left_out_of_the_next(tmp_path):
     code, printed = run(CALLS, out, resume=True)
     assert code == 0
     assert f"Left out, since a run did not survive them: {row}" in printed
-    assert names_in(out) == [ti.resolve(device.DEVICE).name]
+    assert names_in(out) == [ti.registry.resolve(device.DEVICE).name]
     assert json.loads(out.read_text())["unfinished"] == [row]
 
 

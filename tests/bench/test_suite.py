@@ -67,7 +67,7 @@ def test_rows_are_the_contract(result):
         }
         assert info["subject"] == "uniform"
         assert (info["dtype"], info["elements"], info["bytes"]) == ("float32", 256, 1024)
-        assert info["ours"] == info["default"] == (name == ti.resolve(device.DEVICE).name)
+        assert info["ours"] == info["default"] == (name == ti.registry.resolve(device.DEVICE).name)
         assert info["device"] == device.DEVICE
         stats = row["stats"]
         assert {"median", "iqr", "q1", "q3", "min", "max", "mean", "stddev", "rounds", "iterations"} <= set(
@@ -186,7 +186,7 @@ def test_nothing_wrong_is_timed(monkeypatch, tmp_path, spoil):
 
 def test_memory_that_was_right_before_does_not_pass_for_written(monkeypatch):
     right = FILLS["uniform"](torch.empty(256, device=device.DEVICE), key=contenders.KEY)
-    backend = ti.resolve(device.DEVICE)
+    backend = ti.registry.resolve(device.DEVICE)
     idle = replace(backend, load=lambda: lambda items: None)
     monkeypatch.setitem(registry._REGISTRY, backend.name, idle)
     monkeypatch.setattr(device.Memory, "ring", lambda self, elements, dtype: [right])

@@ -5,7 +5,7 @@ import torch
 
 import tritoninit as ti
 from tritoninit.bench.torch_equivalents import torch_equivalent
-from tritoninit.initializers import ZeroRow
+from tritoninit.combinators import ZeroRow
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 TIMES = "\N{MULTIPLICATION SIGN}"
-BACKEND = ti.resolve("cpu").name
+BACKEND = ti.registry.resolve("cpu").name
 
 
 def content_hash(path):

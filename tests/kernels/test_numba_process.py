@@ -117,12 +117,12 @@ def test_structured_words() -> None:
     @njit(error_model="numpy")
     def truncated(x, p, out):
         for k in range(x.size):
-            out[k] = numba_kernels.truncated_normal(x[k], p)
+            out[k] = numba_kernels.truncated_normal(x[k], p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7])
 
     @njit(error_model="numpy")
     def uniform(x, p, out):
         for k in range(x.size):
-            out[k] = numba_kernels.uniform(x[k], p)
+            out[k] = numba_kernels.uniform(x[k], p[0], p[1], p[2], p[3])
 
     def assert_equal_bits(found: Any, expected: Any) -> None:
         assert np.array_equal(found.view(np.uint32), expected.view(np.uint32))

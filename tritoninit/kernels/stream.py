@@ -73,8 +73,8 @@ QUANTILE_TAIL: Final = (
 )
 
 
-# The float32 numbers of each distribution, in the order in which kernels take them; ``lowering`` says what they
-# are. The functions of each backend have them by the same names.
+# The float32 numbers of each distribution, in the order in which kernels take them: ``lowering`` says what
+# they mean. The functions of each backend have them by the same names.
 class ConstantNumbers(NamedTuple):
     value: float
 

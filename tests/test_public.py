@@ -1,0 +1,127 @@
+"""What users may count on: the names, pinned, and docstrings that stand alone."""
+
+import inspect
+
+import pytest
+
+import tritoninit as ti
+from tritoninit.functional import __all__ as functions
+
+PUBLIC = [
+    "STREAM_VERSION",
+    "TORCH_DEFAULTS",
+    "Assignment",
+    "Audit",
+    "Axes",
+    "Backend",
+    "Constant",
+    "Dirac",
+    "Elementwise",
+    "Eye",
+    "FanScaled",
+    "Fill",
+    "Initializer",
+    "Intercepted",
+    "KaimingNormal",
+    "KaimingUniform",
+    "Keep",
+    "Key",
+    "Normal",
+    "Ones",
+    "Orthogonal",
+    "ParameterError",
+    "Piece",
+    "Plan",
+    "Report",
+    "Rule",
+    "RuleSet",
+    "Scaled",
+    "Sparse",
+    "Stacked",
+    "Structured",
+    "TargetError",
+    "TruncatedNormal",
+    "Uniform",
+    "Value",
+    "VarianceScaling",
+    "Window",
+    "XavierNormal",
+    "XavierUniform",
+    "ZeroRow",
+    "Zeros",
+    "__version__",
+    "audit",
+    "backends",
+    "bits_hash",
+    "calculate_gain",
+    "constant",
+    "constant_",
+    "dirac",
+    "dirac_",
+    "eye",
+    "eye_",
+    "initialize_",
+    "intercept",
+    "kaiming_normal",
+    "kaiming_normal_",
+    "kaiming_uniform",
+    "kaiming_uniform_",
+    "mup",
+    "normal",
+    "normal_",
+    "ones_",
+    "orthogonal",
+    "orthogonal_",
+    "presets",
+    "registry",
+    "schemes",
+    "sparse",
+    "sparse_",
+    "trunc_normal_",
+    "uniform",
+    "uniform_",
+    "use_backend",
+    "xavier_normal",
+    "xavier_normal_",
+    "xavier_uniform",
+    "xavier_uniform_",
+    "zeros_",
+]
+IN_REGISTRY = {"Backend", "ENVIRONMENT_VARIABLE", "backends", "get", "register", "resolve", "use_backend"}
+MODULES = ("presets", "registry", "schemes")
+
+
+def test_names():
+    """A name that goes, or comes, is a line in CHANGELOG."""
+    assert sorted(ti.__all__) == sorted(PUBLIC)
+    assert all(hasattr(ti, name) for name in PUBLIC)
+    assert all(hasattr(ti.registry, name) for name in IN_REGISTRY)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if not name.isupper() and name not in MODULES])
+def test_docstrings(name):
+    """Of their own: not those that dataclasses make of a signature, nor a base's."""
+    thing = getattr(ti, name)
+    if name == "__version__":
+        return
+    doc = vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__
+    assert doc
+    assert not doc.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("name", functions)
+def test_help_stands_alone(name):
+    function = getattr(ti, name)
+    parameters = inspect.signature(function).parameters
+    doc = inspect.getdoc(function)
+    for section in ("Args:", "Returns:", "Raises:", ">>> "):
+        assert section in doc
+    arguments = doc[doc.index("Args:") : doc.index("Returns:")]
+    for parameter in parameters:
+        assert f"\n    {parameter}: " in arguments, parameter
+    for error in ("TypeError", "ValueError", *["NotImplementedError"] * ("key" in parameters)):
+        assert f"\n    {error}: " in doc, error
+    dtypes = "float32, float16 or bfloat16" if "key" in parameters else "any dtype"
+    assert dtypes in " ".join(doc.split())
+    if name in ("orthogonal_", "sparse_"):
+        assert "A shard builds the whole global" in doc
