@@ -1,0 +1,319 @@
+"""Parameters and buffers that move, change their dtype, or get memory for the first time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import tritoninit as ti
+from tests.model_cases import META, NOISE, Model, assert_equal_states, initialized, poisoned, state
+from tritoninit import (
+    TORCH_DEFAULTS,
+    Keep,
+    Normal,
+    Rule,
+    Value,
+    initialize_,
+)
+from tritoninit.presets import PRESETS, Llama
+
+
+class TestMoving:
+    def test_dtype(self):
+        narrow = initialized(dtype=torch.bfloat16)
+        assert narrow.head.weight is narrow.embed.weight
+        assert_equal_states(state(narrow), state(initialized(Model().to(torch.bfloat16))))
+
+    def test_what_is_kept_is_rounded(self):
+        model = Model()
+        before = model.blocks[0].fc.weight.detach().clone()
+        initialize_(model, seed=0, dtype=torch.float16, skip="blocks.0.fc")
+        assert model.blocks[0].fc.weight.equal(before.half())
+
+    def test_attributes_of_parameters_stay(self):
+        model = Model()
+        model.embed.weight.tag = "kept"
+        model.blocks[0].fc.weight.requires_grad_(False)
+        initialize_(model, seed=0, dtype=torch.float16)
+        assert model.embed.weight.tag == "kept"
+        assert not model.blocks[0].fc.weight.requires_grad
+        assert model.blocks[0].fc.bias.requires_grad
+
+    def test_an_optimizer_made_before_follows(self):
+        """As with Module.to: the same parameters, in other memory, their gradients and hooks with them."""
+        model = Model()
+        before = dict(model.named_parameters())
+        model.blocks[0].fc(torch.ones(2, 8)).sum().backward()
+        initialize_(model, seed=0, dtype=torch.bfloat16)
+        assert all(parameter is before[name] for name, parameter in model.named_parameters())
+        assert model.head.weight is model.embed.weight
+        assert model.blocks[0].fc.weight.grad.dtype == torch.bfloat16
+        torch.optim.SGD(before.values(), 0.1).step()
+
+    def test_a_tie_to_what_is_not_initialised_holds(self):
+        model = Model()
+        initialize_(model.head, seed=0, dtype=torch.bfloat16)
+        assert model.head.weight is model.embed.weight
+
+    @pytest.mark.parametrize("device", [torch.device("cpu"), META])
+    def test_subclasses_of_parameter_stay(self, device):
+        class Special(nn.Parameter):
+            pass
+
+        model = nn.Linear(2, 3, bias=False)
+        model.weight = Special(torch.zeros(3, 2, device=device))
+        model.weight.tag = "mine"
+        initialize_(model, seed=0, device="cpu", dtype=torch.float16)
+        assert type(model.weight) is Special
+        assert model.weight.tag == "mine"
+        assert model.weight.abs().max() > 0
+
+    def test_a_recurrent_layer_runs(self):
+        """It keeps a list of its weights, too."""
+        with META:
+            model = nn.LSTM(3, 4)
+        initialize_(model, seed=0, device="cpu")
+        assert all(one is other for one, other in zip(model._flat_weights, model.parameters(), strict=True))
+        model(torch.ones(2, 1, 3))
+
+    def test_a_parametrised_weight_moves_with_what_it_is_computed_from(self):
+        model = parametrizations.spectral_norm(nn.Linear(4, 4))
+        initialize_(model, seed=0, dtype=torch.bfloat16)
+        assert model.parametrizations.weight.original.dtype == torch.bfloat16
+        assert model(torch.ones(1, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+    def test_a_parametrised_weight_that_is_kept_stays_on_meta(self):
+        with META:
+            model = nn.Sequential(nn.Linear(2, 2), parametrizations.weight_norm(nn.Linear(2, 2)))
+        initialize_(model, seed=0, device="cpu", skip="1.weight")
+        assert model[1].parametrizations.weight.original0.is_meta
+        assert not model[1].bias.is_meta
+
+    @pytest.mark.parametrize(
+        "where", [{"device": "meta"}, {"dtype": torch.int32}, {"device": "cuda:99"}, {"device": "?"}]
+    )
+    def test_where_no_parameter_can_be(self, where):
+        model, rng = poisoned(), torch.get_rng_state()
+        with pytest.raises((ValueError, RuntimeError, AssertionError)):
+            initialize_(model, **where)
+        assert model.embed.weight.isnan().all()
+        assert torch.get_rng_state().equal(rng)
+
+    def test_parameters_that_are_there_keep_their_identity(self):
+        model = Model()
+        before = dict(model.named_parameters())
+        initialize_(model, seed=0, device="cpu", dtype=torch.float32)
+        assert all(parameter is before[name] for name, parameter in model.named_parameters())
+
+
+class Rotary(nn.Module):
+    def __init__(self, offers=True):
+        super().__init__()
+        self.register_buffer("table", torch.arange(4.0), persistent=False)
+        if offers:
+            self.reset_buffers = lambda: self.table.copy_(torch.arange(4.0))
+
+
+class TestMeta:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_equals_a_model_built_directly(self, dtype):
+        with META:
+            model = Model()
+        assert initialize_(model, seed=0, device="cpu", dtype=dtype)
+        assert_equal_states(state(model), state(initialized(Model().to(dtype))))
+        assert model.head.weight is model.embed.weight
+        assert all(isinstance(p, nn.Parameter) and p.requires_grad for p in model.parameters())
+
+    @pytest.mark.parametrize("name", ["resnet-50", "vit-b-16"])
+    def test_presets(self, name):
+        preset = PRESETS[name]
+        with META:
+            model = preset.build()
+        initialize_(model, preset.rules, seed=0, device="cpu", dtype=torch.bfloat16)
+        direct = preset.build().to(torch.bfloat16)
+        initialize_(direct, preset.rules, seed=0)
+        assert_equal_states(state(model), state(direct))
+
+    def test_rotary_tables_are_computed(self):
+        small = {"vocabulary": 50, "width": 32, "depth": 2, "heads": 4, "kv_heads": 2, "inner": 64}
+        rules = PRESETS["llama-3.2-1b"].rules
+        with META:
+            model = Llama(**small)
+        initialize_(model, rules, seed=0, device="cpu", dtype=torch.bfloat16)
+        direct = Llama(**small)
+        assert model.model.frequencies.equal(direct.model.frequencies)
+        assert model.model.frequencies.dtype == torch.float32
+        initialize_(direct, rules, seed=0, dtype=torch.bfloat16)
+        tokens = torch.arange(6).view(2, 3)
+        assert model(tokens).equal(direct(tokens))
+
+    def test_a_device_is_needed(self):
+        with META:
+            model = Model()
+        with pytest.raises(ValueError, match="meta tensor"):
+            initialize_(model, seed=0)
+
+    def test_a_buffer_that_nobody_computes(self):
+        with META:
+            model = nn.ModuleDict({"fc": nn.Linear(2, 2), "rope": Rotary(offers=False)})
+        with pytest.raises(
+            ValueError, match=r"rope\.table: a buffer on the meta device .*Rotary offers no way"
+        ):
+            initialize_(model, seed=0, device="cpu")
+        assert model["fc"].weight.is_meta
+        initialize_(model, [Rule(Rotary, {"table": Value(range(4))}), *TORCH_DEFAULTS], seed=0, device="cpu")
+        assert model["rope"].table.tolist() == [0, 1, 2, 3]
+
+    def test_a_buffer_that_its_method_leaves_alone(self):
+        with META:
+            model = nn.ModuleDict({"rope": Rotary(offers=False)})
+        model["rope"].reset_parameters = lambda: None
+        with pytest.raises(ValueError, match=r"not computed by their modules: rope\.table"):
+            initialize_(model, seed=0, device="cpu")
+        assert model["rope"].table.is_meta
+
+    def test_reset_parameters_overwrites_nothing_but_the_buffer(self):
+        class Both(Rotary):
+            def __init__(self):
+                super().__init__(offers=False)
+                self.weight = nn.Parameter(torch.ones(2))
+                self.register_buffer("mean", torch.full((2,), 3.0))
+
+            def reset_parameters(self):
+                self.weight.data.zero_()
+                self.mean.zero_()
+                self.table.fill_(1)
+
+        model = Both()
+        weight = model.weight
+        model.table = model.table.to("meta")
+        initialize_(model, [Rule("*", Keep())], seed=0, device="cpu")
+        assert model.weight is weight
+        assert model.weight.tolist() == [1, 1]
+        assert model.mean.tolist() == [3, 3]
+        assert model.table.tolist() == [1, 1, 1, 1]
+
+    def test_the_next_way_is_tried(self):
+        """Gemma's embedding owns a buffer that the model's _init_weights computes."""
+
+        class Embedding(nn.Embedding):
+            def __init__(self):
+                super().__init__(3, 4)
+                self.register_buffer("scale", torch.tensor(2.0), persistent=False)
+
+        class Outer(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embed = Embedding()
+
+            def _init_weights(self, module):
+                if hasattr(module, "scale"):
+                    module.scale.fill_(2.0)
+
+        with META:
+            model = Outer()
+        initialize_(model, NOISE, seed=0, device="cpu")
+        assert model.embed.scale == 2
+        assert model.embed.weight.std() > 0
+
+    def test_a_way_that_raises_leaves_the_buffer_on_meta(self):
+        class Raising(Rotary):
+            def __init__(self):
+                super().__init__(offers=False)
+                self.weight = nn.Parameter(torch.ones(3))
+
+            def reset_parameters(self):
+                self.table.zero_()
+                raise KeyError("boom")
+
+        with META:
+            model = Raising()
+        rng = torch.get_rng_state()
+        for _ in range(2):  # a second call must not take what the first one left for computed
+            with pytest.raises(
+                ValueError, match=r"not computed by their modules: table \(KeyError: 'boom'\)"
+            ):
+                initialize_(model, NOISE, device="cpu")
+            assert model.table.is_meta
+            assert model.weight.is_meta
+        assert torch.get_rng_state().equal(rng)
+
+    @pytest.mark.parametrize(
+        "kind", ["BertForSequenceClassification", "Gemma2ForCausalLM", "LlamaForCausalLM"]
+    )
+    def test_a_transformers_backbone_is_loaded_and_the_rest_drawn(self, kind):
+        transformers = pytest.importorskip("transformers")
+        cls = getattr(transformers, kind)
+        config = cls.config_class(
+            vocab_size=60,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=8,
+            intermediate_size=20,
+            tie_word_embeddings=False,
+        )
+        full = cls(config)
+        head = "classifier" if kind.startswith("Bert") else "lm_head"
+        loaded = {k: v for k, v in full.state_dict().items() if not k.startswith(head)}
+        with META:
+            model = cls(config)
+        missing = model.load_state_dict(loaded, strict=False, assign=True).missing_keys
+        initialize_(model, [Rule("*", Normal(std=0.02))], seed=0, only=missing, device="cpu")
+        after = model.state_dict()
+        assert all(after[name].equal(tensor) for name, tensor in loaded.items())
+        assert after[f"{head}.weight"].std() > 0
+        for (name, one), (_, other) in zip(model.named_buffers(), full.named_buffers(), strict=True):
+            assert one.equal(other), name
+
+    def test_a_plain_attribute(self):
+        with META:
+            model = nn.Linear(2, 2)
+            model.mask = torch.ones(3)
+        with pytest.raises(ValueError, match="mask: a plain attribute on the meta device"):
+            initialize_(model, seed=0, device="cpu")
+
+    def test_a_seed_leaves_the_default_generator_alone(self):
+        with META:
+            model = nn.Sequential(Rotary())
+            model.append(nn.BatchNorm1d(3))
+        model[0].reset_buffers = lambda: model[0].table.copy_(torch.rand(4))
+        state = torch.get_rng_state()
+        initialize_(model, seed=0, device="cpu")
+        assert torch.get_rng_state().equal(state)
+
+
+_MEMORY = """
+import resource, torch, tritoninit as ti
+from tritoninit.presets import PRESETS
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+preset = PRESETS["llama-3.2-1b"]
+ti.initialize_(torch.nn.Linear(1000, 1000), seed=0)  # compiled, threads started
+with torch.device("meta"):
+    model = preset.build()
+before = peak()
+ti.initialize_(model, preset.rules, seed=0, device="cpu", dtype=torch.bfloat16)
+size = sum(p.nbytes for p in model.parameters())
+print(size, peak() - before, model.lm_head.weight is model.model.embed_tokens.weight)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
+def test_peak_memory_of_a_meta_model_is_the_parameters_own():
+    """1.2 billion parameters in bfloat16: no default pass, no second copy, no float32 stage."""
+    environment = {"PYTHONPATH": str(Path(ti.__file__).parents[1]), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY], capture_output=True, text=True, check=True, env=environment
+    )
+    size, grown, tied = done.stdout.split()
+    assert int(size) == 2 * 1_235_814_400
+    assert int(grown) < 1.05 * int(size)
+    assert tied == "True"
