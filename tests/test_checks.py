@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tritoninit import Backend, Normal, Window, checks, registry
-from tritoninit.registry import get
 from tritoninit.checks import FillCase, compare
 from tritoninit.emulated.engine import Fault, Undecoded
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.outputs import UsageError
+from tritoninit.registry import get
 
 CPU = torch.device("cpu")
 

@@ -57,7 +57,8 @@ from tritoninit.initializers import (
     Zeros,
     calculate_gain,
 )
-from tritoninit.interception.intercepted import Intercepted, intercept
+from tritoninit.interception.entry import intercept
+from tritoninit.interception.intercepted import Intercepted
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key

@@ -10,8 +10,8 @@ import tritoninit
 from tests.interception.cases import key, nans, parameter, saved
 from tritoninit import Constant, Key, Normal, Ones, Uniform, ZeroRow, Zeros, registry
 from tritoninit.initializers import KaimingNormal, KaimingUniform
+from tritoninit.interception.entry import intercept
 from tritoninit.interception.filled import Overlaid
-from tritoninit.interception.intercepted import intercept
 
 
 class TestAssignments:

@@ -9,8 +9,8 @@ from torch import nn
 
 from tests.interception.cases import nans, ours, parameter
 from tritoninit import Normal
+from tritoninit.interception.entry import intercept
 from tritoninit.interception.filled import Overlaid
-from tritoninit.interception.intercepted import intercept
 
 ENGINE = torch.autograd.graph._engine_run_backward.__code__
 

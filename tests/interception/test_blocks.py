@@ -13,7 +13,7 @@ from torch.nn.init import kaiming_normal_ as kept_kaiming_normal_
 import tritoninit
 from tests.interception.cases import KEPT, key, nans, ours, parameter
 from tritoninit import Key, Normal, Uniform
-from tritoninit.interception.intercepted import intercept
+from tritoninit.interception.entry import intercept
 
 
 class TestBlocks:

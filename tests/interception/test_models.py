@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from tritoninit.interception.intercepted import intercept
+from tritoninit.interception.entry import intercept
 
 # In standard errors. Of two samples of n the means differ by s sqrt(2 / n), the standard deviations by at
 # most s sqrt(1 / n): that of normals, whose fourth moment is the largest of the distributions here. Beyond

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.interception.cases import nans, ours, parameter
-from tritoninit.interception.intercepted import intercept
+from tritoninit.interception.entry import intercept
 
 
 class Own(torch.Tensor):

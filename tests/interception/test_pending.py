@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tests.interception.cases import CALLS, key, nans, ours, parameter, saved
 from tritoninit import Normal, Uniform
-from tritoninit.interception.intercepted import intercept
+from tritoninit.interception.entry import intercept
 
 
 class TestDrawnOnce:

@@ -15,7 +15,7 @@ from torch.nn.init import trunc_normal_ as kept_trunc_normal_
 import tritoninit
 from tests.interception.cases import CALLS, KEPT, calls, key, nans, ours, parameter
 from tritoninit import Constant, Key, Normal, Orthogonal, Uniform, Zeros, registry
-from tritoninit.interception.intercepted import intercept
+from tritoninit.interception.entry import intercept
 from tritoninit.interception.served import FUNCTIONS
 
 

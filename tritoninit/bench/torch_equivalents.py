@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.combinators import ZeroRow
+from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
 
 

@@ -18,7 +18,8 @@ from tritoninit.bench.torch_equivalents import torch_equivalent
 from tritoninit.commands import init_output, subjects, torch_comparison, weights
 from tritoninit.commands.subjects import Subject
 from tritoninit.commands.timing import WARM_UP, Timing, timed
-from tritoninit.interception.intercepted import Intercepted, PassedOn, intercept
+from tritoninit.interception.entry import intercept
+from tritoninit.interception.intercepted import Intercepted, PassedOn
 from tritoninit.keys import Key
 from tritoninit.model_initialization import initialize_
 from tritoninit.models.rules import RuleSet

@@ -5,7 +5,8 @@ a method; it becomes a fill with a key; this waits, is forgotten if another cove
 once, when somebody first looks.
 
 ===============  ================================================================================
-``intercepted``  what is promised: ``intercept``, its limits, and what it tells afterwards
+``entry``        what is promised: ``intercept``, and its limits
+``intercepted``  what it tells afterwards
 ``served``       which functions and methods are served, and by which initializers
 ``routes``       how calls of ``torch.nn.init`` are seen: its functions get other code for a while
 ``recorder``     the whole way of a call: seen, recorded, run, told of, or passed on to torch
@@ -15,6 +16,6 @@ once, when somebody first looks.
 ``private``      what all this uses of torch that torch does not promise
 ===============  ================================================================================
 
-The first three are loaded by ``import tritoninit`` and use nothing private of torch's; the others are
+The first four are loaded by ``import tritoninit`` and use nothing private of torch's; the others are
 loaded by the first ``intercept``.
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tritoninit.fills import Constant, Fill, Initializer, Primitive
 from tritoninit.combinators import ZeroRow
+from tritoninit.fills import Constant, Fill, Initializer, Primitive
 from tritoninit.interception.regions import Region
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan

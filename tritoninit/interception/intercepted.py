@@ -1,40 +1,12 @@
-"""Code that was never written for this library, served by it: ``with intercept(seed=0): model = Model()``.
-
-In the block and its thread these draw from this library's stream: every ``torch.nn.init`` function, on any
-tensor; ``uniform_``, ``normal_``, ``fill_``, ``zero_`` and ``x[i:j] = number`` on parameters and on what is
-known to share their memory (``weight.data``, ``weight[padding_idx]``).
-
-Fills are recorded, and run together when something first reads or changes what they fill, or at the end of
-the block. One that a later fill covers, or whose tensor is gone by then, is never drawn. To torch they are
-done: the version counter moves on, ``torch``'s own generators do not.
-
-The n-th random fill, counted from 0 in the order of the calls (dropped ones too), has the key
-``Key(seed).fold_in(n)``, or ``Key.from_generator(generator)`` where the call names a generator.
-
-Limits. What does not go through torch's Python functions does not see that a fill is pending: other threads
-and processes, ``torch._C.DisableTorchFunction``, C++ code that is handed a tensor (TorchScript,
-DistributedDataParallel, ``to_dlpack``), pointers taken before the block, an ``UntypedStorage`` made apart
-from its tensor, tangents of forward-mode autograd, pack hooks of ``saved_tensors_hooks``. Leave the block or
-call :meth:`Intercepted.flush` before these, and before ``torch.compile`` runs on what is pending. Fills run
-on the CUDA stream that is current then. What was taken from a parameter before the block is known to share
-its memory once the parameter itself has been used in the block.
-
-What reaches further than its arguments show has everything written first: ``backward``, functions that are
-given a callable, custom operators, types with a ``__torch_function__`` of their own. Hooks that ``backward``
-runs are served as other code, but at once; in the others ``torch.nn.init`` is, and methods are torch's.
-Inside the transformations of ``torch.func`` every fill is torch's.
-"""
+"""What an intercept tells afterwards, and where torch.nn.init's functions are routed to."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
 
-from tritoninit import registry
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.report import Report
 from tritoninit.interception.routes import Routes
@@ -56,7 +28,7 @@ class PassedOn:
 
 
 class Intercepted(ABC):
-    """What :func:`intercept` did.
+    """What :func:`~tritoninit.intercept` did.
 
     Attributes:
         key: the parent of every fill's key.
@@ -89,32 +61,3 @@ class Intercepted(ABC):
     def report(self, model: nn.Module) -> Report:
         """The same, with the audit of the model."""
         return Report(self.assignments(model), seed=self.key.seed, module=model)
-
-
-@contextmanager
-def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
-    """Serve the initialization of whatever is built in the block, in this thread; see the module's docstring.
-
-    Of nested intercepts the inner one serves, with its own seed and count; entering it runs what the outer
-    one has pending. If the block raises, what is pending is run all the same.
-
-    Args:
-        seed: 64 bits; drawn from PyTorch's default CPU generator if None.
-
-    Raises:
-        ValueError: the backend that ``use_backend`` or TRITONINIT_BACKEND asks for is unknown.
-        RuntimeError: this torch lacks something that this needs, or others stand in for its functions.
-
-    What this library cannot serve (float64, meta tensors, subclasses of Tensor, arguments that make no
-    sense, ...) goes to torch unchanged, errors included, and is listed in ``passed_on``.
-
-    >>> with intercept(seed=0) as intercepted:
-    ...     linear = nn.Linear(3, 2)
-    >>> [(each.name, each.key == Key(0).fold_in(n)) for n, each in enumerate(intercepted.assignments(linear))]
-    [('weight', True), ('bias', True)]
-    """
-    registry.override()  # unknown, it would have every fill passed on
-    from tritoninit.interception import recorder  # which needs more of torch than torch promises
-
-    with recorder.recording(seed) as intercepted:
-        yield intercepted

@@ -19,7 +19,7 @@ from tritoninit.initializers import (
 )
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
 
-# torch.nn.init's functions; the deprecated spellings call these. All but the fixed ones take a generator last.
+# torch.nn.init's functions; the deprecated spellings call these. Random ones take a generator last.
 FUNCTIONS: dict[str, type[Initializer]] = {
     "uniform_": Uniform,
     "normal_": Normal,
