@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from tritoninit import registry
+from tritoninit.extents import extent
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
@@ -151,16 +152,13 @@ def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
 
 def _extent(target: Target) -> tuple[str, int, int]:
     """The device and the addresses between which a target lies, elements of others possibly among its own."""
-    if 0 in target.shape:
-        return "", 0, 0
     if isinstance(target, np.ndarray):
         device, first, strides = "cpu", target.ctypes.data, target.strides
     else:
         device, first = str(target.device), target.data_ptr()
         strides = tuple(stride * target.itemsize for stride in target.stride())
-    steps = [stride * (size - 1) for stride, size in zip(strides, target.shape, strict=True)]
-    begin = first + sum(step for step in steps if step < 0)  # NumPy's strides may be negative
-    return device, begin, first + sum(step for step in steps if step > 0) + target.itemsize
+    begin, end = extent(target.itemsize, tuple(target.shape), strides)
+    return device, first + begin, first + end
 
 
 def _fill_unserved(steps: Sequence[Step]) -> None:

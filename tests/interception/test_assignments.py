@@ -9,6 +9,7 @@ from torch import nn
 import tritoninit
 from tests.interception.cases import key, nans, parameter, saved
 from tritoninit import Constant, Key, Normal, Ones, Uniform, ZeroRow, Zeros, registry
+from tritoninit.fills import sole_fill
 from tritoninit.initializers import KaimingNormal, KaimingUniform
 from tritoninit.interception.entry import intercept
 from tritoninit.interception.filled import Overlaid
@@ -151,7 +152,7 @@ class TestAssignments:
             nn.init.kaiming_normal_(model[0].T)
             nn.init.kaiming_normal_(model[1])
         first, second = intercepted.assignments(model)
-        assert first.initializer == Normal(0.0, KaimingNormal().fill((4, 6)).std)
+        assert first.initializer == Normal(0.0, sole_fill(KaimingNormal(), (4, 6)).std)
         assert second.initializer == KaimingNormal()
 
     def test_the_latest_of_several_views(self):
