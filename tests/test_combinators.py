@@ -146,6 +146,13 @@ class TestMeaning:
         ZeroRow(Ones(), 0)(torch.empty(3, 3))
         assert torch.get_rng_state().equal(state)
 
+    def test_print(self):
+        assert repr(Stacked((Eye(),) * 3, 1)) == "Stacked((Eye(),) * 3, axis=1)"
+        assert repr(Stacked((Eye(), Zeros()))) == "Stacked((Eye(), Zeros()), axis=0)"
+        assert repr(Stacked((Eye(),))) == "Stacked((Eye(),), axis=0)"
+        equal = Stacked((Uniform(0, 1), Uniform(0.0, 1.0)))
+        assert eval(repr(equal)) == equal
+
     def test_sole_fill(self):
         assert sole_fill(Scaled(Normal(), 2.0), (3,)) == Normal(0.0, 2.0)
         assert sole_fill(Stacked((Normal(),) * 2), (4,)) is None

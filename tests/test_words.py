@@ -28,6 +28,12 @@ TIMES = "\N{MULTIPLICATION SIGN}"
         (ti.Eye(), "Eye"),
         (ti.Dirac(2), "Dirac groups 2"),
         (ZeroRow(ti.Normal(), 3), f"ZeroRow Normal {SIGMA} 1 row 3"),
+        (ti.Scaled(ti.Orthogonal(), 0.5), "Scaled Orthogonal gain 1 factor 0.5"),
+        (ti.Stacked((ti.Orthogonal(),) * 4), f"Stacked 4 {TIMES} Orthogonal gain 1"),
+        (
+            ti.Stacked((ti.Zeros(), ti.KaimingUniform(), ti.KaimingUniform()), axis=1),
+            f"Stacked Zeros | 2 {TIMES} KaimingUniform ±0.153 axis 1",
+        ),
     ],
 )
 def test_initializers(initializer, words):

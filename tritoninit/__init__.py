@@ -5,7 +5,7 @@ from tritoninit._version import __version__
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
-from tritoninit.auditing.records import Audit
+from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import Keep, Scaled, Stacked, ZeroRow
 from tritoninit.fans import Axes
@@ -58,7 +58,7 @@ from tritoninit.initializers import (
     calculate_gain,
 )
 from tritoninit.interception.entry import intercept
-from tritoninit.interception.intercepted import Intercepted
+from tritoninit.interception.intercepted import Intercepted, PassedOn
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
@@ -80,6 +80,7 @@ __all__ = [
     "Axes",
     "Backend",
     "Constant",
+    "Coverage",
     "Dirac",
     "Elementwise",
     "Eye",
@@ -95,6 +96,7 @@ __all__ = [
     "Ones",
     "Orthogonal",
     "ParameterError",
+    "PassedOn",
     "Piece",
     "Plan",
     "Report",
@@ -105,6 +107,7 @@ __all__ = [
     "Stacked",
     "Structured",
     "TargetError",
+    "TensorRecord",
     "TruncatedNormal",
     "Uniform",
     "Value",

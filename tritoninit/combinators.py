@@ -86,6 +86,12 @@ class Stacked(Initializer):
             _check_initializer(each)
         index(self.axis)
 
+    def __repr__(self) -> str:
+        first, *others = self.initializers
+        equal = len(others) > 0 and all(each == first for each in others)
+        parts = f"({first!r},) * {len(others) + 1}" if equal else repr(self.initializers)
+        return f"Stacked({parts}, axis={self.axis})"
+
     @property
     def random(self) -> bool:
         return any(each.random for each in self.initializers)

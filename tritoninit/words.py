@@ -8,6 +8,7 @@ from dataclasses import fields
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
+from tritoninit.combinators import Stacked, part_shape
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform, sole_fill
 from tritoninit.initializers import FanScaled, Ones, Zeros
 from tritoninit.structured import Value
@@ -42,6 +43,12 @@ def describe(initializer: Initializer, shape: Sequence[int]) -> str:
         return f"{name} {' | '.join(_numbers(fill) for fill in fills if isinstance(fill, Fill))}"
     if isinstance(initializer, Value):
         return name
+    if isinstance(initializer, Stacked):
+        part = part_shape(shape, initializer.axis, len(initializer.initializers))
+        runs = groupby(describe(each, part) for each in initializer.initializers)
+        counts = [(words, len(list(run))) for words, run in runs]
+        parts = [words if count == 1 else f"{count} {_TIMES} {words}" for words, count in counts]
+        return f"{name} {' | '.join(parts)}" + (f" axis {initializer.axis}" if initializer.axis else "")
     words = [name]
     for field in fields(initializer):
         value = getattr(initializer, field.name)
