@@ -36,6 +36,7 @@ from tritoninit import (
     ZeroRow,
     Zeros,
     initialize_,
+    use_backend,
 )
 from tritoninit.fills import sole_fill
 
@@ -68,6 +69,28 @@ def part(initializer, shape, *numbers):
     for number in numbers:
         key = key.fold_in(number)
     return drawn(initializer, shape, key=key)
+
+
+def told(initializer, rows=slice(0, SHAPE[0]), columns=slice(0, SHAPE[1]), key=KEY):
+    """What a nesting is in a part of the whole, without pieces."""
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
+    if isinstance(initializer, ZeroRow):
+        values = told(initializer.initializer, rows, columns, key)
+        values[initializer.row] = 0
+        return values
+    if isinstance(initializer, Scaled):
+        return told(initializer.initializer, rows, columns, key) * initializer.factor
+    if isinstance(initializer, Stacked):
+        axis, count = initializer.axis % 2, len(initializer.initializers)
+        begin, size = (rows, columns)[axis].start, shape[axis] // count
+        parts = []
+        for number, each in enumerate(initializer.initializers):
+            cut = slice(begin + number * size, begin + (number + 1) * size)
+            places = (cut, columns) if axis == 0 else (rows, cut)
+            parts.append(told(each, *places, key.fold_in(number)))
+        return torch.cat(parts, axis)
+    fill = sole_fill(initializer, shape)
+    return drawn(initializer, shape, key=key) if fill is None else drawn(fill, SHAPE)[rows, columns].clone()
 
 
 class TestMeaning:
@@ -131,6 +154,26 @@ class TestMeaning:
         expected[3, 3] = 9
         assert drawn(Framed(), SHAPE).equal(expected)
 
+    def test_zero_rows_of_zero_rows(self):
+        """Each takes its own row from what the other is."""
+        for inner in (Normal(), Orthogonal(), Stacked((Orthogonal(), Normal()))):
+            expected = drawn(inner, SHAPE)
+            expected[0] = expected[-1] = expected[4] = 0
+            assert drawn(ZeroRow(ZeroRow(ZeroRow(inner, 0), -1), 4), SHAPE).equal(expected)
+        many = Normal()
+        for row in range(7):
+            many = ZeroRow(many, row)
+        assert len(many.pieces(SHAPE)) == 8
+        assert drawn(many, SHAPE)[7].equal(drawn(Normal(), SHAPE)[7])
+
+    @pytest.mark.parametrize("row", range(8))
+    def test_a_zero_row_beside_kept_rows(self, row):
+        tensor = torch.full(SHAPE, 7.0)
+        ZeroRow(Stacked((Ones(), Keep())), row)(tensor)
+        expected = torch.cat((torch.ones(4, 10), torch.full((4, 10), 7.0)))
+        expected[row] = 0
+        assert tensor.equal(expected)
+
     def test_keep_keeps_its_part(self):
         tensor = torch.arange(80.0).reshape(SHAPE)
         ZeroRow(Stacked((Keep(), Normal())), 1)(tensor, key=KEY)
@@ -160,6 +203,11 @@ class TestMeaning:
 
 
 class TestEveryNesting:
+    @nested
+    def test_is_what_it_says(self, initializer):
+        """A factor is multiplied into a fill's numbers, not its values: two roundings more or less."""
+        torch.testing.assert_close(drawn(initializer, SHAPE), told(initializer), rtol=3 * 2.0**-23, atol=0)
+
     @nested
     @in_every_dtype
     def test_every_element_is_set_and_repeats(self, initializer, dtype):
@@ -255,6 +303,55 @@ class TestBuilding:
     @pytest.mark.parametrize("inner", [Normal(), Orthogonal(), Sparse(0.5)])
     def test_no_rows_no_zeros(self, inner):
         assert ZeroRow(inner, 3)(torch.empty(0, 4), key=KEY).shape == (0, 4)
+
+    def test_scaled_in_the_dtype_of_the_tensor(self):
+        assert Scaled(Eye(), 0.1)(torch.empty(2, 2, dtype=torch.float64))[0, 0] == 0.1
+        assert Scaled(Eye(), 2**24 + 1)(torch.empty(2, 2, dtype=torch.int64))[0, 0] == 2**24 + 1
+        bfloat16 = Scaled(Value(torch.full((1,), 1.0078125, dtype=torch.bfloat16)), 1.1)
+        assert bfloat16(torch.empty(1, dtype=torch.float64)) == 1.0078125 * 1.1
+        for initializer, dtype in [(Scaled(Eye(), 1e10), torch.int8), (Scaled(Dirac(), 1e6), torch.float16)]:
+            tensor = torch.zeros((2, 2) if dtype == torch.int8 else (2, 2, 1), dtype=dtype)
+            with pytest.raises(RuntimeError, match=r"."):
+                initializer(tensor)
+            assert not tensor.any()
+
+    def test_arrays_are_judged_as_tensors_are(self):
+        for values, dtype in (([0.5, 300], np.int8), ([1j], np.float32)):
+            with pytest.raises(ValueError, match="Value"):
+                Value(values)(np.zeros(len(values), dtype))
+
+    def test_what_no_backend_serves_takes_no_key(self):
+        state = torch.get_rng_state()
+        for initializer in (Stacked((Normal(),) * 2), Orthogonal(), ZeroRow(Sparse(0.5), 0)):
+            with use_backend("triton"), pytest.raises(RuntimeError, match="cannot serve"):
+                initializer(torch.empty(SHAPE))
+        assert torch.get_rng_state().equal(state)
+
+    def test_pieces_that_make_no_sense(self):
+        class None_(Initializer):
+            def pieces(self, shape):
+                return []
+
+        class Named(Initializer):
+            def pieces(self, shape):
+                return [Piece(XavierUniform(), (0, 0), tuple(shape))]
+
+        for initializer, error in ((None_(), ValueError), (Named(), TypeError)):
+            for each in (
+                initializer,
+                Stacked((initializer, Ones())),
+                ZeroRow(initializer, 0),
+                Scaled(initializer, 2),
+            ):
+                with pytest.raises(error, match="piece"):
+                    each(torch.empty(SHAPE))
+
+    def test_pieces_of_a_scalar_array(self):
+        class Twice(Initializer):
+            def pieces(self, shape):
+                return [Piece(Constant(1.0), (), ()), Piece(Constant(2.0), (), ())]
+
+        assert Twice()(np.zeros((), np.float32)) == 2
 
     def test_integers_take_what_they_can_hold(self):
         initializer = Stacked((Eye(), Scaled(Value(torch.ones(2, 2, dtype=torch.int64)), 3.0)))
@@ -435,18 +532,22 @@ class TestFansInParts:
             (Axes(groups=4), 0, 2, (8, 3, 1), [Axes(groups=2)] * 2),
             (Axes(groups=2), 0, 4, (8, 3, 1), [Axes()] * 4),
             (Axes(groups=2), 1, 3, (8, 3, 1), [Axes(groups=2)] * 3),
+            (Axes(parts=(2, 4)), 0, 2, (6, 3), [None, Axes()]),
+            (Axes(groups=3), 0, 2, (6, 3, 1), [None] * 2),
+            (Axes(groups=2), 0, 3, (6, 3, 1), [None] * 3),
         ],
     )
     def test_of_parts(self, axes, axis, count, shape, expected):
         assert axes.of_parts(axis, count, shape) == expected
 
-    @pytest.mark.parametrize(
-        ("axes", "count", "shape"),
-        [(Axes(parts=(2, 4)), 2, (6, 3)), (Axes(groups=3), 2, (6, 3, 1)), (Axes(groups=2), 3, (6, 3, 1))],
-    )
-    def test_what_divides_a_weight_is_refused(self, axes, count, shape):
-        with pytest.raises(ValueError, match="divide"):
-            axes.of_parts(0, count, shape)
+    def test_what_cuts_a_weight_has_no_fans(self):
+        model = nn.GRU(6, 8)
+        with pytest.raises(ValueError, match=r"weight_hh_l0: which dimensions of shape \(12, 8\)"):
+            initialize_(
+                model, [Rule("weight_hh*", Stacked((XavierUniform(),) * 2)), Rule("*", Zeros())], seed=0
+            )
+        initialize_(model, [Rule("weight_hh*", Stacked((Ones(), Zeros()))), Rule("*", Zeros())], seed=0)
+        assert model.weight_hh_l0.equal(torch.cat((torch.ones(12, 8), torch.zeros(12, 8))))
 
     def test_unknown_dimensions_are_refused_in_parts_too(self):
         model = nn.Module()

@@ -156,6 +156,33 @@ class TestValues:
         with pytest.raises(ValueError, match=r"."):
             make()
 
+    def test_numbers_of_other_types_are_pythons_at_once(self):
+        """They cannot change once they are in a cache, nor compute in a type of their own."""
+        changing = torch.tensor(1.0)
+        before = Normal(0.0, changing)
+        changing.fill_(100.0)
+        for found in (before, Normal(np.float32(0), True), Normal(torch.tensor(0), np.uint8(1))):
+            assert found == Normal(0.0, 1.0)
+            assert repr(found) == "Normal(mean=0.0, std=1.0)"
+        sixteen = XavierUniform(16.0)
+        for number in (np.uint8(16), np.float16(16), np.array(16), torch.tensor(16), 16):
+            assert XavierUniform(number) == sixteen
+            assert drawn(XavierUniform(number), (5, 7)).equal(drawn(sixteen, (5, 7)))
+        assert repr(Dirac(np.int64(2))) == "Dirac(groups=2)"
+        assert repr(Sparse(np.float64(0.5), np.float64(1))) == "Sparse(sparsity=0.5, std=1.0)"
+        assert repr(KaimingNormal(np.float64(0.5)).a) == "0.5"
+        assert repr(Constant(torch.tensor(3))) == "Constant(value=3)"
+
+    @pytest.mark.parametrize("number", ["1", b"1", None, 1j, [1.0]])
+    def test_what_is_no_number_is_refused_at_once(self, number):
+        for make in (Normal, Uniform, TruncatedNormal, XavierUniform, VarianceScaling, Orthogonal, Sparse):
+            with pytest.raises(TypeError):
+                make(number)
+
+    @pytest.mark.parametrize("distribution", ["uniform", "normal", "truncated_normal"])
+    def test_no_variance(self, distribution):
+        assert not drawn(VarianceScaling(0.0, distribution=distribution), (4, 5)).any()
+
     @pytest.mark.parametrize("make", [lambda: Dirac(1.5), lambda: XavierUniform(axes=(1, 0))])
     def test_what_is_of_another_type_too(self, make):
         with pytest.raises(TypeError):

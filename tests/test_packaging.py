@@ -1,8 +1,9 @@
-"""The ways to import the package, and the one import that must not find it."""
+"""The ways to import the package, the one import that must not find it, and what installs and tests it."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -139,3 +140,12 @@ def test_top_level_folders_shadow_no_package(name: str, tmp_path: Path) -> None:
     stand_in.touch()
     found = python("-c", f"import {name}; print({name}.__file__)", cwd=ROOT, python_path=tmp_path)
     assert found.strip() == str(stand_in)
+
+
+def test_workflows_call_targets_that_there_are() -> None:
+    """And nothing else, so that what fails there fails in a checkout."""
+    workflows = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    commands = re.findall(r"\brun: *(.*)", workflows)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"make test", "make test-floors", "make test-newest"} <= set(commands)
+    assert [command for command in commands if command.removeprefix("make ") not in targets] == []

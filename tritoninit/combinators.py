@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import index
 
 from tritoninit.fans import Axes
-from tritoninit.fills import Constant, Initializer, Piece, Primitive
-from tritoninit.kernels.lowering import ParameterError
+from tritoninit.fills import Constant, Initializer, Piece, Primitive, pieces_of
+from tritoninit.kernels.lowering import ParameterError, plain
 from tritoninit.plan import KeySource, Plan
 from tritoninit.targets import Target
 from tritoninit.window import Window
@@ -29,7 +29,7 @@ class ZeroRow(Initializer):
 
     def __post_init__(self) -> None:
         _check_initializer(self.initializer)
-        index(self.row)
+        object.__setattr__(self, "row", index(self.row))
 
     @property
     def random(self) -> bool:
@@ -38,8 +38,12 @@ class ZeroRow(Initializer):
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         return replace(self, initializer=self.initializer.of_weight(axes, shape))
 
+    def check(self, target: Target, window: Window) -> None:
+        self.initializer.check(target, window)  # the zero row may be all that is left of it
+        super().check(target, window)
+
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
-        found = self.initializer.pieces(shape)
+        found = pieces_of(self.initializer, shape)
         rows = shape[0] if shape else 0
         if shape and not rows:
             return found
@@ -49,18 +53,17 @@ class ZeroRow(Initializer):
         parts: list[Piece] = []
         for piece in found:
             if piece.initializer.by_place:  # apart from the zeros, so that all are written together
-                parts += (_rows(piece, 0, row), _rows(piece, row + 1, rows))
+                parts += (*_rows(piece, 0, row), *_rows(piece, row + 1, rows))
             else:
                 parts.append(piece)
-        return (*parts, _rows(Piece(Constant(0.0), (0,) * len(shape), tuple(shape)), row, row + 1))
+        return (*parts, Piece(Constant(0.0), (row, *(0,) * (len(shape) - 1)), (1, *shape[1:])))
 
 
-def _rows(piece: Piece, start: int, stop: int) -> Piece:
-    """What of a piece lies in the rows from ``start`` to ``stop`` of the tensor; maybe nothing."""
-    begin = min(max(piece.offsets[0], start), piece.offsets[0] + piece.shape[0])
-    end = min(max(piece.offsets[0] + piece.shape[0], start), stop)
-    offsets, shape = (begin, *piece.offsets[1:]), (max(end - begin, 0), *piece.shape[1:])
-    return piece._replace(offsets=offsets, shape=shape)
+def _rows(piece: Piece, start: int, stop: int) -> Iterator[Piece]:
+    """What of a piece lies in the rows from ``start`` to ``stop`` of the tensor, if anything does."""
+    begin, end = max(piece.offsets[0], start), min(piece.offsets[0] + piece.shape[0], stop)
+    if begin < end:
+        yield piece._replace(offsets=(begin, *piece.offsets[1:]), shape=(end - begin, *piece.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Stacked(Initializer):
             raise ParameterError("a stack has at least one part")
         for each in self.initializers:
             _check_initializer(each)
-        index(self.axis)
+        object.__setattr__(self, "axis", index(self.axis))
 
     def __repr__(self) -> str:
         first, *others = self.initializers
@@ -99,7 +102,9 @@ class Stacked(Initializer):
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         count = len(self.initializers)
         part = part_shape(shape, self.axis, count)
-        meanings = [None] * count if axes is None else axes.of_parts(self.axis, count, shape)
+        meanings: Sequence[Axes | None] = [None] * count
+        if axes is not None:
+            meanings = axes.of_parts(self.axis, count, shape)
         meant = (
             each.of_weight(meaning, part) for each, meaning in zip(self.initializers, meanings, strict=True)
         )
@@ -110,7 +115,7 @@ class Stacked(Initializer):
         axis = self.axis % len(shape)
         found = []
         for number, initializer in enumerate(self.initializers):
-            for piece in initializer.pieces(part):
+            for piece in pieces_of(initializer, part):
                 begin = number * part[axis] + piece.offsets[axis]
                 offsets = (*piece.offsets[:axis], begin, *piece.offsets[axis + 1 :])
                 found.append(piece._replace(offsets=offsets, path=(number, *piece.path)))
@@ -146,6 +151,7 @@ class Scaled(Initializer):
 
     def __post_init__(self) -> None:
         _check_initializer(self.initializer)
+        object.__setattr__(self, "factor", plain("factor", self.factor))
         if not 0 <= self.factor < math.inf:
             raise ParameterError(f"a factor is finite and not negative, unlike {self.factor}")
 
@@ -158,8 +164,8 @@ class Scaled(Initializer):
 
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
         return [
-            piece._replace(initializer=piece.initializer.scaled(self.factor))
-            for piece in self.initializer.pieces(shape)
+            piece._replace(initializer=piece.initializer.times(self.factor))
+            for piece in pieces_of(self.initializer, shape)
         ]
 
 
@@ -180,5 +186,5 @@ class Keep(Primitive):
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         pass
 
-    def scaled(self, factor: float) -> Primitive:
+    def times(self, factor: float) -> Primitive:
         raise ValueError("what is kept has no scale")

@@ -77,31 +77,27 @@ class Axes:
             start += size
         return found
 
-    def of_parts(self, axis: int, count: int, shape: Sequence[int]) -> list[Axes]:
+    def of_parts(self, axis: int, count: int, shape: Sequence[int]) -> list[Axes | None]:
         """What the dimensions mean in each of ``count`` equal parts, along an axis, of a weight of ``shape``.
 
-        Raises:
-            ValueError: a part holds pieces of several stacked weights, or of several groups.
+        None of a part that holds pieces of several stacked weights, or of several groups.
         """
         axis = _index(axis, shape)
-        size, found = shape[axis] // count, [self] * count
-        if self.parts and axis == _index(self.out_axes[0], shape):
-            found = [replace(self, parts=self._between(k * size, (k + 1) * size)) for k in range(count)]
+        size = shape[axis] // count
         if self.groups > 1 and axis == 0:
-            if self.groups % count and count % self.groups:
-                raise ValueError(f"{count} equal parts divide {self.groups} groups: give axes=")
-            found = [replace(each, groups=max(self.groups // count, 1)) for each in found]
-        return found
+            whole = self.groups % count == 0 or count % self.groups == 0
+            return [replace(self, groups=max(self.groups // count, 1)) if whole else None] * count
+        if self.parts and axis == _index(self.out_axes[0], shape):
+            return [self._between(k * size, (k + 1) * size) for k in range(count)]
+        return [self] * count
 
-    def _between(self, start: int, stop: int) -> tuple[int, ...]:
-        """The sizes of the stacked weights that lie between two places; none where one holds both."""
+    def _between(self, start: int, stop: int) -> Axes | None:
+        """The meaning of a part from one place to another of the stacked weights; None if it cuts some."""
         stacked = list(pairwise(accumulate(self.parts, initial=0)))
         if any(begin <= start and stop <= end for begin, end in stacked):
-            return ()
+            return replace(self, parts=())
         inside = tuple(end - begin for begin, end in stacked if start <= begin and end <= stop)
-        if sum(inside) != stop - start:
-            raise ValueError(f"equal parts divide the weights of sizes {self.parts}: give axes=")
-        return inside
+        return replace(self, parts=inside) if sum(inside) == stop - start else None
 
 
 def _index(axis: int, shape: Sequence[int]) -> int:

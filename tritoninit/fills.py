@@ -11,11 +11,12 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 
+from tritoninit import registry
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
-from tritoninit.targets import Target, as_target
+from tritoninit.targets import Target, as_target, device_type
 from tritoninit.window import Window
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class Initializer(ABC):
 
     def check(self, target: Target, window: Window) -> None:
         """Raise whatever :meth:`add` would. Reads the target's dtype, not its memory."""
-        for piece in self.pieces(window.global_shape):
+        for piece in pieces_of(self, window.global_shape):
             piece.initializer.check(target, Window.whole(piece.shape))
 
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
@@ -91,13 +92,13 @@ class Initializer(ABC):
 
         The target is known to be writable and to lie inside its window.
         """
-        pieces = self.pieces(window.global_shape)
+        pieces = pieces_of(self, window.global_shape)
         first = pieces[0]
         if len(pieces) == 1 and first.shape == window.global_shape and not first.path:
             first.initializer.add(plan, target, key, window)
             return
         self.check(target, window)
-        taken = resolve_key(key) if self.random else Key(0)
+        taken = taken_key(self, key, target)
         stage, after_structured = plan, False
         for piece in pieces:
             by_place = piece.initializer.by_place
@@ -126,7 +127,7 @@ class Primitive(Initializer):
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None: ...
 
     @abstractmethod
-    def scaled(self, factor: float) -> Primitive:
+    def times(self, factor: float) -> Primitive:
         """The same, with its values times ``factor``, which is not negative."""
 
 
@@ -155,14 +156,15 @@ class Piece(NamedTuple):
 
     def cut(self, target: Target, window: Window) -> tuple[Target, Window]:
         """The part of a local tensor that lies within the piece, and which part that is of what."""
-        begins, places = [], []
+        begins: list[int] = []
+        places: list[Any] = []
         for begin, extent, offset, size in zip(
             self.offsets, self.shape, window.offsets, target.shape, strict=True
         ):
             start = min(max(begin - offset, 0), size)
             places.append(slice(start, min(max(begin + extent - offset, start), size)))
             begins.append(offset + start)
-        part = (target.detach() if isinstance(target, torch.Tensor) else target)[tuple(places)]
+        part = (target.detach() if isinstance(target, torch.Tensor) else target)[(*places, ...)]
         if self.initializer.by_place or 0 in part.shape:
             return part, Window(window.global_shape, tuple(begins))
         inside = (begin - offset for begin, offset in zip(begins, self.offsets, strict=True))
@@ -188,11 +190,37 @@ class Elementwise(Initializer):
         self.fill(window.global_shape).add(plan, target, key, window)  # the same, sooner
 
 
+def pieces_of(initializer: Initializer, shape: Sequence[int]) -> Sequence[Piece]:
+    """:meth:`Initializer.pieces`, whoever wrote it.
+
+    Raises:
+        TypeError: a piece is not made of a primitive.
+        ValueError: there is no piece.
+    """
+    pieces = initializer.pieces(shape)
+    for piece in pieces:
+        if not isinstance(piece.initializer, Primitive):
+            raise TypeError(
+                f"a piece is a fill, or structured, not {piece.initializer!r}: take its own pieces"
+            )
+    if not pieces:
+        raise ValueError(f"{initializer!r} has no piece of shape {tuple(shape)}")
+    return pieces
+
+
+def taken_key(initializer: Initializer, key: KeySource, target: Target) -> Key:
+    """The key of what is about to be written, drawn last: raises first if no backend can serve the target."""
+    if not initializer.random:
+        return Key(0)
+    registry.resolve(device_type(target))
+    return resolve_key(key)
+
+
 def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
     """The fill of all of a tensor of (global) ``shape``; None if there are several, or it is structured."""
     if isinstance(initializer, Fill):
         return initializer
-    first, *others = initializer.pieces(shape)
+    first, *others = pieces_of(initializer, shape)
     found = first.initializer
     return found if not others and isinstance(found, Fill) and first.shape == tuple(shape) else None
 
@@ -214,7 +242,7 @@ class Fill(Primitive):
         """The numbers that backends compute with, for elements of ``dtype``; see ``kernels.lowering``."""
 
     @abstractmethod
-    def scaled(self, factor: float) -> Fill: ...
+    def times(self, factor: float) -> Fill: ...
 
 
 @dataclass(frozen=True)
@@ -225,12 +253,20 @@ class Constant(Fill):
     random = False
     distribution: ClassVar[str] = "constant"
 
+    def __post_init__(self) -> None:
+        value: Any = self.value
+        if type(value) not in (float, int):
+            value = value.item() if hasattr(value, "item") else value
+            if not isinstance(value, (bool, int, float, complex)):
+                value = lowering.plain("value", value)
+            object.__setattr__(self, "value", value)
+
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         if dtype in lowering.FLOAT_DTYPES and math.isfinite(self.value):
             _check_range("value", self.value, dtype)
         return lowering.constant(self.value, dtype)
 
-    def scaled(self, factor: float) -> Constant:
+    def times(self, factor: float) -> Constant:
         return Constant(self.value * factor)
 
 
@@ -246,12 +282,13 @@ class Uniform(Fill):
     distribution: ClassVar[str] = "uniform"
 
     def __post_init__(self) -> None:
+        lowering.make_plain(self, "low", "high")
         self.parameters("float32")
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return _uniform_parameters(self.low, self.high, dtype)
 
-    def scaled(self, factor: float) -> Fill:
+    def times(self, factor: float) -> Fill:
         return Uniform(self.low * factor, self.high * factor)
 
 
@@ -264,12 +301,13 @@ class Normal(Fill):
     distribution: ClassVar[str] = "normal"
 
     def __post_init__(self) -> None:
+        lowering.make_plain(self, "mean", "std")
         lowering.normal(self.mean, self.std, "float32")
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return lowering.normal(self.mean, self.std, dtype)
 
-    def scaled(self, factor: float) -> Fill:
+    def times(self, factor: float) -> Fill:
         return Normal(self.mean * factor, self.std * factor)
 
 
@@ -288,12 +326,13 @@ class TruncatedNormal(Fill):
     distribution: ClassVar[str] = "truncated_normal"
 
     def __post_init__(self) -> None:
+        lowering.make_plain(self, "mean", "std", "a", "b")
         self.parameters("float32")
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return lowering.truncated_normal(self.mean, self.std, self.a, self.b, dtype)
 
-    def scaled(self, factor: float) -> Fill:
+    def times(self, factor: float) -> Fill:
         if not factor:  # a truncated normal has a standard deviation
             return Constant(0.0)
         return TruncatedNormal(self.mean * factor, self.std * factor, self.a * factor, self.b * factor)

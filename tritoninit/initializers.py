@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from tritoninit.fans import TORCH_AXES, Axes
 from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, Piece, TruncatedNormal, Uniform
-from tritoninit.kernels.lowering import ParameterError
+from tritoninit.kernels.lowering import ParameterError, make_plain
 
 _LINEAR = ("linear", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)))
 # The standard deviation of a standard normal truncated to [-2, 2].
@@ -107,6 +107,7 @@ class VarianceScaling(FanScaled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        make_plain(self, "scale")
         if not 0 <= self.scale < math.inf:
             raise ParameterError(f"variance scaling needs a finite scale >= 0, not {self.scale}")
         if self.mode not in _MODES:
@@ -127,6 +128,8 @@ class VarianceScaling(FanScaled):
         std = math.sqrt(variance)
         if self.distribution == "normal":
             return Normal(0.0, std)
+        if not std:
+            return Constant(0.0)
         wide = std / _TRUNCATED_STD
         return TruncatedNormal(0.0, wide, -2 * wide, 2 * wide)
 
@@ -159,6 +162,7 @@ class XavierUniform(FanScaled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        make_plain(self, "gain")
         _squared(self.gain)
 
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
@@ -173,6 +177,7 @@ class XavierNormal(FanScaled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        make_plain(self, "gain")
         _squared(self.gain)
 
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
@@ -196,6 +201,7 @@ class KaimingUniform(FanScaled):
     def __post_init__(self) -> None:
         super().__post_init__()
         _kaiming(self)
+        make_plain(self, "a")
 
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
         return VarianceScaling(*_kaiming(self), "uniform").scaled(fan_in, fan_out)
@@ -218,6 +224,7 @@ class KaimingNormal(FanScaled):
     def __post_init__(self) -> None:
         super().__post_init__()
         _kaiming(self)
+        make_plain(self, "a")
 
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
         return VarianceScaling(*_kaiming(self), "normal").scaled(fan_in, fan_out)

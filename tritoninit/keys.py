@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -30,7 +31,8 @@ class Key:
             value = getattr(self, name)
             if type(value) is int and 0 <= value <= _MASK:
                 continue
-            if isinstance(value, bool) or not hasattr(value, "__index__"):
+            # NumPy's Booleans have an __index__ before 2.3.
+            if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
                 raise TypeError(f"{name} must be an integer, not {value!r}")
             value = value.__index__()
             if not -(2**63) <= value < 2**64:

@@ -240,7 +240,7 @@ def _numba_unavailable(device: str) -> str | None:
     if device != "cpu":
         return f"it does not serve {device!r}"
     if importlib.util.find_spec("numba") is None:
-        return "numba is not installed (pip install tritoninit[cpu])"
+        return "numba is not installed (pip install numba)"
     try:
         _load_numba()
     except ImportError as error:  # numba refuses a NumPy newer than it knows

@@ -15,10 +15,10 @@ import torch
 
 from tritoninit.combinators import Stacked, part_shape
 from tritoninit.fans import Axes
-from tritoninit.fills import Initializer, Normal, Primitive, Uniform
-from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError
+from tritoninit.fills import Constant, Initializer, Normal, Primitive, Uniform, taken_key
+from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError, finite_float32, make_plain
 from tritoninit.keys import Key
-from tritoninit.plan import KeySource, Plan, resolve_key
+from tritoninit.plan import KeySource, Plan, check_fill
 from tritoninit.targets import Target, dtype_name, write
 from tritoninit.window import Window
 
@@ -43,13 +43,13 @@ class Structured(Primitive):
 
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         self.check(target, window)
-        taken = resolve_key(key) if self.random else Key(0)
+        taken = taken_key(self, key, target)
         plan.afterwards(partial(self._write, target, taken, window))
 
     def _write(self, target: Target, key: Key, window: Window) -> None:
         write(target, self.build(target, key, window))
 
-    def scaled(self, factor: float) -> Structured:
+    def times(self, factor: float) -> Structured:
         return _Scaled(self, factor)
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
@@ -83,9 +83,12 @@ class _Scaled(Structured):
 
     def check(self, target: Target, window: Window) -> None:
         self.structured.check(target, window)
+        check_fill(Constant(self.factor), target)  # what becomes of a one
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        return self.structured.build(target, key, window) * self.factor
+        values = self.structured.build(target, key, window)
+        narrow = dtype_name(target) in FLOAT_DTYPES
+        return (values if narrow else values.to(torch.float64)) * self.factor
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ class Dirac(Structured):
     random = False
 
     def __post_init__(self) -> None:
-        if index(self.groups) < 1:
+        object.__setattr__(self, "groups", index(self.groups))
+        if self.groups < 1:
             raise GroupsError(f"groups must be positive, not {self.groups}")
 
     def of_groups(self, groups: int) -> Initializer:
@@ -161,10 +165,10 @@ class Orthogonal(Structured):
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.gain):
-            raise ParameterError(f"gain must be a finite number, not {self.gain}")
+        make_plain(self, "gain")
+        finite_float32("gain", self.gain)
 
-    def scaled(self, factor: float) -> Orthogonal:
+    def times(self, factor: float) -> Orthogonal:
         return Orthogonal(self.gain * factor)
 
     def check(self, target: Target, window: Window) -> None:
@@ -205,11 +209,12 @@ class Sparse(Structured):
     std: float = 0.01
 
     def __post_init__(self) -> None:
+        make_plain(self, "sparsity", "std")
         Normal(0.0, self.std)
         if not 0 <= self.sparsity <= 1:
             raise ParameterError(f"sparsity must lie in [0, 1], not {self.sparsity}")
 
-    def scaled(self, factor: float) -> Sparse:
+    def times(self, factor: float) -> Sparse:
         return Sparse(self.sparsity, self.std * factor)
 
     def check(self, target: Target, window: Window) -> None:
@@ -272,18 +277,21 @@ class Value(Structured):
     def check(self, target: Target, window: Window) -> None:
         if tuple(self.values.shape) != window.global_shape:
             raise ValueError(f"{self} does not fit a tensor of shape {window.global_shape}")
-        if isinstance(target, torch.Tensor) and not (target.is_floating_point() or target.is_complex()):
-            there_and_back = self.values.to(target.dtype).to(self.values.dtype)
+        dtype = getattr(torch, dtype_name(target))
+        if self.values.is_complex() and not dtype.is_complex:
+            raise ValueError(f"{self} has imaginary parts, for which {dtype} has no room")
+        if not (dtype.is_floating_point or dtype.is_complex):
+            there_and_back = self.values.to(dtype).to(self.values.dtype)
             if not torch.equal(there_and_back, self.values):
-                raise ValueError(f"{self} holds numbers that {target.dtype} does not")
-        if self.values.is_complex() and isinstance(target, torch.Tensor) and not target.is_complex():
-            raise ValueError(f"{self} has imaginary parts, for which {target.dtype} has no room")
+                raise ValueError(f"{self} holds numbers that {dtype} does not")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         return _cut(self.values, window, target)
 
-    def scaled(self, factor: float) -> Value:
-        return Value(self.values * factor)
+    def times(self, factor: float) -> Structured:
+        values = self.values
+        exact = values.dtype in (torch.float32, torch.float64) or values.is_complex()
+        return Value((values if exact else values.to(torch.float64)) * factor)
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         return self  # of the whole shape, whatever lies in it

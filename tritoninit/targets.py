@@ -110,7 +110,8 @@ class _Memory:
             "version": 3,
             "shape": tuple(tensor.shape),
             "typestr": typestr,
-            "data": (tensor.data_ptr(), False),
+            # Where an empty tensor is, which is at no address, NumPy before 2.4 wants one all the same.
+            "data": (tensor.data_ptr() or tensor.itemsize, False),
             "strides": strides,
         }
 

@@ -38,7 +38,7 @@ class Overlaid(Primitive):
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         self.check(target, window)
 
-    def scaled(self, factor: float) -> Primitive:
+    def times(self, factor: float) -> Primitive:
         raise NotImplementedError(f"{self} tells what was done, not where")
 
 

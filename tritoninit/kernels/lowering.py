@@ -11,6 +11,7 @@ import math
 import struct
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
+from typing import Any
 
 from tritoninit.kernels.stream import ConstantNumbers, NormalNumbers, TruncatedNormalNumbers, UniformNumbers
 
@@ -25,6 +26,31 @@ FARTHEST_TAIL = 6.0
 
 class ParameterError(ValueError, RuntimeError):
     """A distribution's parameters make no sense. Also a RuntimeError, which is what PyTorch raises."""
+
+
+def plain(name: str, x: Any) -> float:
+    """A number that a user passes (Python's, NumPy's, a 0-d tensor), as Python's: what caches may compare.
+
+    Raises:
+        TypeError: it is no real number.
+        ParameterError: it is larger than any float.
+    """
+    if type(x) is float:
+        return x
+    if isinstance(x, (str, bytes)):
+        raise TypeError(f"{name} must be a number, not {x!r}")
+    try:
+        return float(x)
+    except OverflowError as error:
+        raise ParameterError(f"{name} is out of range: {x}") from error
+
+
+def make_plain(parameters: object, *names: str) -> None:
+    """Have the named attributes of a frozen dataclass be Python's floats; see :func:`plain`."""
+    for name in names:
+        value = getattr(parameters, name)
+        if type(value) is not float:
+            object.__setattr__(parameters, name, plain(name, value))
 
 
 def float32(x: float) -> float:
