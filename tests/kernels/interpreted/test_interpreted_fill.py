@@ -25,9 +25,14 @@ from tritoninit.kernels import triton_kernels
 from tritoninit.kernels.stream import row_major_strides
 
 # The interpreter is slow. Compiled, the kernels are executed with more (tests/kernels/emulated/): standard
-# normals, too, and every start.
+# normals, too, and every start. Here each fill is drawn in every other dtype, each dtype by every other fill;
+# the rest is slow.
 NAMES = [name for name in FILLS if name != "standard"]
-every_fill = pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in NAMES for dtype in DTYPES])
+PAIRS = [(name, dtype, (i + k) % 2) for i, name in enumerate(NAMES) for k, dtype in enumerate(DTYPES)]
+every_fill = pytest.mark.parametrize(
+    ("name", "dtype"),
+    [pytest.param(*pair, marks=[pytest.mark.slow] * other) for *pair, other in PAIRS],
+)
 
 
 def fill_for(size: int):
