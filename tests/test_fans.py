@@ -53,8 +53,8 @@ class TestFans:
     )
     def test_by_the_module_s_meaning(self, module, fan_in, fan_out):
         assert self.fill(module, KaimingNormal(nonlinearity="linear")) == Normal(0.0, math.sqrt(1 / fan_in))
-        scheme = KaimingNormal(mode="fan_out", nonlinearity="linear")
-        assert self.fill(module, scheme) == Normal(0.0, math.sqrt(1 / fan_out))
+        initializer = KaimingNormal(mode="fan_out", nonlinearity="linear")
+        assert self.fill(module, initializer) == Normal(0.0, math.sqrt(1 / fan_out))
 
     def test_each_output_of_a_transposed_convolution_sums_over_fan_in(self):
         """The meaning itself: N(0, 1) inputs give outputs of variance gain**2, away from the edges."""
@@ -102,10 +102,10 @@ class TestFans:
             initialize_(model, [Rule("*", XavierUniform())], seed=0)
         initialize_(model, [Rule("*", XavierUniform(axes=Axes(parts=(8, 2, 2))))], seed=0)
 
-    def test_through_what_wraps_a_scheme(self):
+    def test_through_what_wraps_an_initializer(self):
         module = nn.ConvTranspose2d(6, 4, 3)
-        for scheme in (Scaled(KaimingNormal(), 2.0), ZeroRow(KaimingNormal(), 1)):
-            (found, _) = initialize_(module, [Rule("weight", scheme), Rule("bias", Zeros())], seed=0)
+        for initializer in (Scaled(KaimingNormal(), 2.0), ZeroRow(KaimingNormal(), 1)):
+            (found, _) = initialize_(module, [Rule("weight", initializer), Rule("bias", Zeros())], seed=0)
             assert sole_fill(found.initializer.initializer, (6, 4, 3, 3)) == Normal(0.0, math.sqrt(2 / 54))
 
     def test_parts_of_different_sizes(self):
@@ -122,9 +122,9 @@ class TestFans:
             start += size
 
     def test_parts_in_columns_of_a_shard(self):
-        scheme = XavierUniform(axes=Axes((0,), (1,), parts=(8, 2, 2)))
-        whole = scheme(torch.empty(6, 12), key=Key(1))
-        shard = scheme(torch.empty(4, 5), key=Key(1), window=ti.Window((6, 12), (1, 6)))
+        initializer = XavierUniform(axes=Axes((0,), (1,), parts=(8, 2, 2)))
+        whole = initializer(torch.empty(6, 12), key=Key(1))
+        shard = initializer(torch.empty(4, 5), key=Key(1), window=ti.Window((6, 12), (1, 6)))
         assert shard.equal(whole[1:5, 6:11])
 
     @pytest.mark.parametrize(

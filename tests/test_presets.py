@@ -252,20 +252,21 @@ class TestConv1D:
 
 class TestZeroRow:
     def test_only_that_row(self):
-        scheme = ti.Normal()
+        initializer = ti.Normal()
         key = ti.Key(1)
-        plain = scheme(torch.empty(6, 4), key=key)
-        padded = ti.ZeroRow(scheme, 2)(torch.empty(6, 4), key=key)
+        plain = initializer(torch.empty(6, 4), key=key)
+        padded = ti.ZeroRow(initializer, 2)(torch.empty(6, 4), key=key)
         assert not padded[2].any()
         kept = [0, 1, 3, 4, 5]
         assert torch.equal(padded[kept], plain[kept])
 
     @pytest.mark.parametrize("row", [0, 2, 5, -1])
     def test_windows_agree_with_the_whole(self, row):
-        scheme, key = ti.ZeroRow(ti.Normal(), row), ti.Key(1)
-        whole = scheme(torch.empty(6, 4), key=key)
+        initializer, key = ti.ZeroRow(ti.Normal(), row), ti.Key(1)
+        whole = initializer(torch.empty(6, 4), key=key)
         parts = [
-            scheme(torch.empty(2, 4), key=key, window=ti.Window((6, 4), (first, 0))) for first in (0, 2, 4)
+            initializer(torch.empty(2, 4), key=key, window=ti.Window((6, 4), (first, 0)))
+            for first in (0, 2, 4)
         ]
         assert torch.equal(torch.cat(parts), whole)
 

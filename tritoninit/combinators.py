@@ -1,4 +1,4 @@
-"""Initializers made of others, in any nesting: rows of zeros, parts side by side, values times a factor."""
+"""Initializers made of others, in any nesting: rows of zeros, parts side by side, times a factor, kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from operator import index
 
 from tritoninit.fans import Axes
-from tritoninit.fills import Constant, Initializer, Piece, Primitive, pieces_of
+from tritoninit.fills import Atom, Constant, Initializer, Piece, pieces_of
 from tritoninit.kernels.lowering import ParameterError, plain
 from tritoninit.plan import KeySource, Plan
 from tritoninit.targets import Target
@@ -175,7 +175,7 @@ def _check_initializer(value: object) -> None:
 
 
 @dataclass(frozen=True)
-class Keep(Primitive):
+class Keep(Atom):
     """Leave the tensor, or a part of it, as it is: loaded, frozen or set by hand."""
 
     random = False
@@ -186,5 +186,5 @@ class Keep(Primitive):
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         pass
 
-    def times(self, factor: float) -> Primitive:
+    def times(self, factor: float) -> Atom:
         raise ValueError("what is kept has no scale")

@@ -1,4 +1,8 @@
-"""Fans: how many inputs an output of a weight sums over, and how many outputs an input reaches."""
+"""What the dimensions of a weight mean, and its fans by that.
+
+Fan-in is how many inputs an output sums over, fan-out how many outputs an input reaches. A module says what
+its weights' dimensions mean: inputs, outputs, how many gates or projections lie in one, how many groups.
+"""
 
 from __future__ import annotations
 

@@ -112,8 +112,8 @@ class Initializer(ABC):
 
 
 @dataclass(frozen=True)
-class Primitive(Initializer):
-    """What pieces are made of: the whole of a tensor of any shape, by one rule."""
+class Atom(Initializer):
+    """What pieces are made of, and has none of its own: a tensor of any shape, by one rule."""
 
     by_place: ClassVar[bool] = True  # an element is the same in whichever part of the tensor it is asked for
 
@@ -127,7 +127,7 @@ class Primitive(Initializer):
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None: ...
 
     @abstractmethod
-    def times(self, factor: float) -> Primitive:
+    def times(self, factor: float) -> Atom:
         """The same, with its values times ``factor``, which is not negative."""
 
 
@@ -142,7 +142,7 @@ class Piece(NamedTuple):
         path: the numbers of the parts that it lies in, the outermost first (:class:`~tritoninit.Stacked`).
     """
 
-    initializer: Primitive
+    initializer: Atom
     offsets: tuple[int, ...]
     shape: tuple[int, ...]
     path: tuple[int, ...] = ()
@@ -199,7 +199,7 @@ def pieces_of(initializer: Initializer, shape: Sequence[int]) -> Sequence[Piece]
     """
     pieces = initializer.pieces(shape)
     for piece in pieces:
-        if not isinstance(piece.initializer, Primitive):
+        if not isinstance(piece.initializer, Atom):
             raise TypeError(
                 f"a piece is a fill, or structured, not {piece.initializer!r}: take its own pieces"
             )
@@ -226,7 +226,7 @@ def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
 
 
 @dataclass(frozen=True)
-class Fill(Primitive):
+class Fill(Atom):
     """A numeric primitive. No fill knows a shape; every backend knows every fill."""
 
     distribution: ClassVar[str]

@@ -91,7 +91,7 @@ def _pieces(initializer: FanScaled, shape: tuple[int, ...]) -> Sequence[Piece]:
 
 @dataclass(frozen=True)
 class VarianceScaling(FanScaled):
-    """Zero mean and variance ``scale / fan``: the one rule that the Xavier and Kaiming schemes specialise.
+    """Zero mean and variance ``scale / fan``: the one rule that Xavier's and Kaiming's specialise.
 
     Args:
         scale: the variance times the fan.

@@ -15,7 +15,7 @@ import torch
 
 from tritoninit.combinators import Stacked, part_shape
 from tritoninit.fans import Axes
-from tritoninit.fills import Constant, Initializer, Normal, Primitive, Uniform, taken_key
+from tritoninit.fills import Atom, Constant, Initializer, Normal, Uniform, taken_key
 from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError, finite_float32, make_plain
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill
@@ -24,7 +24,7 @@ from tritoninit.window import Window
 
 
 @dataclass(frozen=True)
-class Structured(Primitive):
+class Structured(Atom):
     """An initializer whose elements depend on each other: built from the global shape, then cut.
 
     To derive from: ``check`` raises whatever can be wrong, before anything is written; ``build`` gives the

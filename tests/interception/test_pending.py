@@ -17,7 +17,7 @@ from tritoninit.interception.entry import intercept
 
 
 class TestDrawnOnce:
-    def test_a_default_and_then_an_own_scheme(self, drawn):
+    def test_a_default_and_then_an_own_initializer(self, drawn):
         with intercept(seed=0):
             linear = nn.Linear(5, 7)
             linear.weight.data.normal_(0.0, 0.02)

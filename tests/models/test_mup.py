@@ -142,16 +142,16 @@ class TestMup:
         assert wide.running_var.tolist() == [1.0] * 8
 
     @pytest.mark.parametrize(
-        ("wide", "base", "scheme", "message"),
+        ("wide", "base", "initializer", "message"),
         [
             (nn.Linear(4, 4), nn.Linear(4, 4, bias=False), ti.Zeros(), "bias: the base model has no such"),
             (nn.Linear(4, 4), nn.Linear(2, 2), ti.Orthogonal(), "weight: mup scales distributions"),
             (nn.Conv1d(4, 4, 1), nn.Linear(2, 2), ti.Normal(), r"\(4, 4, 1\) is no wider \(2, 2\)"),
         ],
     )
-    def test_error(self, wide, base, scheme, message):
+    def test_error(self, wide, base, initializer, message):
         with pytest.raises(ValueError, match=message):
-            ti.initialize_(wide, mup([ti.Rule("*", scheme)], base), seed=0)
+            ti.initialize_(wide, mup([ti.Rule("*", initializer)], base), seed=0)
 
     def test_experts_need_axes(self):
         def experts(width):

@@ -198,7 +198,7 @@ class TestInitializers:
                 "normal": nn.Linear(6, 9, bias=False),
             }
         )
-        schemes = {
+        initializers = {
             "orthogonal": Orthogonal(2.0),
             "sparse": Sparse(0.5),
             "eye": Eye(),
@@ -206,12 +206,14 @@ class TestInitializers:
             "normal": Normal(),
         }
         initialize_(
-            poison(model), [Rule(f"{name}.weight", scheme) for name, scheme in schemes.items()], seed=4
+            poison(model),
+            [Rule(f"{name}.weight", initializer) for name, initializer in initializers.items()],
+            seed=4,
         )
-        for name, scheme in schemes.items():
+        for name, initializer in initializers.items():
             weight = model[name].weight
             key = Key(4).fold_in(f"{name}.weight")
-            assert weight.detach().equal(scheme(torch.empty(weight.shape), key=key))
+            assert weight.detach().equal(initializer(torch.empty(weight.shape), key=key))
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_16_bit_models_are_rounded_float32_models(self, dtype):

@@ -1,1 +1,5 @@
-"""What the command line runs, a file a command; `cli` reads the arguments and imports what they ask for."""
+"""What the command line runs; `cli` reads the arguments and imports what they ask for.
+
+``init``, ``check``, ``info`` and ``compare`` run a command each. The others are ``init``'s: ``subjects`` finds
+the model, ``weights`` writes it, ``init_output`` says what was done, ``timing`` and ``torch_comparison`` how fast.
+"""

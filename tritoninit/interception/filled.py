@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tritoninit.combinators import ZeroRow
-from tritoninit.fills import Constant, Fill, Initializer, Primitive
+from tritoninit.fills import Atom, Constant, Fill, Initializer
 from tritoninit.interception.regions import Region
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan
@@ -26,7 +26,7 @@ class Filled:
 
 
 @dataclass(frozen=True)
-class Overlaid(Primitive):
+class Overlaid(Atom):
     """``initializer``, after which ``parts`` of the tensor were changed: told of, not for setting others."""
 
     initializer: Initializer
@@ -38,7 +38,7 @@ class Overlaid(Primitive):
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         self.check(target, window)
 
-    def times(self, factor: float) -> Primitive:
+    def times(self, factor: float) -> Atom:
         raise NotImplementedError(f"{self} tells what was done, not where")
 
 
