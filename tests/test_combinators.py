@@ -441,6 +441,13 @@ class TestWeightsOfSeveral:
                 assert gram_error(c / 2) < 1e-5
                 assert d.abs().max() <= math.sqrt(6 / 16)
 
+    def test_one_gate_is_the_whole(self):
+        """Its key is the parameter's."""
+        model = nn.RNN(6, 8)
+        initialize_(model, [Rule("weight_hh*", Orthogonal()), Rule("*", Zeros())], seed=0)
+        key = Key(0).fold_in("weight_hh_l0")
+        assert model.weight_hh_l0.equal(drawn(Orthogonal(), (8, 8), key=key))
+
     def test_attention(self):
         model = nn.MultiheadAttention(8, 2)
         initialize_(model, [Rule("in_proj_weight", Orthogonal()), Rule("*", Zeros())], seed=0)

@@ -178,6 +178,9 @@ class TestValues:
         for make in (Normal, Uniform, TruncatedNormal, XavierUniform, VarianceScaling, Orthogonal, Sparse):
             with pytest.raises(TypeError):
                 make(number)
+        if number != 1j:  # of complex tensors
+            with pytest.raises(TypeError):
+                Constant(number)
 
     @pytest.mark.parametrize("distribution", ["uniform", "normal", "truncated_normal"])
     def test_no_variance(self, distribution):

@@ -63,21 +63,21 @@ class Axes:
             fans.append(fan // self.groups if 0 in indices and self.groups > 1 else fan)
         return fans[0], fans[1]
 
-    def split(self, shape: Sequence[int]) -> list[tuple[int, int, int, tuple[int, ...]]]:
-        """(axis, start, stop, shape) of each part; one of the whole shape if there are none.
+    def split(self, shape: Sequence[int]) -> list[tuple[int, int, tuple[int, ...]]]:
+        """(axis, start, shape) of each part; one of the whole shape if there are none.
 
         Raises:
             ValueError: the parts do not add up to the dimension.
         """
         if not self.parts:
-            return [(0, 0, shape[0] if shape else 0, tuple(shape))]
+            return [(0, 0, tuple(shape))]
         axis = _index(self.out_axes[0], shape)
         if sum(self.parts) != shape[axis]:
             raise ValueError(f"parts {self.parts} do not add up to dimension {axis} of shape {tuple(shape)}")
         found, start = [], 0
         for size in self.parts:
             part = (*shape[:axis], size, *shape[axis + 1 :])
-            found.append((axis, start, start + size, part))
+            found.append((axis, start, part))
             start += size
         return found
 

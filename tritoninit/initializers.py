@@ -85,7 +85,7 @@ def _pieces(initializer: FanScaled, shape: tuple[int, ...]) -> Sequence[Piece]:
     nowhere = (0,) * len(shape)
     return tuple(
         Piece(fill, (*nowhere[:axis], start, *nowhere[axis + 1 :]), part)
-        for fill, (axis, start, _, part) in zip(fills, parts, strict=True)
+        for fill, (axis, start, part) in zip(fills, parts, strict=True)
     )
 
 
