@@ -293,7 +293,5 @@ class TestPng:
     def test_no_matplotlib(self, found, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         for draw in (figures.png, figures.shares_svgs):
-            with pytest.raises(
-                UsageError, match=r"^figures need matplotlib: pip install tritoninit\[bench\]$"
-            ):
+            with pytest.raises(UsageError, match=r"^figures need matplotlib: pip install matplotlib$"):
                 draw(found)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 GRACE = 3.0  # seconds from SIGTERM to SIGKILL, and from that until a process is left to itself
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,12 @@ def interruptible() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
 
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    for each in before:
-        signal.signal(each, interrupt)
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    _handle(dict.fromkeys(before, interrupt))
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        _handle(before)
 
 
 def run(
@@ -116,21 +115,36 @@ def _run(
     command: Sequence[str], output: IO[bytes], environment: Mapping[str, str], folder: Path, deadline: float
 ) -> int | None:
     """The exit code of a command, or None if it had not ended by the deadline (of time.monotonic)."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,  # a file: no pipe that a child could hold open, or that fills
-        stderr=subprocess.STDOUT,
-        env=environment,
-        cwd=folder,
-        start_new_session=True,  # a group of its own, to be ended as a whole
-    )
+    process = None
+    arrived: list[int] = []
+    # What is raised inside of Popen loses the process that it has started: signals wait until it is known.
+    before = {each: signal.signal(each, lambda number, _: arrived.append(number)) for each in SIGNALS}
     try:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,  # a file: no pipe that a child could hold open, or that fills
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,  # a group of its own, to be ended as a whole
+            )
+        finally:
+            _handle(before)
+            for number in arrived:
+                signal.raise_signal(number)
         return process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         return None
     finally:
-        _end(process)
+        if process is not None:
+            _end(process)
+
+
+def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

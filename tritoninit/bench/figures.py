@@ -216,7 +216,7 @@ def _matplotlib(salt: str) -> Iterator[None]:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise UsageError("figures need matplotlib: pip install tritoninit[bench]") from None
+        raise UsageError("figures need matplotlib: pip install matplotlib") from None
     settings: Any = {**_RC, "svg.hashsalt": salt}  # whose names matplotlib's annotations list one by one
     with mpl.rc_context(settings):
         yield

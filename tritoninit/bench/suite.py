@@ -74,7 +74,7 @@ def run(
     if resume and out is None:
         raise UsageError("--resume continues what --out names, which is missing")
     if not all(map(importlib.util.find_spec, ("pytest", "pytest_benchmark"))):
-        raise UsageError("the benchmarks need pytest-benchmark: pip install tritoninit[bench]")
+        raise UsageError("the benchmarks need pytest-benchmark: pip install pytest-benchmark")
     try:
         default()
     except (ValueError, RuntimeError) as error:  # of TRITONINIT_BACKEND

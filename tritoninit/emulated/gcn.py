@@ -351,7 +351,7 @@ def _joining(action: Action, preloaded: range) -> Action:
 
 
 _LINE = re.compile(r"\t([a-z]\w*)(?:[ \t]+(\S.*))?")
-_DIRECTIVE = re.compile(r"\t\.(loc|file|p2align|cfi_\w+)\b.*")
+_DIRECTIVE = re.compile(r"\t\.(loc|file|p2align|size|cfi_\w+)\b.*")
 
 
 def _instructions(text: str) -> tuple[list[tuple[str, str]], dict[str, int]]:

@@ -77,6 +77,12 @@ def _bit_field(a: Words, offset: Words, width: Words) -> Words:
     return _right(a, offset) & (_left(np.ones((1, 1), u32), width) - u32(1))
 
 
+def _signed_bit_field(a: Words, offset: Words, width: Words) -> Words:
+    top = _left(np.ones((1, 1), u32), width) >> u32(1)
+    extended: Words = (_bit_field(a, offset, width) ^ top) - top
+    return extended
+
+
 def _scalar_bit_field(a: Words, field: Words) -> Words:
     """The offset in the field's bits 0 to 4, the width in bits 16 to 22."""
     kept = (u64(1) << ((field >> u32(16)) & u32(0x7F)).astype(u64)) - u64(1)
@@ -190,6 +196,7 @@ COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "v_or3_b32": ("v=iii", lambda a, b, c: a | b | c),
     "v_bfi_b32": ("v=iii", lambda chosen, a, b: chosen & a | ~chosen & b),
     "v_bfe_u32": ("v=iii", _bit_field),
+    "v_bfe_i32": ("v=iii", _signed_bit_field),
     "v_bfrev_b32": ("v=i", _reversed),
     "v_perm_b32": ("v=iii", _permuted),
     "v_alignbit_b32": ("v=iii", lambda a, b, count: ar.low(_right_long(ar.joined(b, a), count & u32(31)))),
@@ -205,6 +212,7 @@ COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "v_add_lshl_u32": ("v=iii", lambda a, b, count: _left(a + b, count)),
     "v_add_u32": ("v=ii", operator.add),
     "v_add3_u32": ("v=iii", lambda a, b, c: a + b + c),
+    "v_xad_u32": ("v=iii", lambda a, b, c: (a ^ b) + c),
     "v_sub_u32": ("v=ii", operator.sub),
     "v_subrev_u32": ("v=ii", _swapped(operator.sub)),
     "v_add_co_u32": ("vm=ii", _sum),

@@ -238,7 +238,8 @@ _PARAMETER = re.compile(r"\.param\s+\.\w+[^,\n]*?(\w+)\s*(?:,|$)", re.MULTILINE)
 _INSTRUCTION = re.compile(r"(?:@(!?)(%p\d+)\s+)?([a-z][\w.:]*)\s*(.*)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+")
 _ADDRESS = re.compile(r"\[\s*(%r\d+|%rd\d+|\w+)\s*(?:\+\s*(-?\d+))?\s*\]")
-_ACCESS = re.compile(r"(ld|st)\.(global|shared)\.(?:v([24])\.)?[bu](16|32|64)")
+# Triton 3.8 says which shared memory, its own block's, which is also what is meant where nothing is said.
+_ACCESS = re.compile(r"(ld|st)\.(global|shared)(?:::cta)?\.(?:v([24])\.)?[bu](16|32|64)")
 _INTEGER = re.compile(r"(-?(?:0x[0-9a-fA-F]+|\d+))U?")
 # What says something to a debugger, a linker or an assembler, and nothing to a thread.
 _DIRECTIVES = (".loc", ".file", ".section", ".reg", ".pragma")

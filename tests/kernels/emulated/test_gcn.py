@@ -84,6 +84,10 @@ A, B = 0x89ABCDEF, 0x01234567
         ("v_ashrrev_i32_e32 v4, 36, v2", ((A - 2**32) >> 4) % 2**32),  # 36 is 4 modulo 32
         ("v_alignbit_b32 v4, s8, v3, 12", ((A << 32 | B) >> 12) % 2**32),
         ("v_bfe_u32 v4, v2, 12, 9", A >> 12 & 511),
+        ("v_bfe_i32 v4, v2, 12, 9", A >> 12 & 511),  # whose top bit is 0
+        ("v_bfe_i32 v4, v2, 4, 4", 2**32 - 2),  # 0xE, of 4 bits
+        ("v_bfe_i32 v4, v2, 4, 0", 0),
+        ("v_xad_u32 v4, v2, v3, 64", ((A ^ B) + 64) % 2**32),
         ("v_bfi_b32 v4, v2, -1, v3", A | B & ~A),
         ("v_lshl_or_b32 v4, v3, 8, v2", (B << 8 | A) % 2**32),
         ("v_lshl_add_u32 v4, v3, 3, v2", (8 * B + A) % 2**32),

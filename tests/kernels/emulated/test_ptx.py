@@ -185,7 +185,7 @@ def test_shared_memory():
         shl.b32 %r4, %r1, 2;
         mov.b32 %r5, global_smem;
         add.s32 %r5, %r5, %r4;
-        st.shared.b32 [ %r5 + 4 ], { %r1 };
+        st.shared::cta.b32 [ %r5 + 4 ], { %r1 };
         bar.sync 0;
         add.s32 %r6, %r5, 4;
         ld.shared.b32 %r9, [%r6];
