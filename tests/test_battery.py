@@ -20,7 +20,7 @@ EDGES = {"normals": (-np.inf, np.inf), "truncated": (-2, 2)}
 
 def drawn(distribution, parameters, seed, first, count):
     out = np.empty(count, np.float32)
-    reference.fill(out, "float32", Draw(distribution, parameters, seed, 0, first, (1,)))
+    reference.fill_many([(out, "float32", Draw(distribution, parameters, seed, 0, first, (1,)))])
     return out.astype(np.float64)
 
 

@@ -121,7 +121,7 @@ def neighbouring_seeds(segment: int) -> list[Key]:
 
 def floats(distribution: str, parameters: tuple[float, ...], seed: int, first: int, count: int) -> np.ndarray:
     out = np.empty(count, np.float32)
-    numba_kernels.fill(out, "float32", Draw(distribution, parameters, seed, 0, first, (1,)))
+    numba_kernels.fill_many([(out, "float32", Draw(distribution, parameters, seed, 0, first, (1,)))])
     return out
 
 

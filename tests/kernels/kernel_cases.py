@@ -195,7 +195,7 @@ def array_view(memory: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
 def reference_bits(layout: Layout, dtype: str, draw: Draw) -> Bits:
     """The memory's bits after the reference has filled the tensor."""
     memory = poisoned(layout, dtype)
-    reference.fill(array_view(memory.view(_MEMORY[dtype]), layout), dtype, draw)
+    reference.fill_many([(array_view(memory.view(_MEMORY[dtype]), layout), dtype, draw)])
     inside = np.zeros(memory.shape, bool)
     array_view(inside, layout)[...] = True
     assert ((memory == _POISON[dtype]) == ~inside).all(), "the reference missed an element or left its tensor"

@@ -34,7 +34,7 @@ def drawn(
     """``size`` values of one stream, as float32."""
     memory = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}[dtype]
     out = np.empty(size, memory)
-    reference.fill(out, dtype, Draw(distribution, parameters, seed, stream, start, (1,)), threads=2)
+    reference.fill_many([(out, dtype, Draw(distribution, parameters, seed, stream, start, (1,)))], threads=2)
     if dtype == "bfloat16":
         return (out.astype(np.uint32) << 16).view(np.float32)
     return out.astype(np.float32)

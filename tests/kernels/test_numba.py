@@ -48,8 +48,8 @@ def test_runs(name, dtype):
     for size, start in product(sizes, starts):
         found, expected = poisoned((size,), dtype), poisoned((size,), dtype)
         draw = make_draw(name, dtype, start, (1,))
-        numba_kernels.fill(found, dtype, draw)
-        reference.fill(expected, dtype, draw)
+        numba_kernels.fill_many([(found, dtype, draw)])
+        reference.fill_many([(expected, dtype, draw)])
         assert_equal_bits(found, expected)
 
 
@@ -59,14 +59,14 @@ def test_layouts_and_windows(name, dtype):
     for strides in ((129, 1), (1, 37), (1000, 3)):  # the whole, transposed, a window of something wider
         draw = make_draw(name, dtype, 7, strides)
         expected = poisoned((37, 129), dtype)
-        reference.fill(expected, dtype, draw)
+        reference.fill_many([(expected, dtype, draw)])
         for memory in (
             poisoned((37, 129), dtype),
             poisoned((129, 37), dtype).T,
             poisoned((74, 258), dtype)[::2, 1::2],
             poisoned((37, 129), dtype)[::-1],
         ):
-            numba_kernels.fill(memory, dtype, draw)
+            numba_kernels.fill_many([(memory, dtype, draw)])
             assert_equal_bits(np.ascontiguousarray(memory), expected)
 
 
@@ -84,7 +84,7 @@ def test_short_tensors(name, dtype):
         found, expected = poisoned((size + 16,), dtype), poisoned((size + 16,), dtype)
         part = torch.from_numpy(found)[8 : size + 8]
         assert numba_kernels.fill_short(part.view(getattr(torch, dtype)), draw)
-        reference.fill(expected[8 : size + 8], dtype, draw)
+        reference.fill_many([(expected[8 : size + 8], dtype, draw)])
         assert_equal_bits(found, expected)
 
 
@@ -104,14 +104,14 @@ def test_threads_and_chunks_change_nothing():
     size = 3 * numba_kernels.CHUNK + 5
     draw = make_draw("normal", "float32", 3, (1,))
     one, two = poisoned((size,), "float32"), poisoned((size,), "float32")
-    numba_kernels.fill(one, "float32", draw, threads=1)
-    numba_kernels.fill(two, "float32", draw, threads=2)
+    numba_kernels.fill_many([(one, "float32", draw)], threads=1)
+    numba_kernels.fill_many([(two, "float32", draw)], threads=2)
     assert_equal_bits(one, two)
 
 
 def filled(seed: int) -> bytes:
     out = np.empty(1 << 16, np.float32)
-    numba_kernels.fill(out, "float32", Draw("normal", (0.0, 1.0), seed, 0, 0, (1,)), threads=2)
+    numba_kernels.fill_many([(out, "float32", Draw("normal", (0.0, 1.0), seed, 0, 0, (1,)))], threads=2)
     return out.tobytes()
 
 

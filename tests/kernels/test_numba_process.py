@@ -97,8 +97,8 @@ def without_fma(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 def test_edge_parameters(name: str, dtype: str) -> None:
     for draw in edge_draws(name, dtype):
         found, expected = np.empty((2, 1 << 15), MEMORY[dtype])
-        numba_kernels.fill(found, dtype, draw)
-        reference.fill(expected, dtype, draw)
+        numba_kernels.fill_many([(found, dtype, draw)])
+        reference.fill_many([(expected, dtype, draw)])
         assert found.tobytes() == expected.tobytes(), draw
 
 

@@ -43,6 +43,6 @@ def test_element_i_is_word_i_mod_4_of_block_i_div_4(seed, stream, start):
     values = np.full(9, np.nan, np.float32)
     # Bounds 0 and 1: the value times 2**24 is the word's top 24 bits.
     draw = Draw("uniform", (0.0, 2.0**-24, 0.0, 1.0), seed, stream, start, (1,))
-    reference.fill(values, "float32", draw)
+    reference.fill_many([(values, "float32", draw)])
     expected = [words(seed, stream, i // 4)[i % 4] >> 8 for i in range(start, start + 9)]
     assert (values * 2.0**24).tolist() == expected

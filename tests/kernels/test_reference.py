@@ -45,7 +45,7 @@ every_random_fill = pytest.mark.parametrize(
 def filled(shape: int | tuple[int, ...], dtype: str, draw: Draw, threads: int = 1) -> Any:
     """A new array's bits."""
     out = np.empty(shape, MEMORY[dtype])
-    reference.fill(out, dtype, draw, threads)
+    reference.fill_many([(out, dtype, draw)], threads)
     return out.view(np.uint32 if dtype == "float32" else np.uint16)
 
 
@@ -168,7 +168,7 @@ def test_any_cut_of_a_run(cuts, name, dtype, start):
     draw = make_draw(name, dtype, start, (1,))
     out = np.empty(3000, MEMORY[dtype])
     for begin, end in pairwise([0, *sorted(cuts), 3000]):
-        reference.fill(out[begin:end], dtype, draw._replace(start=start + begin))
+        reference.fill_many([(out[begin:end], dtype, draw._replace(start=start + begin))])
     assert (out.view(np.uint32 if dtype == "float32" else np.uint16) == filled(3000, dtype, draw)).all()
 
 
@@ -182,7 +182,7 @@ def test_threads_change_nothing(name, dtype):
     assert (filled(shape, dtype, scattered, threads=3) == filled(shape, dtype, scattered)).all()
     transposed = [np.empty((shape[1], 2000), MEMORY[dtype]).T for _ in range(2)]
     for threads, target in enumerate(transposed, start=1):
-        reference.fill(target, dtype, make_draw(name, dtype, 1, (shape[1], 1)), threads)
+        reference.fill_many([(target, dtype, make_draw(name, dtype, 1, (shape[1], 1)))], threads)
     assert (transposed[0] == transposed[1]).all()
 
 
@@ -194,9 +194,9 @@ def test_scratch_memory_is_bounded(name, scattered, threads):
     """Filling 64 MiB takes, measured, 7 (uniform) to 12.1 MiB (truncated normal) of scratch a thread."""
     out = np.empty((1 << 14, 1 << 10), np.float32)
     draw = make_draw(name, "float32", 1, (1 << 11, 1) if scattered else (1 << 10, 1))
-    reference.fill(out[:1], "float32", draw)  # what is allocated once, is
+    reference.fill_many([(out[:1], "float32", draw)])  # what is allocated once, is
     tracemalloc.start()
-    reference.fill(out, "float32", draw, threads)
+    reference.fill_many([(out, "float32", draw)], threads)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < (13 << 20) * threads
@@ -219,7 +219,7 @@ def test_a_read_only_array_raises_and_stays():
     out.flags.writeable = False
     for name in FILLS:
         with pytest.raises(ValueError, match="read-only"):
-            reference.fill(out, "float32", make_draw(name, "float32", 0, (1,)))
+            reference.fill_many([(out, "float32", make_draw(name, "float32", 0, (1,)))])
     assert not out.any()
 
 

@@ -45,7 +45,7 @@ def bits_of(tensor: torch.Tensor) -> np.ndarray:
 
 def expected_bits(size: int, dtype: str, draw: Draw) -> np.ndarray:
     out = np.empty(size, MEMORY[dtype])
-    reference.fill(out, dtype, draw, threads=8)
+    reference.fill_many([(out, dtype, draw)], threads=8)
     return out.view(np.uint32 if dtype == "float32" else np.uint16)
 
 

@@ -368,11 +368,6 @@ def places(out: Array, dtype: str, draw: Draw, indices: Places) -> None:
 DRAWER = Drawer(reference.constant, run, places, CHUNK)
 
 
-def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
-    """Write ``draw`` into one array of any layout, in place; as ``reference.fill``, the same bits."""
-    fill_many([(target, dtype, draw)], threads)
-
-
 def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays of any layout; as ``reference.fill_many``, the same bits."""
     chunks.fill(DRAWER, items, threads)

@@ -232,11 +232,6 @@ def _reuse_scratch() -> None:
     np.empty(1 << 24, np.uint8)
 
 
-def fill(target: Array, dtype: str, draw: Draw, threads: int = 1) -> None:
-    """Write ``draw`` into one array of any layout, in place; see :func:`fill_many`."""
-    fill_many([(target, dtype, draw)], threads)
-
-
 def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays of any layout that do not overlap, in place.
 
