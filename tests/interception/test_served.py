@@ -108,7 +108,7 @@ class TestInitFunctions:
         assert tensors[2].equal(torch.full((6, 4), 0.5))
         assert not intercepted.passed_on
         told = [repr(each.initializer) for each in intercepted.assignments(nn.ParameterList(tensors))]
-        assert told == ["Normal(mean=0, std=0.5)", "Normal(mean=0, std=0.5)", "Constant(value=0.5)"]
+        assert told == ["Normal(mean=0.0, std=0.5)", "Normal(mean=0.0, std=0.5)", "Constant(value=0.5)"]
 
     def test_a_number_that_is_pending(self):
         scale, weight = parameter(), parameter(3)
