@@ -350,3 +350,36 @@ def test_triton_is_not_imported_before_a_gpu_tensor_appears(tmp_path, statement)
     imported = done.stdout.split()
     assert "tritoninit.registry" in imported
     assert not [m for m in imported if m.split(".")[0] == "triton" or m.endswith("triton_kernels")]
+
+
+class TestNumba:
+    """Found or not, the CPU is served: by the first of the two that can."""
+
+    def test_not_installed(self, monkeypatch):
+        registry._numba_unavailable.cache_clear()
+        monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
+        try:
+            assert resolve("cpu").name == "numpy"
+            assert next(each for each in backends() if each.name == "numba").unavailable == (
+                "numba is not installed (pip install numba)"
+            )
+        finally:
+            registry._numba_unavailable.cache_clear()
+
+    def test_installed_and_not_to_be_imported(self, monkeypatch):
+        def refuse():
+            raise ImportError("needs another NumPy")
+
+        registry._numba_unavailable.cache_clear()
+        monkeypatch.setattr(registry, "_load_numba", refuse)
+        try:
+            assert resolve("cpu").name == "numpy"
+            (found,) = (each for each in backends() if each.name == "numba")
+            assert found.unavailable == "numba cannot be imported: needs another NumPy"
+        finally:
+            registry._numba_unavailable.cache_clear()
+
+    def test_installed(self):
+        pytest.importorskip("numba")
+        assert resolve("cpu").name == "numba"
+        assert registry._numba_unavailable("cuda") == "it does not serve 'cuda'"

@@ -46,8 +46,8 @@ class Slot:
     local: str
     ancestors: tuple[nn.Module, ...]
     tensor: torch.Tensor
-    is_buffer: bool = False
-    originals: tuple[nn.Parameter, ...] = ()
+    is_buffer: bool
+    originals: tuple[nn.Parameter, ...]
     places: list[tuple[nn.Module, str]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     around: set[int] = field(default_factory=set)
