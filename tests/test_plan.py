@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tritoninit import Constant, Key, Normal, Plan, TruncatedNormal, Uniform, Window
+from tritoninit import plan as plan_module
 from tritoninit.plan import _batches
 
 KEY = Key(5)
@@ -208,3 +209,25 @@ def test_steps_say_what_will_happen():
     assert (step.draw.seed, step.draw.stream, step.draw.start, step.draw.strides) == (1, 2, 7, (5, 1))
     assert "cpu" in step.backend.devices
     assert Plan().add(torch.empty(2, dtype=torch.int64), Constant(1), KEY).backend is None
+
+
+def test_a_step_that_begins_within_the_one_before_it():
+    """Which is not the first in memory: what comes later lies on top."""
+    memory = torch.full((50,), torch.nan)
+    plan = Plan()
+    for begin, end in ((0, 10), (20, 40), (30, 50)):
+        plan.add(memory[begin:end], Normal(float(begin), 0.0), Key(0))
+    assert [len(batch) for batch in plan_module._batches(plan.steps)] == [2, 1]
+    plan.run()
+    assert memory.nan_to_num(-1.0).tolist() == [0.0] * 10 + [-1.0] * 10 + [20.0] * 10 + [30.0] * 20
+
+
+def test_two_steps_of_two_backends():
+    """Integers are their library's to fill."""
+    whole, real = torch.zeros(3, dtype=torch.int32), torch.full((3,), torch.nan)
+    plan = Plan()
+    plan.add(whole, Constant(3), Key(0))
+    plan.add(real, Normal(2.0, 0.0), Key(0))
+    plan.run()
+    assert whole.tolist() == [3, 3, 3]
+    assert real.tolist() == [2.0, 2.0, 2.0]
