@@ -320,6 +320,9 @@ class TestBuilding:
             with pytest.raises(ValueError, match="Value"):
                 Value(values)(np.zeros(len(values), dtype))
 
+    def test_what_only_numpy_has_is_numpys_to_convert(self):
+        assert Value([0.5, 2.0])(np.zeros(2, np.longdouble)).tolist() == [0.5, 2.0]
+
     def test_what_no_backend_serves_takes_no_key(self):
         state = torch.get_rng_state()
         for initializer in (Stacked((Normal(),) * 2), Orthogonal(), ZeroRow(Sparse(0.5), 0)):

@@ -87,8 +87,8 @@ class _Scaled(Structured):
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         values = self.structured.build(target, key, window)
-        narrow = dtype_name(target) in FLOAT_DTYPES
-        return (values if narrow else values.to(torch.float64)) * self.factor
+        exact = dtype_name(target) in FLOAT_DTYPES or values.is_complex()
+        return (values if exact else values.to(torch.float64)) * self.factor
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,9 @@ class Value(Structured):
     def check(self, target: Target, window: Window) -> None:
         if tuple(self.values.shape) != window.global_shape:
             raise ValueError(f"{self} does not fit a tensor of shape {window.global_shape}")
-        dtype = getattr(torch, dtype_name(target))
+        dtype = getattr(torch, dtype_name(target), None)
+        if dtype is None:  # NumPy's own (longdouble), to which NumPy converts
+            return
         if self.values.is_complex() and not dtype.is_complex:
             raise ValueError(f"{self} has imaginary parts, for which {dtype} has no room")
         if not (dtype.is_floating_point or dtype.is_complex):
