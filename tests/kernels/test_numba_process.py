@@ -260,9 +260,9 @@ print(json.dumps([modules, after_torch - begin, imported - after_torch, filled -
 def test_a_second_process_starts_at_once(here: Compiled) -> None:
     """0.2 s to import, 0.5 s to the end of the first fill, both beyond ``import torch``; the best of six.
 
-    Where these were set ``import torch`` takes 1 s; where it takes longer, the bounds grow with it. A kernel that
-    is compiled again takes 2 s and more. A collection of torch's garbage takes 0.1 s, and the number of objects
-    that torch has made decides in whose time it falls: so there is none.
+    Where these were set ``import torch`` takes 1 s; where it takes longer, the bounds grow with it. A kernel
+    that is compiled again takes 2 s and more. A collection of torch's garbage takes 0.1 s, and how many
+    objects torch has made decides in whose time it falls: so there is none.
     """
     imports, fills = [], []
     for _ in range(6):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import cache, lru_cache
+from functools import cache
 from itertools import product
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -50,15 +50,28 @@ def fused_per_element(kernel: str, distribution: str) -> tuple[float, float]:
     return wasted * fused, wasted * roots
 
 
-@lru_cache(maxsize=1)  # a test asks for a kernel's cost, then for its code; all of them would fill the memory
-def compiled(kernel: str, distribution: str, dtype: str, arch: str, aligned: bool = True) -> Any:
-    return static.compile_kernel(kernel, distribution, dtype, arch, aligned=aligned)
+class Compiled(NamedTuple):
+    """What is kept of a kernel that was compiled for an NVIDIA target: the kernels would fill the memory."""
+
+    ptx: str
+    cost: static.Cost
+    stack_accesses: int  # how many instructions load from a thread's stack or store there
 
 
 @cache
-def cost(kernel: str, distribution: str, dtype: str, arch: str, aligned: bool = True) -> static.Cost:
-    found = compiled(kernel, distribution, dtype, arch, aligned)
-    return static.nvidia_cost(found, static.elements_per_thread(kernel, arch))
+def _compiled(kernel: str, distribution: str, dtype: str, arch: str, aligned: bool) -> Compiled:
+    found = static.compile_kernel(kernel, distribution, dtype, arch, aligned=aligned)
+    measured = static.nvidia_cost(found, static.elements_per_thread(kernel, arch))
+    accesses = re.findall(r"\b(?:LDL|STL)\b", static.disassemble(found.asm["cubin"]))
+    return Compiled(found.asm["ptx"], measured, len(accesses))
+
+
+def compiled(kernel: str, distribution: str, dtype: str, arch: str, aligned: bool = True) -> Compiled:
+    return _compiled(kernel, distribution, dtype, arch, aligned)  # a default left out would be another entry
+
+
+def cost(kernel: str, distribution: str, dtype: str, arch: str) -> static.Cost:
+    return compiled(kernel, distribution, dtype, arch).cost
 
 
 def per_element(found: static.Cost, turns: int = 1) -> float:
@@ -66,18 +79,17 @@ def per_element(found: static.Cost, turns: int = 1) -> float:
     return sum(found.kinds_per_element(turns).values())
 
 
-def assert_nothing_spilled(cubin: bytes, found: static.Cost) -> None:
+def assert_nothing_spilled(found: Compiled) -> None:
     """No value goes through a thread's stack: by another compiler than the pinned one, as good as none.
 
     Where runs off the grid need most registers, Triton 3.6's ptxas puts 16 bytes there, which 8 instructions
     write and read, 3.8's with 9 and 3.9's with 6: fewer than one for every third element of a thread's 32.
     """
-    accesses = len(re.findall(r"\b(?:LDL|STL)\b", static.disassemble(cubin)))
     if PINNED:
-        assert accesses == found.stack_bytes == 0
+        assert found.stack_accesses == found.cost.stack_bytes == 0
     else:
-        assert 3 * accesses <= found.elements
-        assert found.stack_bytes <= 16
+        assert 3 * found.stack_accesses <= found.cost.elements
+        assert found.cost.stack_bytes <= 16
 
 
 def cases(archs: tuple[str, ...]) -> list[object]:
@@ -94,12 +106,12 @@ def cases(archs: tuple[str, ...]) -> list[object]:
 
 @pytest.mark.parametrize(("kernel", "distribution", "dtype", "arch"), cases(NVIDIA))
 def test_nvidia(kernel, distribution, dtype, arch):
-    found, asm = cost(kernel, distribution, dtype, arch), compiled(kernel, distribution, dtype, arch).asm
-    assert_nothing_spilled(asm["cubin"], found)
+    ptx, found, _ = code = compiled(kernel, distribution, dtype, arch)
+    assert_nothing_spilled(code)
     # Triton 3.5's square roots would flush subnormals, of which they meet none (test_reference.py).
-    assert set(re.findall(r"[\w.]+\.ftz[\w.]*", asm["ptx"])) <= (set() if PINNED else {"sqrt.rn.ftz.f32"})
+    assert set(re.findall(r"[\w.]+\.ftz[\w.]*", ptx)) <= (set() if PINNED else {"sqrt.rn.ftz.f32"})
     fused, roots = fused_per_element(kernel, distribution)
-    assert fused_in_ptx(asm["ptx"]) == fused * found.elements
+    assert fused_in_ptx(ptx) == fused * found.elements
     # ptxas fuses nothing more, but expands sqrt.rn with two fused multiply-adds on its fast path.
     wanted = (fused + 2 * roots) * found.elements
     in_sass = sum({"FFMA": 1, "FFMA2": 2}.get(i.opcode.partition(".")[0], 0) for i in found.path)
@@ -171,9 +183,9 @@ def test_budgets():
 @pytest.mark.parametrize("kernel", ["run_kernel", "table_kernel"])
 def test_unaligned(kernel, distribution, dtype, arch):
     """A window that starts off the grid of 16 stores element by element, and still spills nothing."""
-    found = cost(kernel, distribution, dtype, arch, False)
-    assert set(found.store_bytes) == {4 if dtype == "float32" else 2}
-    assert_nothing_spilled(compiled(kernel, distribution, dtype, arch, False).asm["cubin"], found)
+    found = compiled(kernel, distribution, dtype, arch, aligned=False)
+    assert set(found.cost.store_bytes) == {4 if dtype == "float32" else 2}
+    assert_nothing_spilled(found)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +197,7 @@ def test_scattered_over_2_31_elements_compiles(arch):
     assert "ptx" in compiled.asm or "amdgcn" in compiled.asm
 
 
-class Compiled(Emulated):
+class Launched(Emulated):
     """Keeps what each launch would execute."""
 
     def __enter__(self):
@@ -204,7 +216,7 @@ def test_the_code_described_is_the_code_launched(arch, aligned, large):
     memory = torch.empty(2**31 if large else 2**12, dtype=torch.uint8)  # which nobody touches
     tensor = memory[:2048].view(torch.bfloat16)[0 if aligned else 1 :]
     draw = Draw("normal", (0.0, 1.0), 1, 2, 0 if aligned else 2, (1,))
-    with Compiled(codes(arch)[0], arch) as launches:
+    with Launched(codes(arch)[0], arch) as launches:
         launches.fill(tensor[:9], draw)
         launches.fill_many([(tensor[k : k + 9], draw) for k in (0, 16)])
         launches.fill(tensor[:9:2], draw)

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,6 +140,7 @@ def _nvidia_tool(name: str, *arguments: str, cubin: bytes) -> str:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+@lru_cache(maxsize=1)  # a kernel's cost and its listing are asked for one after the other
 def disassemble(cubin: bytes) -> str:
     """The SASS listing of a cubin."""
     return _nvidia_tool("nvdisasm", "-c", cubin=cubin)
