@@ -578,3 +578,16 @@ class TestOnTheGPU:
         ]
         assert runs[0].equal(runs[1])
         assert not runs[0].equal(runs[2])
+
+
+@pytest.mark.parametrize(
+    ("fill", "scaled"),
+    [
+        (Constant(3.0), Constant(1.5)),
+        (Uniform(-1.0, 3.0), Uniform(-0.5, 1.5)),
+        (Normal(1.0, 3.0), Normal(0.5, 1.5)),
+        (TruncatedNormal(1.0, 3.0, -5.0, 7.0), TruncatedNormal(0.5, 1.5, -2.5, 3.5)),
+    ],
+)
+def test_a_primitive_times_a_factor(fill, scaled):
+    assert fill.times(0.5) == scaled

@@ -103,6 +103,8 @@ class TestRefused:
             (lambda: torch.ones(2, dtype=torch.complex64).conj().imag, "negation"),
             (lambda: torch.empty(3).expand(2, 3), "more than one element"),
             (lambda: torch.empty(9).as_strided((3, 3), (2, 1)), "more than one element"),
+            # 0 2 4 6, 3 5 7 9, 6 8 10 12: neighbours are apart.
+            (lambda: torch.empty(20).as_strided((3, 4), (3, 2)), "more than one element"),
             (lambda: torch.empty(9).unfold(0, 3, 1), "more than one element"),
             (overlapping, "more than one element"),
             (lambda: np.broadcast_to(np.zeros(3, np.float32), (2, 3)), "read-only"),

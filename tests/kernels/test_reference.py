@@ -102,6 +102,19 @@ def test_an_element_at_a_chunk_s_edge(name, dtype):
                 assert found[k] == element(dtype, draw, start + k), (start, k)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_constant_of_many_chunks(dtype):
+    found = filled(3 * reference.CHUNK + 9, dtype, make_draw("constant", dtype, 0, (1,)))
+    assert set(found.tolist()) == {filled(1, dtype, make_draw("constant", dtype, 0, (1,)))[0]}
+
+
+def test_strides_of_the_stream_in_any_order():
+    """Which dimension of a target goes through the stream fastest is the draw's affair."""
+    down = filled((5, 3), "float32", make_draw("normal", "float32", 7, (1, 5)))
+    along = filled((3, 5), "float32", make_draw("normal", "float32", 7, (5, 1)))
+    assert (down == along.T).all()
+
+
 @every_fill
 def test_layouts(name, dtype):
     """Elements follow their logical order, and nothing beside them in memory is touched."""
