@@ -1,7 +1,8 @@
 """What is wrong with a model's parameters and buffers, and what may be meant; the sentences that say so.
 
 Each is said of one tensor (:func:`_mistakes`, :func:`_oddities`), of several that hold the same random
-numbers (:func:`_repeated`), or of two that share memory (:func:`_sharing`).
+numbers (:func:`_repeated`), or of two that share memory (:func:`_sharing`). How far from what was asked
+for is too far, ``moments.py`` says.
 """
 
 from __future__ import annotations

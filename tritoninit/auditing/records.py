@@ -1,4 +1,4 @@
-"""What an audit says: a record of every tensor, the findings, and a table of both."""
+"""What an audit gives back: a record of every tensor, its findings among them, and a table."""
 
 from __future__ import annotations
 
