@@ -316,12 +316,13 @@ class TestBuilding:
             assert not tensor.any()
 
     def test_arrays_are_judged_as_tensors_are(self):
-        for values, dtype in (([0.5, 300], np.int8), ([1j], np.float32)):
+        for values, dtype in (([0.5, 300], np.int8), ([1j], np.float32), ([1j], np.longdouble)):
             with pytest.raises(ValueError, match="Value"):
                 Value(values)(np.zeros(len(values), dtype))
 
     def test_what_only_numpy_has_is_numpys_to_convert(self):
         assert Value([0.5, 2.0])(np.zeros(2, np.longdouble)).tolist() == [0.5, 2.0]
+        assert Value([0.5 + 1j])(np.zeros(1, np.clongdouble)).tolist() == [0.5 + 1j]
 
     def test_what_no_backend_serves_takes_no_key(self):
         state = torch.get_rng_state()

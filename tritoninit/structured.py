@@ -277,11 +277,12 @@ class Value(Structured):
     def check(self, target: Target, window: Window) -> None:
         if tuple(self.values.shape) != window.global_shape:
             raise ValueError(f"{self} does not fit a tensor of shape {window.global_shape}")
-        dtype = getattr(torch, dtype_name(target), None)
+        name = dtype_name(target)
+        dtype = getattr(torch, name, None)
+        if self.values.is_complex() and "complex" not in name:
+            raise ValueError(f"{self} has imaginary parts, for which {name} has no room")
         if dtype is None:  # NumPy's own (longdouble), to which NumPy converts
             return
-        if self.values.is_complex() and not dtype.is_complex:
-            raise ValueError(f"{self} has imaginary parts, for which {dtype} has no room")
         if not (dtype.is_floating_point or dtype.is_complex):
             there_and_back = self.values.to(dtype).to(self.values.dtype)
             if not torch.equal(there_and_back, self.values):

@@ -260,15 +260,15 @@ print(json.dumps([modules, after_torch - begin, imported - after_torch, filled -
 def test_a_second_process_starts_at_once(here: Compiled) -> None:
     """0.2 s to import, 0.5 s to the end of the first fill, both beyond ``import torch``; the best of six.
 
-    Where these were set ``import torch`` takes 1 s; where it takes longer, the bounds grow with it. A kernel
-    that is compiled again takes 2 s and more. A collection of torch's garbage takes 0.1 s, and how many
-    objects torch has made decides in whose time it falls: so there is none.
+    ``import torch`` takes 1 s where these were set. Where it takes more than 1.5 s, as on a machine with
+    other work, the bounds grow with it. A kernel that is compiled again takes 2 s and more. The garbage
+    collector takes 0.1 s for what torch has made, and how much that is decides in whose time: it is off.
     """
     imports, fills = [], []
     for _ in range(6):
         modules, torch_, imported, filled = json.loads(python("-c", START, cache=here.cache))
         assert modules == []
-        slowness = max(1.0, torch_)
+        slowness = max(1.0, torch_ / 1.5)
         imports.append(imported / slowness)
         fills.append(filled / slowness)
     assert min(imports) < 0.2
