@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from operator import index
 
 from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Piece, pieces_of
-from tritoninit.kernels.lowering import ParameterError, plain
+from tritoninit.kernels.lowering import ParameterError, integer, integers, plain
 from tritoninit.plan import KeySource, Plan
 from tritoninit.targets import Target
 from tritoninit.window import Window
@@ -29,7 +28,7 @@ class ZeroRow(Initializer):
 
     def __post_init__(self) -> None:
         _check_initializer(self.initializer)
-        object.__setattr__(self, "row", index(self.row))
+        object.__setattr__(self, "row", integer("row", self.row))
 
     @property
     def random(self) -> bool:
@@ -87,7 +86,7 @@ class Stacked(Initializer):
             raise ParameterError("a stack has at least one part")
         for each in self.initializers:
             _check_initializer(each)
-        object.__setattr__(self, "axis", index(self.axis))
+        object.__setattr__(self, "axis", integer("axis", self.axis))
 
     def __repr__(self) -> str:
         first, *others = self.initializers
@@ -128,8 +127,9 @@ def part_shape(shape: Sequence[int], axis: int, count: int) -> tuple[int, ...]:
     Raises:
         ValueError: there are none.
     """
+    shape = integers("shape", shape)
     if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"no dimension {axis} in shape {tuple(shape)}")
+        raise ValueError(f"no dimension {axis} in shape {shape}")
     axis %= len(shape)
     size, rest = divmod(shape[axis], count)
     if rest:

@@ -13,6 +13,8 @@ from itertools import accumulate, pairwise
 
 from torch import nn
 
+from tritoninit.kernels.lowering import integer, integers
+
 
 @dataclass(frozen=True)
 class Axes:
@@ -37,7 +39,8 @@ class Axes:
 
     def __post_init__(self) -> None:
         for name in ("in_axes", "out_axes", "batch_axes", "parts"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, integers(name, getattr(self, name)))
+        object.__setattr__(self, "groups", integer("groups", self.groups))
         if self.groups < 1:
             raise ValueError(f"groups must be positive, not {self.groups}")
 
@@ -47,6 +50,7 @@ class Axes:
         Raises:
             ValueError: fewer than two dimensions, or the axes are not all different ones of them.
         """
+        shape = integers("shape", shape)
         if len(shape) < 2:
             raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
         named = [_index(axis, shape) for axis in (*self.in_axes, *self.out_axes, *self.batch_axes)]

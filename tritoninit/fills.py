@@ -56,6 +56,8 @@ class Initializer(ABC):
             raise ValueError("give a key or a generator, not both")
         if key is not None and not isinstance(key, Key):
             raise TypeError(f"key must be a tritoninit.Key, not {key!r}")
+        if window is not None and not isinstance(window, Window):
+            raise TypeError(f"window must be a tritoninit.Window, not {window!r}")
         target = as_target(tensor)
         if window is None:
             window = Window.whole(target.shape)
@@ -247,34 +249,39 @@ class Fill(Atom):
 
 @dataclass(frozen=True)
 class Constant(Fill):
-    """Every element is ``value``. Serves every dtype."""
+    """Every element is ``value``, which may be infinite or NaN. Serves every dtype that can hold it."""
 
     value: float
     random = False
     distribution: ClassVar[str] = "constant"
 
     def __post_init__(self) -> None:
-        value: Any = self.value
-        if type(value) not in (float, int):
-            value = value.item() if hasattr(value, "item") else value
-            if not isinstance(value, (bool, int, float, complex)):
-                value = lowering.plain("value", value)
-            object.__setattr__(self, "value", value)
+        if type(self.value) is not float:
+            object.__setattr__(self, "value", _plain_constant(self.value))
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
-        if dtype in lowering.FLOAT_DTYPES and math.isfinite(self.value):
-            _check_range("value", self.value, dtype)
-        return lowering.constant(self.value, dtype)
+        value: Any = self.value
+        if isinstance(value, complex) and not dtype.startswith("complex"):
+            if value.imag:
+                raise lowering.ParameterError(f"value {value} has an imaginary part, unlike {dtype}")
+            value = value.real
+        if dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
+            lowering.check_range("value", value, dtype)
+        return lowering.constant(value, dtype)
 
     def times(self, factor: float) -> Constant:
-        return Constant(self.value * factor)
+        value = self.value * factor
+        if math.isinf(abs(value)) and not math.isinf(abs(self.value)):
+            raise lowering.RangeError(f"value is out of range: {self.value} times {factor}")
+        return Constant(value)
 
 
 @dataclass(frozen=True)
 class Uniform(Fill):
     """The uniform distribution on [low, high): ``high`` itself never comes back, in any dtype.
 
-    Both are rounded to float32 first. 16-bit elements stay within [low, high) after rounding, too.
+    Both are rounded to float32 first. 16-bit elements stay within [low, high) after rounding, too. Bounds
+    that are the same float32 number give that number, or are refused where it is not below ``high``.
     """
 
     low: float = 0.0
@@ -294,7 +301,10 @@ class Uniform(Fill):
 
 @dataclass(frozen=True)
 class Normal(Fill):
-    """The normal distribution N(mean, std**2), by Box-Muller; |z| reaches 6.66."""
+    """The normal distribution N(mean, std**2), by Box-Muller; |z| reaches 6.66.
+
+    Refused of a dtype, and at once of float32, if ``abs(mean) + 6.66 std`` is larger than any of its numbers.
+    """
 
     mean: float = 0.0
     std: float = 1.0
@@ -316,7 +326,9 @@ class TruncatedNormal(Fill):
     """N(mean, std**2) conditioned to [a, b], by the inverse of its distribution function.
 
     ``a`` and ``b`` are values, not multiples of ``std``, as in ``torch.nn.init.trunc_normal_``; either may be
-    infinite.
+    infinite. Refused of a dtype, and at once of float32, if some of the values are larger than any of its
+    numbers: those of [a, b] that lie within sqrt(6.66**2 + t**2) standard deviations of the mean, where t is
+    how many it lies outside.
     """
 
     mean: float = 0.0
@@ -329,6 +341,11 @@ class TruncatedNormal(Fill):
         lowering.make_plain(self, "mean", "std", "a", "b")
         self.parameters("float32")
 
+    @property
+    def is_far(self) -> bool:
+        """Whether the mean is so far outside [a, b] that torch warns of what it would draw."""
+        return self.mean < self.a - 2 * self.std or self.mean > self.b + 2 * self.std
+
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return lowering.truncated_normal(self.mean, self.std, self.a, self.b, dtype)
 
@@ -340,15 +357,17 @@ class TruncatedNormal(Fill):
 
 @lru_cache(maxsize=4096)
 def _uniform_parameters(low: float, high: float, dtype: str) -> tuple[float, ...]:
-    _check_range("low", low, dtype)
-    _check_range("high", high, dtype)
+    lowering.check_range("low", low, dtype)
+    lowering.check_range("high", high, dtype)
     return lowering.uniform(low, high, dtype)
 
 
-def _largest(dtype: str) -> float:
-    return float(torch.finfo(getattr(torch, dtype)).max)
-
-
-def _check_range(name: str, value: float, dtype: str) -> None:
-    if abs(value) > _largest(dtype):
-        raise lowering.ParameterError(f"{name} is out of range for {dtype}: {value}")
+def _plain_constant(x: Any) -> Any:
+    """As Python's float, as its integer, which has all of its digits, or as its complex number."""
+    value = lowering.scalar("value", x)
+    if isinstance(value, complex):
+        return complex(value)
+    number = lowering.plain("value", value)
+    if isinstance(value, int):
+        return value if type(value) is bool else int(value)
+    return number

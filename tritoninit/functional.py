@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from tritoninit import fills, initializers, structured
+from tritoninit.kernels.lowering import plain
 from tritoninit.keys import Key
 from tritoninit.window import Window
 
@@ -68,16 +69,16 @@ def uniform_(
         ``tensor``, set in place.
 
     Raises:
-        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
-        ValueError: the bounds are not finite or not in order (a :class:`~tritoninit.ParameterError`, which is
-            a RuntimeError, too); the tensor has no memory of its own (meta, lazy), or does not lie inside the
-            window.
+        TypeError: ``tensor`` is no tensor, a number none, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: the bounds are not finite or not in order, out of the dtype's range, or without a number
+            of it between them (a :class:`~tritoninit.ParameterError`, which is a RuntimeError, too); the
+            tensor has no memory of its own (meta, lazy), or does not lie inside the window.
         NotImplementedError: the tensor is of another dtype.
 
     >>> uniform_(torch.empty(2, 3), -0.1, 0.1, key=Key(0)).abs().max() < 0.1
     tensor(True)
     """
-    return fills.Uniform(a, b)(tensor, key=key, window=window, generator=generator)
+    return fills.Uniform(plain("a", a), plain("b", b))(tensor, key=key, window=window, generator=generator)
 
 
 def normal_(
@@ -107,10 +108,10 @@ def normal_(
         ``tensor``, set in place.
 
     Raises:
-        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
-        ValueError: a number is not finite, or std is negative (a :class:`~tritoninit.ParameterError`, which
-            is a RuntimeError, too); the tensor has no memory of its own (meta, lazy), or does not lie inside
-            the window.
+        TypeError: ``tensor`` is no tensor, a number none, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: a number is not finite, std is negative, or abs(mean) + 6.66 std, as far as values get,
+            is out of the dtype's range (a :class:`~tritoninit.ParameterError`, which is a RuntimeError, too);
+            the tensor has no memory of its own (meta, lazy), or does not lie inside the window.
         NotImplementedError: the tensor is of another dtype.
 
     >>> normal_(torch.empty(4), key=Key(0))[:2].equal(normal_(torch.empty(2), key=Key(0)))
@@ -152,22 +153,24 @@ def trunc_normal_(
         ``tensor``, set in place.
 
     Raises:
-        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
-        ValueError: the bounds are not in order, std is not positive, or the interval lies more than six
-            standard deviations from the mean (a :class:`~tritoninit.ParameterError`, which is a RuntimeError,
-            too); the tensor has no memory of its own (meta, lazy), or does not lie inside the window.
+        TypeError: ``tensor`` is no tensor, a number none, or ``key`` no :class:`~tritoninit.Key`.
+        ValueError: the bounds are not in order, std is not positive, the interval lies more than six
+            standard deviations from the mean, or values would be out of the dtype's range (a
+            :class:`~tritoninit.ParameterError`, which is a RuntimeError, too); the tensor has no memory of
+            its own (meta, lazy), or does not lie inside the window.
         NotImplementedError: the tensor is of another dtype.
 
     >>> x = trunc_normal_(torch.empty(1000), std=0.02, a=-0.04, b=0.04, key=Key(0))
     >>> bool(x.abs().max() <= 0.04)
     True
     """
-    if mean < a - 2 * std or mean > b + 2 * std:
+    fill = fills.TruncatedNormal(mean, std, a, b)
+    if fill.is_far:
         warnings.warn(
             "mean is more than 2 std from [a, b] in trunc_normal_: the values crowd at the nearer bound.",
             stacklevel=2,
         )
-    return fills.TruncatedNormal(mean, std, a, b)(tensor, key=key, window=window, generator=generator)
+    return fill(tensor, key=key, window=window, generator=generator)
 
 
 def constant_(tensor: T, val: float) -> T:
@@ -183,8 +186,8 @@ def constant_(tensor: T, val: float) -> T:
 
     Raises:
         TypeError: ``tensor`` is no tensor.
-        ValueError: the dtype cannot hold the value (for integers a RuntimeError, as torch raises); the tensor
-            has no memory of its own (meta, lazy).
+        ValueError: the dtype cannot hold the value (a :class:`~tritoninit.ParameterError`, which is a
+            RuntimeError, too); the tensor has no memory of its own (meta, lazy).
 
     >>> constant_(torch.empty(2, dtype=torch.int64), 3)
     tensor([3, 3])
@@ -306,7 +309,7 @@ def xavier_uniform_(
         ``tensor``, set in place.
 
     Raises:
-        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        TypeError: ``tensor`` is no tensor, a number none, or ``key`` no :class:`~tritoninit.Key`.
         ValueError: fewer than two dimensions; a gain that is negative or not finite; the tensor has no memory
             of its own (meta, lazy), or does not lie inside the window.
         NotImplementedError: the tensor is of another dtype.
@@ -344,7 +347,7 @@ def xavier_normal_(
         ``tensor``, set in place.
 
     Raises:
-        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        TypeError: ``tensor`` is no tensor, a number none, or ``key`` no :class:`~tritoninit.Key`.
         ValueError: fewer than two dimensions; a gain that is negative or not finite; the tensor has no memory
             of its own (meta, lazy), or does not lie inside the window.
         NotImplementedError: the tensor is of another dtype.
@@ -375,7 +378,8 @@ def kaiming_uniform_(
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
             dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
             once.
-        a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone.
+        a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone;
+            0.01 if None.
         mode: "fan_in" keeps the variance of the forward pass, "fan_out" that of the backward pass.
         nonlinearity: what follows the layer, which decides the gain; see :func:`~tritoninit.calculate_gain`.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -388,7 +392,7 @@ def kaiming_uniform_(
         ``tensor``, set in place.
 
     Raises:
-        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        TypeError: ``tensor`` is no tensor, a number none, or ``key`` no :class:`~tritoninit.Key`.
         ValueError: fewer than two dimensions; an unknown mode or nonlinearity; the tensor has no memory of
             its own (meta, lazy), or does not lie inside the window.
         NotImplementedError: the tensor is of another dtype.
@@ -421,7 +425,8 @@ def kaiming_normal_(
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
             dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
             once.
-        a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone.
+        a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone;
+            0.01 if None.
         mode: "fan_in" keeps the variance of the forward pass, "fan_out" that of the backward pass.
         nonlinearity: what follows the layer, which decides the gain; see :func:`~tritoninit.calculate_gain`.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -434,7 +439,7 @@ def kaiming_normal_(
         ``tensor``, set in place.
 
     Raises:
-        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        TypeError: ``tensor`` is no tensor, a number none, or ``key`` no :class:`~tritoninit.Key`.
         ValueError: fewer than two dimensions; an unknown mode or nonlinearity; the tensor has no memory of
             its own (meta, lazy), or does not lie inside the window.
         NotImplementedError: the tensor is of another dtype.
@@ -478,7 +483,7 @@ def orthogonal_(
         ``tensor``, set in place.
 
     Raises:
-        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        TypeError: ``tensor`` is no tensor, a number none, or ``key`` no :class:`~tritoninit.Key`.
         ValueError: fewer than two dimensions; a gain that is not finite; the tensor has no memory of its own
             (meta, lazy), or does not lie inside the window.
         NotImplementedError: the tensor is of another dtype.
@@ -519,7 +524,7 @@ def sparse_(
         ``tensor``, set in place.
 
     Raises:
-        TypeError: ``tensor`` is no tensor, or ``key`` no :class:`~tritoninit.Key`.
+        TypeError: ``tensor`` is no tensor, a number none, or ``key`` no :class:`~tritoninit.Key`.
         ValueError: not two dimensions; a sparsity outside [0, 1]; a negative std; the tensor has no memory of
             its own (meta, lazy), or does not lie inside the window.
         NotImplementedError: the tensor is of another dtype.

@@ -10,11 +10,21 @@ from functools import lru_cache
 
 from tritoninit.fans import TORCH_AXES, Axes
 from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, Piece, TruncatedNormal, Uniform
-from tritoninit.kernels.lowering import ParameterError, make_plain
+from tritoninit.kernels.lowering import (
+    NumberError,
+    ParameterError,
+    RangeError,
+    integers,
+    make_plain,
+    plain,
+    scalar,
+    shown,
+)
 
 _LINEAR = ("linear", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)))
 # The standard deviation of a standard normal truncated to [-2, 2].
 _TRUNCATED_STD = 0.87962566103423978
+_DEFAULT_SLOPE = 0.01  # of a leaky ReLU, here and in torch.nn
 _MODES = ("fan_in", "fan_out", "fan_avg")
 
 
@@ -34,10 +44,13 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity == "relu":
         return math.sqrt(2.0)
     if nonlinearity == "leaky_relu":
-        slope = 0.01 if param is None else param
+        slope = _DEFAULT_SLOPE if param is None else param
         if isinstance(slope, bool) or not isinstance(slope, (int, float)):
-            raise ValueError(f"negative_slope {param} not a valid number")
-        return math.sqrt(2.0 / (1 + slope**2))
+            raise NumberError(f"negative_slope {param} not a valid number")
+        try:
+            return math.sqrt(2.0 / (1 + slope**2))
+        except OverflowError as error:
+            raise RangeError(f"negative_slope is out of range: {shown(slope)}") from error
     if nonlinearity == "selu":
         return 3.0 / 4
     raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
@@ -71,7 +84,7 @@ class FanScaled(Initializer):
         return replace(self, axes=axes)
 
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
-        return _pieces(self, tuple(shape))
+        return _pieces(self, integers("shape", shape))
 
 
 @lru_cache(maxsize=4096)
@@ -189,7 +202,7 @@ class KaimingUniform(FanScaled):
     """U(-b, b) with b = gain sqrt(3 / fan); He, Zhang, Ren and Sun, ICCV 2015, section 2.2.
 
     Args:
-        a: the negative slope of the leaky ReLU that follows the layer.
+        a: the negative slope of the leaky ReLU that follows the layer; 0.01 if None.
         mode: "fan_in" keeps the forward pass's variance, "fan_out" the backward pass's.
         nonlinearity: what follows the layer, see :func:`calculate_gain`.
     """
@@ -200,8 +213,8 @@ class KaimingUniform(FanScaled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _make_slope(self)
         _kaiming(self)
-        make_plain(self, "a")
 
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
         return VarianceScaling(*_kaiming(self), "uniform").scaled(fan_in, fan_out)
@@ -212,7 +225,7 @@ class KaimingNormal(FanScaled):
     """N(0, std**2) with std = gain / sqrt(fan); He, Zhang, Ren and Sun, ICCV 2015, equations 10 and 14.
 
     Args:
-        a: the negative slope of the leaky ReLU that follows the layer.
+        a: the negative slope of the leaky ReLU that follows the layer; 0.01 if None.
         mode: "fan_in" keeps the forward pass's variance, "fan_out" the backward pass's.
         nonlinearity: what follows the layer, see :func:`calculate_gain`.
     """
@@ -223,8 +236,8 @@ class KaimingNormal(FanScaled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _make_slope(self)
         _kaiming(self)
-        make_plain(self, "a")
 
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
         return VarianceScaling(*_kaiming(self), "normal").scaled(fan_in, fan_out)
@@ -234,6 +247,16 @@ def _squared(gain: float) -> float:
     if not gain >= 0 or not math.isfinite(gain * gain):
         raise ParameterError(f"gain must be finite and not negative: {gain}")
     return gain * gain
+
+
+def _make_slope(initializer: KaimingUniform | KaimingNormal) -> None:
+    """Have the slope be a float. A Boolean is none for a leaky ReLU, and torch looks at no other's."""
+    slope = scalar("a", initializer.a)
+    if slope is None:
+        slope = _DEFAULT_SLOPE
+    if isinstance(slope, bool) and initializer.nonlinearity == "leaky_relu":
+        raise NumberError(f"a must be a number, not {slope}")
+    object.__setattr__(initializer, "a", plain("a", slope))
 
 
 def _kaiming(initializer: KaimingUniform | KaimingNormal) -> tuple[float, str]:

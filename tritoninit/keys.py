@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+
+from tritoninit.kernels.lowering import NumberError, ParameterError, integer, scalar, shown
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 
@@ -31,12 +32,9 @@ class Key:
             value = getattr(self, name)
             if type(value) is int and 0 <= value <= _MASK:
                 continue
-            # NumPy's Booleans have an __index__ before 2.3.
-            if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-                raise TypeError(f"{name} must be an integer, not {value!r}")
-            value = value.__index__()
+            value = _integer(name, value)
             if not -(2**63) <= value < 2**64:
-                raise ValueError(f"{name} must fit 64 bits, not {value}")
+                raise ParameterError(f"{name} must fit 64 bits, not {shown(value)}")
             object.__setattr__(self, name, value & _MASK)
 
     def fold_in(self, data: int | str) -> Key:
@@ -47,11 +45,16 @@ class Key:
         modulo 2**64 (8 bytes, little-endian).
         """
         if isinstance(data, str):
-            tail = b"s" + data.encode()
-        elif isinstance(data, bool) or not hasattr(data, "__index__"):
-            raise TypeError(f"fold_in takes an integer or a string, not {data!r}")
+            try:
+                tail = b"s" + data.encode()
+            except UnicodeEncodeError as error:  # of half a surrogate pair
+                raise ParameterError(f"UTF-8 cannot hold the name {data!r}") from error
         else:
-            tail = b"i" + (data.__index__() & _MASK).to_bytes(8, "little")
+            try:
+                number = _integer("data", data)
+            except NumberError as error:
+                raise NumberError(f"fold_in takes an integer or a string, not {shown(data)}") from error
+            tail = b"i" + (number & _MASK).to_bytes(8, "little")
         digest = hashlib.blake2b(self.stream.to_bytes(8, "little") + tail, digest_size=8).digest()
         return Key(self.seed, int.from_bytes(digest, "little"))
 
@@ -61,3 +64,11 @@ class Key:
         device = getattr(generator, "device", "cpu")
         bits = torch.empty((), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
         return cls(int(bits))
+
+
+def _integer(name: str, x: object) -> int:
+    """An integer, and no Boolean, which is likelier a flag that went astray."""
+    value = scalar(name, x)
+    if isinstance(value, bool):
+        raise NumberError(f"{name} must be an integer, not {x!r}")
+    return integer(name, value)

@@ -93,6 +93,7 @@ def initialize_(
             written then.
     """
     target = _usable(device, dtype)
+    key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     found = slots(module)
     _check_names(found)
@@ -101,19 +102,21 @@ def initialize_(
         kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
     with at_rest(module):  # rules may look at weights
         chosen, garbage = _choose(module, found, rules, kept, target, dtype)
+    streams = {slot: Key(0).fold_in(slot.name).stream for slot, how in chosen.items() if how.random}
     keep = Keep()
     if target is not None or dtype is not None:
         recompute(module, garbage, target)
         for slot in found:
             move(slot, target, dtype, overwritten=not _keeps(chosen.get(slot, keep), slot))
-    key = Key.from_generator() if seed is None else Key(seed)
+    if key is None:
+        key = Key.from_generator()
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
     for slot in found:
         initializer = chosen.get(slot, keep)
         if not isinstance(initializer, Keep):
-            used = key.fold_in(slot.name) if initializer.random else None
+            used = Key(key.seed, streams[slot]) if initializer.random else None
             tensor = _add(plan, slot, initializer, used or key)
             backend = backends.get(tensor.device) or resolve(tensor.device.type).name
             backends[tensor.device] = backend
@@ -203,6 +206,7 @@ def _checked(
     if dtype is not None and tensor.is_floating_point():
         tensor = torch.empty(tensor.shape, dtype=dtype, device="meta")
     initializer.check(tensor, Window.whole(tensor.shape))
+    resolve((slot.tensor.device if device is None else device).type)  # raises if no backend serves it
     return initializer
 
 

@@ -11,7 +11,7 @@ import torch
 
 from tritoninit import registry
 from tritoninit.extents import extent
-from tritoninit.kernels.lowering import FLOAT_DTYPES
+from tritoninit.kernels.lowering import FLOAT_DTYPES, RangeError, shown
 from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
@@ -123,10 +123,18 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
             f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
         )
     parameters = fill.parameters(dtype)
-    if isinstance(target, torch.Tensor):
-        torch.empty((), dtype=target.dtype, device="cpu").fill_(*parameters)
-    else:
-        np.empty((), target.dtype).fill(*parameters)
+    try:
+        if isinstance(target, torch.Tensor):
+            # Of a single element torch fills 8-bit floats without a look at the range.
+            torch.empty(2, dtype=target.dtype, device="cpu").fill_(*parameters)
+        else:
+            with np.errstate(over="raise"):
+                np.empty((), target.dtype).fill(*parameters)
+    except NotImplementedError:
+        raise
+    except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
+        (value,) = parameters
+        raise RangeError(f"{dtype} cannot hold the value {shown(value)}: {error}") from error
     return parameters
 
 
@@ -168,7 +176,7 @@ def _fill_unserved(steps: Sequence[Step]) -> None:
         target, (value,) = step.target, step.draw.parameters
         if not isinstance(target, torch.Tensor):
             target.fill(value)
-        elif value == 0 and not target.is_floating_point():
+        elif value == 0 and not (target.is_floating_point() or target.is_complex()):
             zeros.append(target.detach())
         else:
             target.detach().fill_(value)

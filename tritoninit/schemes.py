@@ -29,6 +29,7 @@ from tritoninit.initializers import (
     XavierUniform,
     Zeros,
 )
+from tritoninit.kernels.lowering import ParameterError, plain
 from tritoninit.models.rules import Initializers, Pattern, Rule, RuleSet, SlotRule
 from tritoninit.models.slots import Slot, slots
 
@@ -51,8 +52,16 @@ def _symmetric(bound: float) -> Uniform:
     return Uniform(-bound, bound)
 
 
-def _inverse_root(size: int) -> float:
+def _inverse_root(size: float) -> float:
     return 1 / math.sqrt(size) if size else 0.0
+
+
+def _size(name: str, x: float) -> float:
+    """A number of layers or of features that a user gives a scheme."""
+    size = plain(name, x)
+    if not 0 < size < math.inf:
+        raise ParameterError(f"{name} must be positive, not {x}")
+    return size
 
 
 def _weight(module: nn.Module) -> Tensor:
@@ -168,7 +177,10 @@ def _transformer(weight: Initializer) -> tuple[Rule, ...]:
 
 def _cut_normal(std: float, cut: float | None) -> Normal | TruncatedNormal:
     """N(0, std**2), cut at +-``cut`` standard deviations unless that is None."""
-    return Normal(std=std) if cut is None else TruncatedNormal(0.0, std, -cut * std, cut * std)
+    if cut is None:
+        return Normal(std=std)
+    cut = plain("cut", cut)
+    return TruncatedNormal(0.0, std, -cut * std, cut * std)
 
 
 def gpt2(depth: int) -> RuleSet:
@@ -178,10 +190,14 @@ def gpt2(depth: int) -> RuleSet:
     residual layers. The numbers are those of transformers, ``GPT2PreTrainedModel._init_weights``, which
     retrainings follow. OpenAI's code (openai/gpt-2, src/model.py) draws positions with 0.01, scales nothing.
     """
+    residual = 0.02 / math.sqrt(2 * _size("depth", depth))
     return RuleSet(
         "gpt2",
         "Radford et al. 2019, section 2.3; Hugging Face transformers, GPT2PreTrainedModel._init_weights",
-        (Rule("*.c_proj.weight", Normal(std=0.02 / math.sqrt(2 * depth))), *_transformer(Normal(std=0.02))),
+        (
+            Rule("*.c_proj.weight", Normal(std=residual)),
+            *_transformer(Normal(std=0.02)),
+        ),
     )
 
 
@@ -209,7 +225,7 @@ def small_init(width: int) -> RuleSet:
     return RuleSet(
         "small_init",
         "Nguyen and Salazar, IWSLT 2019; EleutherAI/gpt-neox, small_init_init_method",
-        _transformer(Normal(std=math.sqrt(2 / (5 * width)))),
+        _transformer(Normal(std=math.sqrt(2 / (5 * _size("width", width))))),
     )
 
 
@@ -219,7 +235,7 @@ def wang_init(width: int, depth: int) -> RuleSet:
     EleutherAI/gpt-neox, megatron/model/init_functions.py, ``wang_init_method``. GPT-NeoX-20B was trained from
     the pair: Black et al., "GPT-NeoX-20B", 2022.
     """
-    ends = Normal(std=2 / (depth * math.sqrt(width)))
+    ends = Normal(std=2 / (_size("depth", depth) * math.sqrt(_size("width", width))))
     return RuleSet(
         "wang_init",
         "Black et al. 2022 (GPT-NeoX-20B); EleutherAI/gpt-neox, wang_init_method",
@@ -310,8 +326,8 @@ def t5(width: int, head_width: int) -> RuleSet:
         "t5",
         "Raffel et al., JMLR 2020; Hugging Face transformers, T5PreTrainedModel._init_weights",
         (
-            Rule("*.q.weight", VarianceScaling(1 / head_width, "fan_in", "normal")),
-            Rule("*relative_attention_bias.weight", Normal(std=_inverse_root(width))),
+            Rule("*.q.weight", VarianceScaling(1 / _size("head_width", head_width), "fan_in", "normal")),
+            Rule("*relative_attention_bias.weight", Normal(std=_inverse_root(_size("width", width)))),
             *each(("*lm_head.weight", "*classifier.weight"), Normal()),
             Rule(nn.Linear, linear),
             # transformers zeroes no padding here: T5's embedding has none.

@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import index
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,15 @@ import torch
 from tritoninit.combinators import Stacked, part_shape
 from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Normal, Uniform, taken_key
-from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError, finite_float32, make_plain
+from tritoninit.kernels.lowering import (
+    FLOAT_DTYPES,
+    NumberError,
+    ParameterError,
+    RangeError,
+    finite_float32,
+    integer,
+    make_plain,
+)
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill
 from tritoninit.targets import Target, dtype_name, write
@@ -123,7 +130,7 @@ class Dirac(Structured):
     random = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "groups", index(self.groups))
+        object.__setattr__(self, "groups", integer("groups", self.groups))
         if self.groups < 1:
             raise GroupsError(f"groups must be positive, not {self.groups}")
 
@@ -175,6 +182,7 @@ class Orthogonal(Structured):
         if len(target.shape) < 2:
             raise ValueError("Only tensors with 2 or more dimensions are supported")
         _check_float(self, target)
+        check_fill(Constant(self.gain), target)  # no element of Q is larger than one
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         rows = window.global_shape[0]
@@ -221,6 +229,7 @@ class Sparse(Structured):
         if len(target.shape) != 2:
             raise ValueError("Only tensors with 2 dimensions are supported")
         _check_float(self, target)
+        check_fill(Normal(0.0, self.std), target)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         rows, columns = window.global_shape
@@ -250,10 +259,11 @@ def _smallest(x: torch.Tensor, count: int) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Value(Structured):
-    """The given numbers, rounded to the tensor's dtype. Equal to itself alone.
+    """The given numbers, rounded to the tensor's dtype, which has to reach them. Equal to itself alone.
 
     Args:
         values: an array, a tensor or nested lists, of the (global) shape; kept as a tensor, not copied.
+            Infinities and NaN are numbers like others.
     """
 
     values: Any
@@ -262,9 +272,11 @@ class Value(Structured):
     def __post_init__(self) -> None:
         values = self.values
         if not isinstance(values, torch.Tensor):
-            values = torch.from_numpy(np.array(values))  # lists in float64; not on the default device
-        if values.is_meta:
-            raise ValueError("a meta tensor has no values")
+            try:
+                values = torch.from_numpy(np.array(values))  # lists in float64; not on the default device
+            except (TypeError, ValueError) as error:
+                raise NumberError(f"values must be numbers in an array or nested lists: {error}") from error
+        _check_values(values)
         object.__setattr__(self, "values", values.detach())
 
     __eq__ = object.__eq__
@@ -283,6 +295,11 @@ class Value(Structured):
             raise ValueError(f"{self} has imaginary parts, for which {name} has no room")
         if dtype is None:  # NumPy's own (longdouble), to which NumPy converts
             return
+        lowest, highest = _ends(self.values)
+        least, most = _limits(dtype)
+        if lowest < least or highest > most:
+            extreme = highest if highest > most else lowest
+            raise RangeError(f"{self} holds numbers that {dtype} does not: {extreme} is out of range")
         if not (dtype.is_floating_point or dtype.is_complex):
             there_and_back = self.values.to(dtype).to(self.values.dtype)
             if not torch.equal(there_and_back, self.values):
@@ -294,10 +311,57 @@ class Value(Structured):
     def times(self, factor: float) -> Structured:
         values = self.values
         exact = values.dtype in (torch.float32, torch.float64) or values.is_complex()
-        return Value((values if exact else values.to(torch.float64)) * factor)
+        product = (values if exact else values.to(torch.float64)) * factor
+        if not (product.isfinite() | ~values.isfinite()).all():
+            wide = torch.complex128 if values.is_complex() else torch.float64
+            product = values.to(wide) * factor
+            if not (product.isfinite() | ~values.isfinite()).all():
+                raise RangeError(f"{self} times {factor} is out of range")
+        return Value(product)
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         return self  # of the whole shape, whatever lies in it
+
+
+def _check_values(values: torch.Tensor) -> None:
+    """Raise ValueError unless there are numbers in memory, to be copied from."""
+    if torch.nn.parameter.is_lazy(values):
+        raise ValueError("a lazy parameter has no values yet")
+    if values.layout is not torch.strided or values.is_quantized or values.is_nested:
+        raise ValueError("values of a sparse, quantised or nested tensor: call to_dense or dequantize")
+    if type(values).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise ValueError(f"a {type(values).__name__} stands for other tensors: give a plain one")
+    if values.is_meta:
+        raise ValueError("a meta tensor has no values")
+
+
+def _ends(values: torch.Tensor) -> tuple[float, float]:
+    """The smallest and the largest of the finite numbers in a tensor; 0 and 0 if there are none."""
+    if values.is_complex():
+        values = torch.view_as_real(values.resolve_conj().resolve_neg())
+    if values.dtype not in _ORDERED:
+        values = values.to(torch.float64)
+    for numbers in (values, values[values.isfinite()]) if values.is_floating_point() else (values,):
+        if not numbers.numel():
+            break
+        lowest, highest = (end.item() for end in torch.aminmax(numbers))
+        if math.isfinite(lowest) and math.isfinite(highest):
+            return lowest, highest
+    return 0, 0
+
+
+_ORDERED = (
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+
+
+def _limits(dtype: torch.dtype) -> tuple[float, float]:
+    """The least and the largest number of a dtype."""
+    if dtype == torch.bool:
+        return 0, 1
+    info = torch.finfo(dtype) if dtype.is_floating_point or dtype.is_complex else torch.iinfo(dtype)
+    return info.min, info.max
 
 
 def _device(target: Target) -> torch.device:

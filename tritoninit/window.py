@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from operator import index
 
+import torch
+
+from tritoninit.kernels.lowering import integers
 from tritoninit.kernels.stream import row_major_strides
 
 
@@ -33,8 +35,8 @@ class Window:
     strides: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "global_shape", tuple(map(index, self.global_shape)))
-        object.__setattr__(self, "offsets", tuple(map(index, self.offsets)))
+        object.__setattr__(self, "global_shape", integers("global_shape", self.global_shape))
+        object.__setattr__(self, "offsets", integers("offsets", self.offsets))
         if len(self.global_shape) != len(self.offsets):
             raise ValueError(f"a window needs one offset a dimension, not {self}")
         if any(n < 0 for n in (*self.global_shape, *self.offsets)):
@@ -49,7 +51,7 @@ class Window:
     @staticmethod
     def whole(shape: Sequence[int]) -> Window:
         """The window that is the global tensor itself."""
-        return _whole(shape if isinstance(shape, tuple) else tuple(shape))
+        return _whole(shape if type(shape) is torch.Size else integers("shape", shape))
 
     def check(self, shape: Sequence[int]) -> None:
         """Raise ValueError unless a local tensor of ``shape`` lies inside the global one."""

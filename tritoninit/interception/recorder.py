@@ -130,8 +130,6 @@ class Recorder(Intercepted):
         if not served:
             result: Tensor = self._call(original, (tensor, *arguments), {})
             return result
-        if kind is TruncatedNormal:
-            _warn_of_far_mean(*numbers)
         return tensor
 
     def _torch_function(
@@ -250,13 +248,15 @@ class Recorder(Intercepted):
         target = as_target(tensor)
         shape = tuple(tensor.shape)
         initializer.check(target, Window.whole(shape))
-        primitive = sole_fill(initializer, shape)
+        primitive, region = sole_fill(initializer, shape), Region.of(tensor)
         backend = registry.resolve(tensor.device.type).name
+        if isinstance(initializer, TruncatedNormal) and initializer.is_far:
+            _warn_of_far_mean()
         key = None
         if initializer.random:
             key = self.key.fold_in(self._random_fills) if generator is None else Key.from_generator(generator)
             self._random_fills += 1
-        return Filled(Region.of(tensor), initializer, primitive, key, backend)
+        return Filled(region, initializer, primitive, key, backend)
 
     def _record(self, tensor: Tensor, filled: Filled) -> None:
         key = storage_address(tensor.untyped_storage())
@@ -404,10 +404,9 @@ def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else version(tensor)
 
 
-def _warn_of_far_mean(mean: float, std: float, a: float, b: float) -> None:
-    if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn(
-            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
-            "The distribution of values may be incorrect.",
-            stacklevel=5,  # the caller of torch.nn.init.trunc_normal_, by way of route and _initialize
-        )
+def _warn_of_far_mean() -> None:
+    warnings.warn(
+        "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
+        "The distribution of values may be incorrect.",
+        stacklevel=7,  # who called trunc_normal_, by way of route, _initialize, _serve and _filled
+    )

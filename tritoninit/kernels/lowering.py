@@ -8,9 +8,11 @@ platform's libm, so the normal distribution function is computed in ``decimal``.
 from __future__ import annotations
 
 import math
+import reprlib
 import struct
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 from tritoninit.kernels.stream import ConstantNumbers, NormalNumbers, TruncatedNormalNumbers, UniformNumbers
@@ -18,31 +20,75 @@ from tritoninit.kernels.stream import ConstantNumbers, NormalNumbers, TruncatedN
 # Random fills serve these; constants serve every dtype.
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 
-_FLOAT32_MAX = float.fromhex("0x1.fffffep+127")
+_LARGEST = {
+    "float32": float.fromhex("0x1.fffffep+127"),
+    "float16": float.fromhex("0x1.ffcp+15"),
+    "bfloat16": float.fromhex("0x1.fep+127"),
+}
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803")
 # One-sided intervals beyond this many standard deviations leave no float32 probability to draw from.
 FARTHEST_TAIL = 6.0
+# No normal is farther from its mean: the radius of a word, sqrt(-2 ln 2**-32), rounded up.
+FARTHEST_NORMAL = 6.6605
 
 
 class ParameterError(ValueError, RuntimeError):
     """A distribution's parameters make no sense. Also a RuntimeError, which is what PyTorch raises."""
 
 
-def plain(name: str, x: Any) -> float:
-    """A number that a user passes (Python's, NumPy's, a 0-d tensor), as Python's: what caches may compare.
+class NumberError(ParameterError, TypeError):
+    """A parameter is no number. Also a TypeError, which is what PyTorch raises."""
+
+
+class RangeError(ParameterError, OverflowError):
+    """A number is larger than its type can hold. Also an OverflowError, which is what PyTorch raises."""
+
+
+def shown(x: Any) -> str:
+    """What a user passed, short enough for a message. Python refuses to print an integer of many digits."""
+    if isinstance(x, int) and x.bit_length() > 200:
+        return f"an integer of {x.bit_length()} bits"
+    return reprlib.repr(x)
+
+
+def scalar(name: str, x: Any) -> Any:
+    """``x`` itself; of a NumPy scalar, or an array or a tensor of one element, the element as Python has it.
 
     Raises:
-        TypeError: it is no real number.
-        ParameterError: it is larger than any float.
+        NumberError: there is not one element.
+    """
+    if not hasattr(x, "item"):
+        return x
+    try:
+        return x.item()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise NumberError(f"{name} must be a number, not {shown(x)}") from error
+
+
+def plain(name: str, x: Any) -> float:
+    """A number that a user passes, as Python's float: what caches may compare and arithmetic may use.
+
+    Whatever has a ``__float__`` or an ``__index__`` is one; so is a complex number of NumPy's or PyTorch's
+    without an imaginary part, and an array or a tensor of one element.
+
+    Raises:
+        NumberError: it is no real number.
+        RangeError: it is larger than any float.
     """
     if type(x) is float:
         return x
-    if isinstance(x, (str, bytes)):
-        raise TypeError(f"{name} must be a number, not {x!r}")
-    try:
-        return float(x)
-    except OverflowError as error:
-        raise ParameterError(f"{name} is out of range: {x}") from error
+    value = scalar(name, x)
+    if isinstance(value, complex) and value is not x and not value.imag:
+        value = value.real
+    # float() alone would read text and buffers, too.
+    if hasattr(type(value), "__float__") or hasattr(type(value), "__index__"):
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise RangeError(f"{name} is out of range: {shown(value)}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise NumberError(f"{name} must be a number, not {shown(x)}") from error
+    raise NumberError(f"{name} must be a number, not {shown(x)}")
 
 
 def make_plain(parameters: object, *names: str) -> None:
@@ -51,6 +97,32 @@ def make_plain(parameters: object, *names: str) -> None:
         value = getattr(parameters, name)
         if type(value) is not float:
             object.__setattr__(parameters, name, plain(name, value))
+
+
+def integer(name: str, x: Any) -> int:
+    """A whole number that a user passes, as Python's int.
+
+    Raises:
+        NumberError: it is none. A float is none, whatever its value.
+    """
+    if type(x) is int:
+        return x
+    try:
+        return int(index(scalar(name, x)))
+    except TypeError as error:
+        raise NumberError(f"{name} must be an integer, not {shown(x)}") from error
+
+
+def integers(name: str, x: Any) -> tuple[int, ...]:
+    """Several of them, such as a shape.
+
+    Raises:
+        NumberError: some is no integer.
+    """
+    try:
+        return tuple(map(index, x))
+    except TypeError as error:
+        raise NumberError(f"{name} must be integers, not {shown(x)}") from error
 
 
 def float32(x: float) -> float:
@@ -67,10 +139,16 @@ def finite_float32(name: str, x: float) -> float:
     Raises:
         ParameterError: it is infinite or no number.
     """
-    value = float32(float(x + 0.0))  # float() alone would take a string
+    value = float32(x + 0.0)
     if not math.isfinite(value):
         raise ParameterError(f"{name} must be a finite float32 number, not {x}")
     return value + 0.0
+
+
+def check_range(name: str, value: float, dtype: str) -> None:
+    """Raise ParameterError if a number is larger than any of the dtype."""
+    if abs(value) > _LARGEST[dtype]:
+        raise ParameterError(f"{name} is out of range for {dtype}: {value}")
 
 
 def _float32_above(x: float) -> float:
@@ -108,6 +186,11 @@ def _value(ordered: int, dtype: str) -> float:
     return float(struct.unpack("<f", struct.pack("<I", bits << 16))[0])
 
 
+def _rounded(x: float, dtype: str) -> float:
+    """The float32 ``x`` as ``dtype`` holds it."""
+    return x if dtype == "float32" else _value(_pattern(x, dtype), dtype)
+
+
 @lru_cache(maxsize=4096)
 def largest_rounding_within(bound: float, dtype: str, *, strict: bool) -> float:
     """The largest float32 that rounds, in ``dtype``, to a number at most ``bound`` (below it if strict)."""
@@ -141,6 +224,8 @@ def uniform(low: float, high: float, dtype: str) -> UniformNumbers:
     if not math.isfinite(span):
         raise ParameterError(f"high - low overflows float32: low={low}, high={high}")
     if low32 == high32:
+        if low < high <= _rounded(low32, dtype):
+            raise ParameterError(f"no {dtype} number lies in [{low}, {high})")
         return UniformNumbers(low32, 0.0, low32, low32)
     floor = 0.0 - largest_rounding_within(-low32, dtype, strict=False)
     cap = largest_rounding_within(high32, dtype, strict=True)
@@ -151,10 +236,16 @@ def uniform(low: float, high: float, dtype: str) -> UniformNumbers:
 
 @lru_cache(maxsize=4096)
 def normal(mean: float, std: float, dtype: str) -> NormalNumbers:
-    """Mean and standard deviation, whatever the dtype."""
+    """Mean and standard deviation, the same for every dtype that can hold whatever they may give."""
     if not std >= 0:
         raise ParameterError(f"normal needs std >= 0, not {std}")
-    return NormalNumbers(finite_float32("mean", mean), finite_float32("std", std))
+    numbers = NormalNumbers(finite_float32("mean", mean), finite_float32("std", std))
+    reach = abs(mean) + FARTHEST_NORMAL * std
+    if reach > _LARGEST[dtype]:
+        raise ParameterError(
+            f"normal reaches {reach:g}, which is out of range for {dtype}: mean={mean}, std={std}"
+        )
+    return numbers
 
 
 def _upper_tail(x: float) -> Decimal:
@@ -177,7 +268,26 @@ def _within_float32(name: str, bound: float) -> float:
     """A truncation bound in float32; one that is infinite there is the largest finite number."""
     if math.isnan(bound):
         raise ParameterError(f"{name} must be a number, not {bound}")
-    return max(-_FLOAT32_MAX, min(_FLOAT32_MAX, float32(bound))) + 0.0
+    largest = _LARGEST["float32"]
+    return max(-largest, min(largest, float32(bound))) + 0.0
+
+
+def _check_reach(mean: float, std: float, low: float, high: float, dtype: str) -> None:
+    """Raise ParameterError if a normal within [low, high] may be larger than any number of the dtype.
+
+    In the tail beyond l standard deviations, a word of 32 bits gets no farther than sqrt(l**2 + 64 ln 2) of
+    them, since P(Z > l + t) <= P(Z > l) exp(-l t - t**2 / 2).
+    """
+    ends = []
+    for side in (-1, 1):
+        near, far = (low, high) if side > 0 else (high, low)
+        reach = math.hypot(max(side * (near - mean) / std, 0.0), FARTHEST_NORMAL)
+        ends.append(side * min(side * far, side * mean + reach * std))
+    if max(-ends[0], ends[1]) > _LARGEST[dtype]:
+        raise ParameterError(
+            f"truncated normal reaches from {ends[0]:g} to {ends[1]:g}, which is out of range for {dtype}:"
+            f" mean={mean}, std={std}, a={low}, b={high}"
+        )
 
 
 @lru_cache(maxsize=1024)
@@ -198,6 +308,7 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
         raise ParameterError(
             f"[{low}, {high}] lies more than {FARTHEST_TAIL:g} standard deviations from the mean {mean}"
         )
+    _check_reach(mean, std, low, high, dtype)
     with localcontext(Context(prec=80)):
         ends = [max(-13.0, min(13.0, x)) for x in (left, right)]
         below, above = _upper_tail(-ends[0]), _upper_tail(ends[1])
