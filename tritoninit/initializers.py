@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 from tritoninit.fans import TORCH_AXES, Axes
 from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, Piece, TruncatedNormal, Uniform
@@ -251,10 +252,9 @@ def _squared(gain: float) -> float:
 
 def _make_slope(initializer: KaimingUniform | KaimingNormal) -> None:
     """Have the slope be a float. A Boolean is none for a leaky ReLU, and torch looks at no other's."""
-    slope = scalar("a", initializer.a)
-    if slope is None:
-        slope = _DEFAULT_SLOPE
-    if isinstance(slope, bool) and initializer.nonlinearity == "leaky_relu":
+    given: Any = initializer.a
+    slope = _DEFAULT_SLOPE if given is None else given
+    if isinstance(scalar("a", slope), bool) and initializer.nonlinearity == "leaky_relu":
         raise NumberError(f"a must be a number, not {slope}")
     object.__setattr__(initializer, "a", plain("a", slope))
 
