@@ -428,7 +428,7 @@ class TestErrors:
     def test_constants_that_do_not_fit_their_dtype_are_named(self):
         model = nn.Module()
         model.count = nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
-        with pytest.raises(RuntimeError, match="count: value cannot be converted"):
+        with pytest.raises(RuntimeError, match="count: int8 cannot hold the value 300: value cannot be"):
             initialize_(model, [Rule("*", Constant(300))], seed=0)
         assert not model.count.any()
 
