@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from tritoninit.extents import extent
 
 LAZY = "a lazy parameter has no shape yet: run a forward pass first"
 
@@ -18,45 +22,215 @@ class TargetError(ValueError, RuntimeError):
     """A tensor cannot be written. Also a RuntimeError, which is what PyTorch raises."""
 
 
+class LostError(TargetError):
+    """What is written to the tensor would be lost: it is computed from others, or holds a place for another."""
+
+
+class ShortError(TargetError):
+    """A tensor's memory, freed or resized, ends before its elements do: torch itself would write beyond it."""
+
+
 def as_target(x: Any) -> Target:
     """``x`` itself, or a torch tensor over the same memory where ``x`` is another library's array.
 
     Raises:
         TypeError: ``x`` is no tensor.
-        TargetError: it is a meta tensor, a lazy parameter, sparse, read-only, an inference tensor outside
-            inference mode, or its elements overlap.
+        TargetError: it has no memory of its own (meta, fake, sparse, lazy, a wrapper of others, one of
+            torch.func's transformations), or less than its shape says; it is read-only, quantised, nested, an
+            inference tensor outside inference mode, or its elements overlap; or what is written would be lost,
+            since autograd computed it.
     """
     if isinstance(x, torch.Tensor):
         _check_tensor(x)
         return x
     if isinstance(x, np.ndarray):
-        if not x.flags.writeable:
-            raise TargetError("the array is read-only")
-        if not x.dtype.isnative:
-            raise TargetError(f"the array's byte order is not this machine's: {x.dtype}")
-        _check_overlap(x.shape, [stride // x.itemsize for stride in x.strides])
+        _check_array(x)
         return x
     if hasattr(x, "__dlpack__"):
-        return as_target(torch.utils.dlpack.from_dlpack(x))
+        return as_target(_imported(x))
     raise TypeError(f"expected a tensor or an array, not {type(x).__name__}")
 
 
 def _check_tensor(x: torch.Tensor) -> None:
-    if type(x) is not torch.Tensor:
-        if torch.nn.parameter.is_lazy(x):
-            raise TargetError(LAZY)
-        if hasattr(x, "__tensor_flatten__"):  # the mark of a subclass that holds others, such as DTensor
-            raise TargetError(f"a {type(x).__name__} holds other tensors: fill those, each with its window")
-    if x.layout is not torch.strided:
-        raise TargetError(f"only strided tensors can be filled, not {x.layout}")
-    if x.is_meta:
-        raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
-    if x.is_neg() or x.is_conj():
+    if not check_memory(x):
+        _check_overlap(x.shape, x.stride())
+    if x.is_neg() or (x.dtype not in _PLAIN and x.is_conj()):
         raise TargetError("the tensor is a lazy negation or conjugate view: call resolve_neg or resolve_conj")
     if x.is_inference() and not torch.is_inference_mode_enabled():
         raise TargetError("an inference tensor cannot be changed outside inference mode: clone it first")
-    if not x.is_contiguous():
-        _check_overlap(x.shape, x.stride())
+    if x.requires_grad and is_computed(x):
+        raise LostError(
+            "autograd computed the tensor, and what is written to it would be lost: set what it is computed from"
+            " (of a parametrised weight by initialize_, or by assigning to it), or detach it"
+        )
+
+
+# Neither quantised nor complex.
+_PLAIN = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
+
+
+def check_memory(x: torch.Tensor) -> bool:
+    """Raise TargetError unless all elements of a tensor are numbers in memory of its own.
+
+    Returns:
+        Whether it is contiguous.
+    """
+    kind = type(x)
+    if kind is not torch.Tensor and kind is not torch.nn.Parameter:
+        check_kind(x)
+    if x.is_nested or (x.dtype not in _PLAIN and x.is_quantized):
+        raise TargetError(f"a {'nested' if x.is_nested else 'quantised'} tensor is no array of numbers")
+    try:
+        contiguous = x.is_contiguous()
+        storage = x.untyped_storage()
+        begin = storage.data_ptr()
+        # Addresses, since to ask for the offset takes longer.
+        if begin and x.data_ptr() + (x.nbytes if contiguous else _reach(x)) <= begin + storage.nbytes():
+            return contiguous
+    except RuntimeError:  # what stands for other tensors has no storage, or none with an address
+        contiguous = True
+    _explain_memory(x)
+    return contiguous
+
+
+def check_kind(x: torch.Tensor) -> None:
+    """Raise TargetError if a tensor is lazy, or of a class that holds others."""
+    if torch.nn.parameter.is_lazy(x):
+        raise TargetError(LAZY)
+    if hasattr(x, "__tensor_flatten__"):  # the mark of a subclass that holds others, such as DTensor
+        raise TargetError(f"a {type(x).__name__} holds other tensors: fill those, each with its window")
+
+
+# Devices whose tensors' memory has no address here: they are copied to, by torch's own means.
+_ELSEWHERE = frozenset({"lazy", "xla"})
+
+
+def _explain_memory(x: torch.Tensor) -> None:
+    """Raise TargetError for a tensor that has no memory of its own, or too little; unless it needs none."""
+    if x.layout is not torch.strided:
+        raise TargetError(f"only strided tensors can be filled, not {x.layout}")
+    if x.numel() == 0:
+        if is_placeholder(x):
+            raise LostError(
+                "a placeholder of DeepSpeed's ZeRO-3, whose elements lie with all ranks: gather it first (with"
+                " deepspeed.zero.GatheredParameters(module.parameters(), modifier_rank=0))"
+            )
+        return
+    if x.is_meta:
+        raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
+    if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise TargetError(f"a {type(x).__name__} has no memory of its own: it stands for other tensors, or none")
+    if x.device.type in _ELSEWHERE:
+        return
+    try:
+        storage = x.untyped_storage()
+        storage.data_ptr()
+    except RuntimeError as error:
+        raise TargetError(
+            "the tensor has no memory of its own: a transformation (torch.func, functionalisation) wrapped it,"
+            " or it is one of autograd's immutable zeros"
+        ) from error
+    raise ShortError(
+        f"the tensor's memory ends before its elements do: its storage of {storage.nbytes()} bytes was freed or"
+        " resized, as FSDP leaves those that it is not using"
+    )
+
+
+def _reach(x: torch.Tensor) -> int:
+    """How many bytes lie between the first of a tensor's elements and the end of the last."""
+    return extent(x.itemsize, x.shape, [stride * x.itemsize for stride in x.stride()])[1]
+
+
+def is_placeholder(x: torch.Tensor) -> bool:
+    """Whether it is what DeepSpeed's ZeRO-3 leaves of a parameter whose elements lie with all ranks."""
+    whole = getattr(x, "ds_shape", None)
+    return whole is not None and tuple(whole) != tuple(x.shape)
+
+
+def is_computed(x: torch.Tensor) -> bool:
+    """Whether autograd computed a tensor, and it is no view of what it was computed from, a leaf.
+
+    A view has one input, and so has what that is a view of, up to the leaf, in whose memory it lies.
+    """
+    try:
+        node = x.grad_fn
+    except RuntimeError:  # one of several views made at once, of which another has been changed since
+        return False
+    if node is None:
+        return False
+    while True:
+        inputs = [into for into, _ in node.next_functions if into is not None]
+        if len(inputs) != 1:
+            return not inputs and not hasattr(node, "variable")
+        (node,) = inputs
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            return not _lies_in(x, leaf)
+
+
+def _lies_in(x: torch.Tensor, leaf: torch.Tensor) -> bool:
+    """Whether two tensors have their memory in common, if need be with one that the second holds."""
+    if hasattr(leaf, "__tensor_flatten__"):
+        return any(_lies_in(x, getattr(leaf, name)) for name in leaf.__tensor_flatten__()[0])
+    try:
+        return x.untyped_storage().data_ptr() == leaf.untyped_storage().data_ptr()
+    except RuntimeError:
+        return False
+
+
+# Libraries whose arrays are immutable by contract, DLPack's flag or not.
+_IMMUTABLE = {"jax": "Array", "tensorflow": "Tensor"}
+
+
+def _check_array(x: npt.NDArray[Any]) -> None:
+    if not x.flags.writeable:
+        raise TargetError("the array is read-only")
+    if x.dtype.kind in "SUmM":
+        raise TargetError(f"an array of {x.dtype} holds no numbers")
+    if not x.dtype.isnative:
+        raise TargetError(f"the array's byte order is not this machine's: {x.dtype}")
+    _check_overlap(x.shape, [stride // x.itemsize for stride in x.strides])
+
+
+def _imported(x: Any) -> torch.Tensor:
+    """A torch tensor over the memory of another library's array, by DLPack."""
+    for library, kind in _IMMUTABLE.items():
+        found = getattr(sys.modules.get(library), kind, None)
+        if isinstance(found, type) and isinstance(x, found):
+            raise TargetError(f"arrays of {library} are immutable: fill a NumPy array or a tensor, and convert it")
+    try:
+        if _is_read_only(x):
+            raise TargetError("the array is read-only")
+        return torch.utils.dlpack.from_dlpack(x)
+    except BufferError as error:  # how exporters say no
+        raise TargetError(str(error)) from error
+
+
+# In the structure that a capsule holds since DLPack 1.0: version (two uint32), context, deleter, flags.
+_FLAGS_AT = 8 + 2 * ctypes.sizeof(ctypes.c_void_p)
+_READ_ONLY = 1
+
+
+def _is_read_only(x: Any) -> bool:
+    """Whether an exporter says so, as DLPack has it since version 1.0; older ones export no such memory."""
+    try:
+        capsule = x.__dlpack__(max_version=(1, 0))
+    except TypeError:  # it knows no versions
+        return False
+    address = _address(capsule)
+    return bool(address and ctypes.c_uint64.from_address(address + _FLAGS_AT).value & _READ_ONLY)
+
+
+def _address(capsule: Any) -> int | None:
+    """Where the versioned structure lies; None of one without a version."""
+    is_valid = ctypes.pythonapi.PyCapsule_IsValid
+    is_valid.argtypes, is_valid.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_int
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.argtypes, pointer.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
+    return pointer(capsule, _VERSIONED) if is_valid(capsule, _VERSIONED) else None
+
+
+_VERSIONED = b"dltensor_versioned"
 
 
 def _check_overlap(shape: tuple[int, ...], strides: list[int] | tuple[int, ...]) -> None:

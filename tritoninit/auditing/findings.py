@@ -130,7 +130,7 @@ def _row(subject: _Subject) -> TensorRecord:
     tensor = subject.tensor
     readable = _unreadable(tensor) is None
     lazy = nn.parameter.is_lazy(tensor)
-    shape = () if lazy else tuple(tensor.shape)
+    shape = () if lazy or tensor.is_nested else tuple(tensor.shape)
     found = measure(tensor) if readable else Moments(0)
     wanted = _expected(subject)
     z = scores(found, wanted) if wanted else (None, None)
@@ -140,7 +140,7 @@ def _row(subject: _Subject) -> TensorRecord:
         kind="buffer" if subject.is_buffer else "parameter",
         shape=shape,
         dtype=dtype_name(tensor),
-        bytes=0 if lazy else tensor.nbytes,
+        bytes=_bytes(tensor),
         initializer=repr(done.initializer) if done else None,
         lowered=repr(lowered(done.initializer, shape)) if done else None,
         summary=describe(done.initializer, shape) if done else None,
@@ -159,6 +159,12 @@ def _row(subject: _Subject) -> TensorRecord:
         z_mean=z[0],
         z_std=z[1],
     )
+
+
+def _bytes(x: Tensor) -> int:
+    """How many a tensor's elements take, which only those that lie side by side tell."""
+    strided = x.layout is torch.strided and not nn.parameter.is_lazy(x) and not x.is_nested
+    return x.nbytes if strided else 0
 
 
 def _unreadable(x: Tensor) -> str | None:

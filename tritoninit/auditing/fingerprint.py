@@ -49,7 +49,8 @@ def bits_hash(tensor: Target, *, window: Window | None = None, salt: str = "") -
         salt: another salt gives another hash.
 
     Raises:
-        TargetError: the tensor's memory cannot be read: it is a meta or a sparse tensor, say.
+        TypeError: ``tensor`` is neither.
+        TargetError: the tensor's memory cannot be read: it is a meta or a sparse tensor, or was freed.
         ValueError: the tensor lies outside its window.
 
     >>> half = Window((4,), (2,))
@@ -57,6 +58,8 @@ def bits_hash(tensor: Target, *, window: Window | None = None, salt: str = "") -
     >>> (bits_hash(x[:2], window=Window((4,), (0,))) + bits_hash(x[2:], window=half)) % 2**64 == bits_hash(x)
     True
     """
+    if not isinstance(tensor, (Tensor, np.ndarray)):
+        raise TypeError(f"expected a tensor or an array, not {type(tensor).__name__}")
     if not isinstance(tensor, Tensor):
         tensor = torch.from_numpy(np.ascontiguousarray(as_array(tensor)))
     check_readable(tensor)

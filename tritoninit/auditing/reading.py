@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tritoninit.targets import TargetError
+from tritoninit.targets import TargetError, check_memory
 
 
 def check_readable(x: Tensor) -> None:
@@ -16,12 +16,11 @@ def check_readable(x: Tensor) -> None:
         raise TargetError("a lazy parameter has no shape yet")
     if x.is_meta:
         raise TargetError("a meta tensor has no memory")
-    if x.layout != torch.strided or x.is_quantized:
-        raise TargetError(
-            f"only strided tensors can be read, not {'quantized' if x.is_quantized else x.layout}"
-        )
+    if x.layout != torch.strided:
+        raise TargetError(f"only strided tensors can be read, not {x.layout}")
     if hasattr(x, "__tensor_flatten__"):
         raise TargetError(f"a {type(x).__name__} holds other tensors: look at those")
+    check_memory(x)
 
 
 def pieces(x: Tensor, most: int) -> Iterator[tuple[int, Tensor]]:

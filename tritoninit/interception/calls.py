@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tritoninit.interception import private
+from tritoninit.targets import is_placeholder
 
 
 def _functions(*names: str) -> set[Any]:
@@ -47,6 +48,9 @@ _VIEWS = _functions(
     *("squeeze", "unsqueeze", "expand", "diagonal", "unfold", "as_strided", "unflatten", "__iter__"),
 )
 _VIEWS_OF_CONTIGUOUS = _functions("reshape", "flatten", "ravel", "contiguous")  # of other tensors, copies
+
+# What shows the same memory as a tensor of no history: what autograd computed looks like any other then.
+WITHOUT_HISTORY = _functions("data", "detach")
 
 # What hands the memory to code that nobody here sees read or write it.
 HANDED_OUT = _functions(
@@ -102,7 +106,10 @@ def is_basic(index: Any) -> bool:
 
 
 def is_empty(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and not nn.parameter.is_lazy(tensor) and 0 in tensor.shape
+    """Whether there is nothing to fill, and there should not be."""
+    if not isinstance(tensor, Tensor) or nn.parameter.is_lazy(tensor) or tensor.is_nested:
+        return False
+    return 0 in tensor.shape and not is_placeholder(tensor)
 
 
 def check_type(tensor: Any) -> None:
@@ -138,6 +145,6 @@ def number(value: Any) -> Any:
 
 def describe(tensor: Any) -> str:
     """What a call was to fill, in words."""
-    if not isinstance(tensor, Tensor) or nn.parameter.is_lazy(tensor):
+    if not isinstance(tensor, Tensor) or nn.parameter.is_lazy(tensor) or tensor.is_nested:
         return type(tensor).__name__
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)} on {tensor.device}"

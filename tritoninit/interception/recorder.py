@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
 from tritoninit import registry
@@ -17,6 +19,7 @@ from tritoninit.auditing.assignments import Assignment
 from tritoninit.fills import Constant, Initializer, TruncatedNormal, sole_fill
 from tritoninit.interception.calls import (
     HANDED_OUT,
+    WITHOUT_HISTORY,
     check_type,
     describe,
     is_basic,
@@ -44,7 +47,7 @@ from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
 from tritoninit.keys import Key
 from tritoninit.models.slots import slots
 from tritoninit.plan import Plan
-from tritoninit.targets import as_target
+from tritoninit.targets import LostError, ShortError, as_target, is_computed
 from tritoninit.window import Window
 
 # How initializers and checks say no; anything else is a failure.
@@ -67,6 +70,8 @@ class Recorder(Intercepted):
         self._storages: dict[int, Any] = dict(outer._storages) if outer else {}
         self._parameters: set[int] = set(outer._parameters) if outer else set()
         self._handed_out: set[int] = set(outer._handed_out) if outer else set()
+        # Of what is computed anew when it is needed, such as parametrised weights.
+        self._computed: set[int] = set(outer._computed) if outer else set()
         self._pending: dict[int, list[Filled]] = {}
         # The latest change of each region, oldest first; None where it was not a fill of ours. What an outer
         # intercept tells of is watched for it, too.
@@ -111,6 +116,7 @@ class Recorder(Intercepted):
         self._storages = {**inner._storages, **self._storages}
         self._parameters |= inner._parameters
         self._handed_out |= inner._handed_out
+        self._computed |= inner._computed
         for key, history in inner._history.items():
             for region in history:
                 self._remember(key, region, None)
@@ -149,6 +155,8 @@ class Recorder(Intercepted):
         with DisableTorchFunction():
             for tensor in tensors:
                 self._note(tensor)
+            if function in WITHOUT_HISTORY and tensors[0].requires_grad and is_computed(tensors[0]):
+                self._note_computed(tensors[0])
             # With a second tensor, as in full_like(x, fill_value=y), there is something to read.
             harmless = not further and len(tensors) == 1 and reads_nothing(function, args, kwargs)
             served = not harmless and self._serve_method(function, args, kwargs)
@@ -194,6 +202,13 @@ class Recorder(Intercepted):
                 self._keep_address(key, tensor)
                 self._parameters.add(key)
 
+    def _note_computed(self, tensor: Tensor) -> None:
+        """Remember the storage of what is computed anew when it is needed, and not kept."""
+        key = storage_key(tensor)
+        if key is not None and key not in self._parameters:
+            self._keep_address(key, tensor)
+            self._computed.add(key)
+
     def _keep_address(self, key: int, tensor: Tensor) -> None:
         if key not in self._storages:
             self._storages[key] = StorageWeakRef(tensor.untyped_storage())
@@ -205,8 +220,10 @@ class Recorder(Intercepted):
         tensor = args[0] if args else None
         if not isinstance(tensor, Tensor):
             return False
-        if not isinstance(tensor, nn.Parameter) and storage_key(tensor) not in self._parameters:
-            return False
+        if not isinstance(tensor, nn.Parameter):
+            key = storage_key(tensor)
+            if key not in self._parameters and key not in self._computed:
+                return False
         if function in METHODS:
             kind, names = METHODS[function]
             numbers, named = args[1:], {names.get(name, name): value for name, value in kwargs.items()}
@@ -235,10 +252,17 @@ class Recorder(Intercepted):
             check_type(tensor)
             if name.startswith("Tensor.") and torch.is_grad_enabled() and tensor.requires_grad:
                 raise ValueError("autograd records this change")
+            if storage_key(tensor) in self._computed:
+                raise LostError("it is computed anew when it is needed: set what it is computed from")
             arguments = {key: number(value) for key, value in named.items()}
             filled = self._filled(tensor, kind(*map(number, numbers), **arguments), generator)
+        except ShortError:  # torch would write beyond the memory
+            raise
         except _REFUSALS as error:
             self.passed_on.append(PassedOn(name, describe(tensor), str(error)))
+            if isinstance(error, LostError):
+                # For the caller of torch's function, be it a method or one of torch.nn.init.
+                warnings.warn(f"{name} of {describe(tensor)} is lost: {error}", stacklevel=5)
             return False
         self._record(tensor, filled)
         return True
@@ -376,7 +400,7 @@ def recording(seed: int | None) -> Iterator[Recorder]:
     if outer is not None:
         outer.flush()
     recorder = Recorder(Key.from_generator() if seed is None else Key(seed), outer)
-    with ROUTES.installed(), _Mode():
+    with ROUTES.installed(), _parametrizations_watched(), _Mode():
         _ACTIVE.stack.append(recorder)
         try:
             yield recorder
@@ -385,6 +409,25 @@ def recording(seed: int | None) -> Iterator[Recorder]:
             recorder.flush()
             if outer is not None:
                 outer._resume(recorder)
+
+
+@contextmanager
+def _parametrizations_watched() -> Iterator[None]:
+    """What parametrisations compute is known for that, whether autograd looks on or not."""
+
+    def note(module: nn.Module, _: Any, computed: Any) -> None:
+        recorder = _ACTIVE.innermost()
+        if recorder is not None and isinstance(module, ParametrizationList) and isinstance(computed, Tensor):
+            with DisableTorchFunction():
+                for original in module.parameters(recurse=False):
+                    recorder._note(original)
+                recorder._note_computed(computed)
+
+    handle = register_module_forward_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def route(name: str, *args: Any, **kwargs: Any) -> Any:
