@@ -1,9 +1,13 @@
 """Targets: what can be filled, what is refused, and that memory is written in place whatever holds it."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 
+from tests.memory_cases import freed
 from tritoninit import (
     Constant,
     Key,
@@ -131,6 +135,73 @@ class TestRefused:
         assert tensor.isnan().all()
         with torch.inference_mode():
             assert not Uniform()(tensor).isnan().any()
+
+
+class Exporter:
+    """An array of some library, which says of it what NumPy does."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **keywords):
+        return self.array.__dlpack__(**keywords)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+class Unversioned(Exporter):
+    """As it was before DLPack 1.0."""
+
+    def __dlpack__(self, stream=None):
+        return self.array.__dlpack__()
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+class TestOtherLibraries:
+    @pytest.mark.parametrize("kind", [Exporter, Unversioned])
+    @pytest.mark.parametrize("make", [lambda n: np.zeros(n, np.float32), torch.zeros])
+    def test_their_arrays_are_filled(self, kind, make):
+        array = make(12)
+        Normal()(kind(array), key=KEY)
+        assert np.array_equal(np.asarray(array), Normal()(np.empty(12, np.float32), key=KEY))
+
+    @pytest.mark.parametrize("kind", [Exporter, Unversioned])
+    def test_read_only(self, kind):
+        array = read_only(np.zeros((3, 3), np.float32))
+        for initialize in (Uniform(), zeros_, eye_, orthogonal_):
+            with pytest.raises(TargetError, match=r"read-?only"):
+                initialize(kind(array))
+        assert not array.any()
+
+    @pytest.mark.parametrize(("library", "name"), [("jax", "Array"), ("tensorflow", "Tensor")])
+    def test_immutable_by_contract(self, monkeypatch, library, name):
+        """Whatever they tell of their memory; other types of theirs are asked for themselves."""
+        immutable = type(name, (Exporter,), {})
+        monkeypatch.setitem(sys.modules, library, types.SimpleNamespace(**{name: immutable}))
+        array = np.zeros((3, 3), np.float32)
+        with pytest.raises(TargetError, match=f"arrays of {library} are immutable"):
+            Uniform()(immutable(array))
+        assert not array.any()
+        zeros_(Exporter(array))
+
+    def test_what_an_exporter_refuses(self):
+        with pytest.raises(TargetError, match="require gradient"):
+            Uniform()(Exporter(torch.zeros(3, requires_grad=True)))
+
+    def test_no_memory_behind_it(self):
+        with pytest.raises(TargetError, match="memory ends before"):
+            Uniform()(Exporter(freed(torch.zeros(3))))
+
+    @pytest.mark.parametrize("array", [np.zeros(3, "U4"), np.zeros(3, "S4"), np.zeros(3, "M8[s]")])
+    def test_arrays_of_no_numbers(self, array):
+        """A constant as text would be cut to the width of the elements."""
+        with pytest.raises(TargetError, match="holds no numbers"):
+            Constant(10.5)(array)
 
 
 class TestNames:

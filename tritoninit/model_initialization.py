@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -19,13 +20,15 @@ from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer
 from tritoninit.keys import Key
 from tritoninit.models.materialize import check_computable, move, recompute
+from tritoninit.models.placeholders import check_held
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.models.slots import Selection, Slot, at_rest, select, slots
+from tritoninit.parametrized import assign, becomes, check_invertible
 from tritoninit.plan import Plan
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
-from tritoninit.targets import LAZY, TargetError, as_target
+from tritoninit.targets import LAZY, TargetError, as_target, check_freed, check_memorable
 from tritoninit.window import Window
 
 
@@ -77,11 +80,12 @@ def initialize_(
             ``unexpected_keys`` that ``load_state_dict`` returned.
 
     Unusual parameters: a parametrised weight is drawn as if it were plain and assigned, which its
-    parametrisation inverts (``right_inverse``); on the meta device it is an error. Integer parameters take
-    constants and values only. Kept ones on the meta device stay there. Buffers there that no rule sets are
-    computed, in the dtype that they come in, by the first that does of their module's ``reset_buffers``,
-    ``rope_init`` and ``reset_parameters`` and the ``_init_weights(module)`` of modules around it, as
-    transformers' models have it.
+    parametrisation inverts (``right_inverse``); what it makes of that is looked at first, and is a remark of
+    the report where it is something else (``orthogonal``); on the meta device it is an error. Integer
+    parameters take constants and values only. Kept ones on the meta device stay there. Buffers there that no
+    rule sets are computed, in the dtype that they come in, by the first that does of their module's
+    ``reset_buffers``, ``rope_init`` and ``reset_parameters`` and the ``_init_weights(module)`` of modules
+    around it, as transformers' models have it.
 
     Returns:
         What was done, one :class:`~tritoninit.auditing.assignments.Assignment` a parameter in the order of
@@ -89,8 +93,9 @@ def initialize_(
 
     Raises:
         ValueError: what cannot be set, by qualified name: no rule matches, lazy, quantised, old-style
-            weight_norm, a fan that the shape does not tell, a buffer that nobody can compute. Nothing was
-            written then.
+            weight_norm, a fan that the shape does not tell, a buffer that nobody can compute, a part of a
+            parameter whose others are elsewhere (FSDP, ZeRO-3, Megatron, DTensor), memory that was freed, a
+            value of which a parametrisation makes NaN or infinities. Nothing was written then.
     """
     target = _usable(device, dtype)
     key = None if seed is None else Key(seed)
@@ -104,12 +109,13 @@ def initialize_(
         chosen, garbage = _choose(module, found, rules, kept, target, dtype)
     streams = {slot: Key(0).fold_in(slot.name).stream for slot, how in chosen.items() if how.random}
     keep = Keep()
-    if target is not None or dtype is not None:
-        recompute(module, garbage, target)
-        for slot in found:
-            move(slot, target, dtype, overwritten=not _keeps(chosen.get(slot, keep), slot))
-    if key is None:
-        key = Key.from_generator()
+    with _generator_put_back():
+        key = Key.from_generator() if key is None else key
+        drawn = _drawn_apart(chosen, key, target, dtype)
+        if target is not None or dtype is not None:
+            recompute(module, garbage, target)
+            for slot in found:
+                move(slot, target, dtype, overwritten=not _keeps(chosen.get(slot, keep), slot))
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
@@ -117,10 +123,14 @@ def initialize_(
         initializer = chosen.get(slot, keep)
         if not isinstance(initializer, Keep):
             used = Key(key.seed, streams[slot]) if initializer.random else None
-            tensor = _add(plan, slot, initializer, used or key)
+            tensor, became = drawn.get(slot, (slot.tensor, ""))
+            if slot in drawn:
+                plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name)))
+            else:
+                initializer.add(plan, tensor, used or key, Window.whole(tensor.shape))
             backend = backends.get(tensor.device) or resolve(tensor.device.type).name
             backends[tensor.device] = backend
-            assignments.append(Assignment(slot.name, tensor, initializer, used, backend))
+            assignments.append(Assignment(slot.name, tensor, initializer, used, backend, became=became))
         elif not slot.is_buffer:
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
@@ -136,6 +146,17 @@ def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> tor
     if torch.device(device).type == "meta":
         raise ValueError("the meta device has no memory to fill")
     return torch.empty(0, device=device).device  # whatever torch raises if it is not there
+
+
+@contextmanager
+def _generator_put_back() -> Iterator[None]:
+    """PyTorch's default CPU generator moves on only if nothing in the block raises."""
+    before = torch.get_rng_state()
+    try:
+        yield
+    except BaseException:
+        torch.set_rng_state(before)
+        raise
 
 
 def _check_names(found: Sequence[Slot]) -> None:
@@ -159,12 +180,16 @@ def _choose(
     chosen: dict[Slot, Initializer] = {}
     garbage: list[Slot] = []
     for slot in found:
-        if slot in kept:
-            continue
         try:
+            if device is not None or dtype is not None:
+                check_freed(slot.tensor)  # it is copied, or its memory given up
+            if slot in kept:
+                continue
             if nn.parameter.is_lazy(slot.tensor):
                 raise TargetError(LAZY)
             initializer = rules.find(slot)
+            if not (slot.is_buffer or isinstance(initializer, Keep)):
+                check_held(slot)
             if initializer is not None:
                 chosen[slot] = _checked(slot, initializer, device, dtype)
             elif not slot.is_buffer:
@@ -199,6 +224,7 @@ def _checked(
     if tensor.is_meta and device is not None:
         if slot.is_parametrized:
             raise ValueError("a parametrised weight on the meta device: parametrise it afterwards")
+        check_memorable(tensor)
         if _keeps(initializer, slot):
             raise ValueError("a part of it is to be kept, and on the meta device it has no values")
     else:
@@ -231,39 +257,38 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
                 f"part of an old-style {type(hook).__name__}: use torch.nn.utils.parametrizations, or keep it"
             )
     if slot.is_parametrized:
-        _check_invertible(slot)
+        check_invertible(slot)
 
 
-def _check_invertible(slot: Slot) -> None:
-    """Raise ValueError unless the value that a parametrised weight has now could be assigned to it."""
-    parametrizations: Any = slot.owner.parametrizations
-    value: Any = slot.tensor
-    for parametrization in reversed(parametrizations[slot.local]):
-        kind = type(parametrization).__name__
-        if not hasattr(parametrization, "right_inverse"):
-            raise ValueError(f"its parametrisation {kind} has no right_inverse")
+class _Drawn(NamedTuple):
+    """What is going to be assigned to a parametrised weight, and what it is then, if something else."""
+
+    value: torch.Tensor
+    became: str
+
+
+def _drawn_apart(
+    chosen: Mapping[Slot, Initializer], key: Key, device: torch.device | None, dtype: torch.dtype | None
+) -> dict[Slot, _Drawn]:
+    """The values of parametrised weights; raises what assigning them would, or would make of them."""
+    plan = Plan()
+    values: dict[Slot, torch.Tensor] = {}
+    for slot, initializer in chosen.items():
+        if slot.is_parametrized and not isinstance(initializer, Keep):
+            floats = dtype if slot.tensor.is_floating_point() else None
+            values[slot] = value = slot.tensor.detach().to(device, floats or slot.tensor.dtype, copy=True)
+            initializer.add(plan, value, key.fold_in(slot.name), Window.whole(value.shape))
+    if values:
+        plan.run()
+    problems = _Problems()
+    drawn: dict[Slot, _Drawn] = {}
+    for slot, value in values.items():
         try:
-            with torch.no_grad():
-                value = parametrization.right_inverse(value)
-        except (NotImplementedError, RuntimeError, ValueError) as error:
-            raise ValueError(f"its parametrisation {kind} cannot be inverted: {error}") from error
-
-
-def _add(plan: Plan, slot: Slot, initializer: Initializer, key: Key) -> torch.Tensor:
-    """Add a slot's fill to the plan; what is filled, which is not yet the weight if that is parametrised."""
-    window = Window.whole(slot.tensor.shape)
-    if not slot.is_parametrized:
-        initializer.add(plan, slot.tensor, key, window)
-        return slot.tensor
-    value = slot.tensor.detach().clone() if _keeps(initializer, slot) else torch.empty_like(slot.tensor)
-    initializer.add(plan, value, key, window)
-    plan.afterwards(partial(_assign_parametrized, slot, value))
-    return value
-
-
-def _assign_parametrized(slot: Slot, value: torch.Tensor) -> None:
-    with torch.no_grad():
-        setattr(slot.owner, slot.local, value)
+            drawn[slot] = _Drawn(value, becomes(slot, value, dtype, key.fold_in(slot.name)))
+        except (TypeError, ValueError, RuntimeError) as error:  # noqa: PERF203 - all of them are told
+            problems.errors.append((slot.name, error))
+    problems.raise_any()
+    return drawn
 
 
 def _is_garbage(slot: Slot) -> bool:

@@ -23,11 +23,11 @@ class TargetError(ValueError, RuntimeError):
 
 
 class LostError(TargetError):
-    """What is written to the tensor would be lost: it is computed from others, or holds a place for another."""
+    """What is written to a tensor would be lost: it is computed from others, or is a placeholder."""
 
 
 class ShortError(TargetError):
-    """A tensor's memory, freed or resized, ends before its elements do: torch itself would write beyond it."""
+    """A tensor's memory, freed or resized, ends before its elements do. Torch would write beyond it."""
 
 
 def as_target(x: Any) -> Target:
@@ -36,9 +36,9 @@ def as_target(x: Any) -> Target:
     Raises:
         TypeError: ``x`` is no tensor.
         TargetError: it has no memory of its own (meta, fake, sparse, lazy, a wrapper of others, one of
-            torch.func's transformations), or less than its shape says; it is read-only, quantised, nested, an
-            inference tensor outside inference mode, or its elements overlap; or what is written would be lost,
-            since autograd computed it.
+            torch.func's transformations), or less than its shape says; it is read-only, quantised, nested,
+            an inference tensor outside inference mode, or its elements overlap; or what is written would be
+            lost, since autograd computed it.
     """
     if isinstance(x, torch.Tensor):
         _check_tensor(x)
@@ -60,8 +60,8 @@ def _check_tensor(x: torch.Tensor) -> None:
         raise TargetError("an inference tensor cannot be changed outside inference mode: clone it first")
     if x.requires_grad and is_computed(x):
         raise LostError(
-            "autograd computed the tensor, and what is written to it would be lost: set what it is computed from"
-            " (of a parametrised weight by initialize_, or by assigning to it), or detach it"
+            "autograd computed the tensor, and what is written to it would be lost: set what it is computed"
+            " from (of a parametrised weight by initialize_, or by assigning to it), or detach it"
         )
 
 
@@ -94,45 +94,79 @@ def check_memory(x: torch.Tensor) -> bool:
 
 
 def check_kind(x: torch.Tensor) -> None:
-    """Raise TargetError if a tensor is lazy, or of a class that holds others."""
+    """Raise TargetError if a tensor is lazy, or of a class whose elements are others', or nobody's."""
     if torch.nn.parameter.is_lazy(x):
         raise TargetError(LAZY)
     if hasattr(x, "__tensor_flatten__"):  # the mark of a subclass that holds others, such as DTensor
         raise TargetError(f"a {type(x).__name__} holds other tensors: fill those, each with its window")
+    # FakeTensor's storage would warn if it was asked for its address.
+    if _acts_for_itself(x) and x.layout is torch.strided and x.untyped_storage().device.type == "meta":
+        raise TargetError(_standing_for_others(x))
+
+
+def _acts_for_itself(x: torch.Tensor) -> bool:
+    """Whether its class decides what torch's operations do to it."""
+    return type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+
+
+def _standing_for_others(x: torch.Tensor) -> str:
+    return f"a {type(x).__name__} has no memory of its own: it stands for other tensors, or none"
+
+
+def check_freed(x: torch.Tensor) -> None:
+    """Raise ShortError if a tensor's memory ends before its elements do, whatever else it may be."""
+    try:
+        check_memory(x)
+    except ShortError:
+        raise
+    except TargetError:
+        pass
+
+
+def check_memorable(x: torch.Tensor) -> None:
+    """Raise TargetError unless a tensor, be it on the meta device, is of a kind that has memory elsewhere."""
+    check_kind(x)
+    if x.layout is not torch.strided:
+        raise TargetError(f"only strided tensors can be filled, not {x.layout}")
+    if _acts_for_itself(x):
+        raise TargetError(_standing_for_others(x))
+    try:
+        x.untyped_storage()
+    except RuntimeError as error:
+        raise TargetError(WRAPPED) from error
 
 
 # Devices whose tensors' memory has no address here: they are copied to, by torch's own means.
 _ELSEWHERE = frozenset({"lazy", "xla"})
 
+WRAPPED = (
+    "the tensor has no memory of its own: a transformation (torch.func, functionalisation) wrapped it, or it"
+    " is one of autograd's immutable zeros"
+)
+
 
 def _explain_memory(x: torch.Tensor) -> None:
     """Raise TargetError for a tensor that has no memory of its own, or too little; unless it needs none."""
-    if x.layout is not torch.strided:
-        raise TargetError(f"only strided tensors can be filled, not {x.layout}")
-    if x.numel() == 0:
+    if x.layout is torch.strided and x.numel() == 0:
         if is_placeholder(x):
             raise LostError(
-                "a placeholder of DeepSpeed's ZeRO-3, whose elements lie with all ranks: gather it first (with"
-                " deepspeed.zero.GatheredParameters(module.parameters(), modifier_rank=0))"
+                "a placeholder of DeepSpeed's ZeRO-3, whose elements lie with all ranks: gather it first"
+                " (with deepspeed.zero.GatheredParameters(module.parameters(), modifier_rank=0))"
             )
         return
-    if x.is_meta:
+    if x.is_meta and not _acts_for_itself(x):
         raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
-    if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
-        raise TargetError(f"a {type(x).__name__} has no memory of its own: it stands for other tensors, or none")
+    check_memorable(x)
     if x.device.type in _ELSEWHERE:
         return
+    storage = x.untyped_storage()
     try:
-        storage = x.untyped_storage()
         storage.data_ptr()
     except RuntimeError as error:
-        raise TargetError(
-            "the tensor has no memory of its own: a transformation (torch.func, functionalisation) wrapped it,"
-            " or it is one of autograd's immutable zeros"
-        ) from error
+        raise TargetError(WRAPPED) from error
     raise ShortError(
-        f"the tensor's memory ends before its elements do: its storage of {storage.nbytes()} bytes was freed or"
-        " resized, as FSDP leaves those that it is not using"
+        f"the tensor's memory ends before its elements do: its storage, of {storage.nbytes()} bytes now, was"
+        " freed or resized, as FSDP does while it needs none"
     )
 
 
@@ -161,7 +195,7 @@ def is_computed(x: torch.Tensor) -> bool:
     while True:
         inputs = [into for into, _ in node.next_functions if into is not None]
         if len(inputs) != 1:
-            return not inputs and not hasattr(node, "variable")
+            return True
         (node,) = inputs
         leaf = getattr(node, "variable", None)
         if leaf is not None:
@@ -197,7 +231,9 @@ def _imported(x: Any) -> torch.Tensor:
     for library, kind in _IMMUTABLE.items():
         found = getattr(sys.modules.get(library), kind, None)
         if isinstance(found, type) and isinstance(x, found):
-            raise TargetError(f"arrays of {library} are immutable: fill a NumPy array or a tensor, and convert it")
+            raise TargetError(
+                f"arrays of {library} are immutable: fill a NumPy array or a tensor, and convert it"
+            )
     try:
         if _is_read_only(x):
             raise TargetError("the array is read-only")

@@ -20,6 +20,7 @@ class Assignment:
         initializer: how it was set; ``Keep()`` if it was left as it was.
         key: which random numbers; None where the initializer is not random.
         backend: who serves its device; "" where it was left as it was.
+        became: what a parametrisation made of it, in words, where that is something else.
     """
 
     name: str
@@ -27,3 +28,4 @@ class Assignment:
     initializer: Initializer
     key: Key | None
     backend: str
+    became: str = ""

@@ -124,6 +124,9 @@ def _oddities(subject: _Subject, row: TensorRecord) -> Iterator[str]:
         yield _nonfinite(row)
     elif len(row.shape) > 1 and row.constant == 0 and not subject.is_buffer:
         yield "is zero throughout"
+    done = subject.assignment
+    if done is not None and done.became:
+        yield f"is not as {describe(done.initializer, row.shape)} says: {done.became}"
 
 
 def _row(subject: _Subject) -> TensorRecord:

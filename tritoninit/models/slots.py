@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
 from tritoninit.fans import Axes, module_axes
+from tritoninit.targets import ShortError, check_freed
 
 # Where torch.compile, FSDP and activation checkpointing hold the module that they wrap.
 _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -34,7 +35,7 @@ class Slot:
         ancestors: the modules around it, the owner last.
         tensor: the parameter or buffer; a parametrised weight's value.
         is_buffer: it is no parameter.
-        is_parametrized: it is computed from other parameters (torch.nn.utils.parametrize), its originals.
+        is_parametrized: it is computed from other tensors (torch.nn.utils.parametrize), its originals.
         originals: those; empty of one that is not parametrised.
         places: every (module, local name) that holds it, the first and those tied to it.
         names: every qualified name, with and without what wrappers add.
@@ -47,7 +48,7 @@ class Slot:
     ancestors: tuple[nn.Module, ...]
     tensor: torch.Tensor
     is_buffer: bool
-    originals: tuple[nn.Parameter, ...]
+    originals: tuple[torch.Tensor, ...]
     places: list[tuple[nn.Module, str]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     around: set[int] = field(default_factory=set)
@@ -67,7 +68,7 @@ def slots(module: nn.Module) -> list[Slot]:
     with at_rest(module):
         for name, raw, ancestors in _modules(module):
             owner = ancestors[-1]
-            for local, tensor, is_buffer, originals in _own(owner):
+            for local, tensor, is_buffer, originals in _own(owner, name):
                 # A parametrised weight is computed anew each time that it is looked at.
                 held = originals or (tensor,)
                 slot = next((by_id[id(x)] for x in held if id(x) in by_id), None)
@@ -84,7 +85,7 @@ def slots(module: nn.Module) -> list[Slot]:
     return sorted(found, key=lambda slot: slot.is_buffer)
 
 
-def _original_names(originals: Sequence[nn.Parameter]) -> list[str]:
+def _original_names(originals: Sequence[torch.Tensor]) -> list[str]:
     return ["original"] if len(originals) == 1 else [f"original{k}" for k in range(len(originals))]
 
 
@@ -107,24 +108,31 @@ def _wraps(owner: nn.Module, local: str) -> bool:
     return local in _WRAPPED or (local == "module" and isinstance(owner, _WRAPPERS))
 
 
-def _own(
-    owner: nn.Module,
-) -> Iterator[tuple[str, torch.Tensor, bool, tuple[nn.Parameter, ...]]]:
-    """(local name, tensor, whether it is a buffer, a parametrised weight's originals) of a module's own."""
-    parameters = owner._parameters.items()
-    if isinstance(owner, parametrize.ParametrizationList):
-        parameters = {k: p for k, p in parameters if not k.startswith("original")}.items()
-    for local, parameter in parameters:
-        if parameter is not None:
+def _own(owner: nn.Module, prefix: str) -> Iterator[tuple[str, torch.Tensor, bool, tuple[torch.Tensor, ...]]]:
+    """(local name, tensor, whether it is a buffer, a parametrised one's originals) of a module's own."""
+    computes = isinstance(owner, parametrize.ParametrizationList)
+    for local, parameter in owner._parameters.items():
+        if parameter is not None and not (computes and local.startswith("original")):
             yield local, parameter, False, ()
     if parametrize.is_parametrized(owner):
         parametrizations: Any = owner.parametrizations
         for local, each in parametrizations.items():
-            originals = [p for k, p in each._parameters.items() if k.startswith("original")]
-            yield local, getattr(owner, local), False, tuple(originals)
+            held = each._parameters | each._buffers
+            originals = tuple(held[name] for name in held if name.startswith("original"))
+            _check_freed(f"{prefix}{local}", originals)
+            yield local, getattr(owner, local), not isinstance(originals[0], nn.Parameter), originals
     for local, buffer in owner._buffers.items():
-        if buffer is not None:
+        if buffer is not None and not (computes and local.startswith("original")):
             yield local, buffer, True, ()
+
+
+def _check_freed(name: str, originals: Iterable[torch.Tensor]) -> None:
+    """Raise ShortError if what a weight is computed from cannot be read."""
+    try:
+        for original in originals:
+            check_freed(original)
+    except ShortError as error:
+        raise ShortError(f"{name}: {error}") from error
 
 
 @contextmanager
