@@ -194,7 +194,7 @@ class TestOtherLibraries:
             Uniform()(Exporter(torch.zeros(3, requires_grad=True)))
 
     def test_no_memory_behind_it(self):
-        with pytest.raises(TargetError, match="memory ends before"):
+        with pytest.raises(TargetError, match="no memory at an address"):
             Uniform()(Exporter(freed(torch.zeros(3))))
 
     @pytest.mark.parametrize("array", [np.zeros(3, "U4"), np.zeros(3, "S4"), np.zeros(3, "M8[s]")])

@@ -140,8 +140,8 @@ def check_memorable(x: torch.Tensor) -> None:
 _ELSEWHERE = frozenset({"lazy", "xla"})
 
 WRAPPED = (
-    "the tensor has no memory of its own: a transformation (torch.func, functionalisation) wrapped it, or it"
-    " is one of autograd's immutable zeros"
+    "the tensor has no memory at an address: a transformation (torch.func, functionalisation) wrapped it, or"
+    " it is one of autograd's immutable zeros, or an array that was exported without any"
 )
 
 

@@ -22,7 +22,8 @@ its memory once the parameter itself has been used in the block.
 What reaches further than its arguments show has everything written first: ``backward``, functions that are
 given a callable, custom operators, types with a ``__torch_function__`` of their own. Hooks that ``backward``
 runs are served as other code, but at once; in the others ``torch.nn.init`` is, and methods are torch's.
-Inside the transformations of ``torch.func`` every fill is torch's.
+Inside the transformations of ``torch.func`` every fill is torch's. So is that of a tensor which is computed
+anew when it is needed, and keeps nothing (a weight under ``weight_norm``, ``p[[0, 1]]``): with a warning.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
         RuntimeError: this torch lacks something that this needs, or others stand in for its functions.
 
     What this library cannot serve (float64, meta tensors, subclasses of Tensor, arguments that make no
-    sense, ...) goes to torch unchanged, errors included, and is listed in ``passed_on``.
+    sense, ...) goes to torch unchanged, errors included, and is listed in ``passed_on``; but for memory that
+    ends before its tensor does, beyond which torch would write: that is a TargetError.
 
     >>> from torch import nn
     >>> from tritoninit import Key
