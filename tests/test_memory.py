@@ -101,6 +101,18 @@ def test_inside_of_transformations(transform, made_inside):
     assert errors
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_values_are_not_read_either(when):
+    given, x = torch.ones(4, 4), torch.zeros(4, 4)
+    if when == "before":
+        freed(given)
+    value = ti.Value(given)
+    freed(given)
+    with pytest.raises(TargetError, match="memory ends before"):
+        value(x)
+    assert not x.any()
+
+
 def test_empty_ones_need_no_memory():
     for x in (freed(torch.zeros(0, 4)), freed(torch.zeros(4, 4))[:0], torch.zeros(3)[3:]):
         assert ti.normal_(x) is x

@@ -26,7 +26,7 @@ from tritoninit.kernels.lowering import (
 )
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill
-from tritoninit.targets import Target, dtype_name, write
+from tritoninit.targets import Target, check_freed, dtype_name, write
 from tritoninit.window import Window
 
 
@@ -287,6 +287,7 @@ class Value(Structured):
         return f"Value({dtype}, shape {tuple(self.values.shape)})"
 
     def check(self, target: Target, window: Window) -> None:
+        check_freed(self.values)  # which they may have been since this was made
         if tuple(self.values.shape) != window.global_shape:
             raise ValueError(f"{self} does not fit a tensor of shape {window.global_shape}")
         name = dtype_name(target)

@@ -3,5 +3,6 @@
 - ``slots``: its parameters and buffers, once each, by names that wrappers do not change; selections of them.
 - ``rules``: which initializer each of them gets.
 - ``materialize``: memory for those on the meta device, other devices and dtypes for the rest.
+- ``placeholders``: what is here of a parameter only in part, or not at all.
 - ``mup``: rules for a wider model.
 """
