@@ -184,10 +184,10 @@ class TestIntercepted:
         assert len(intercepted.passed_on) == 1
 
     def test_nothing_stays(self):
-        hooks = dict(torch.nn.modules.module._global_forward_hooks)
+        before = parametrize.ParametrizationList.forward.__code__
         with pytest.raises(KeyError), ti.intercept(seed=0), ti.intercept(seed=1):
             raise KeyError
-        assert dict(torch.nn.modules.module._global_forward_hooks) == hooks
+        assert parametrize.ParametrizationList.forward.__code__ is before
 
 
 def zero3(model):

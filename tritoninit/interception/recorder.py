@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
@@ -57,6 +56,8 @@ _MOST_PENDING = 64  # on one storage: each new fill is compared with all of them
 
 _CHANGED = "increment_version"  # by which kernels, this library's too, tell that they write to a tensor
 ROUTES.add(torch.autograd.graph, (ENGINE, _CHANGED))
+_PARAMETRIZED = "forward"  # by which a parametrised weight is computed
+ROUTES.add(ParametrizationList, (_PARAMETRIZED,))
 
 
 class Recorder(Intercepted):
@@ -183,6 +184,16 @@ class Recorder(Intercepted):
                 if (key := storage_key(each)) in self._history:
                     self._remember(key, Region.of(each), None)
         original(tensors)
+
+    def _parametrized(self, forward: Callable[..., Any], parametrizations: nn.Module) -> Any:
+        """What parametrisations compute is known for that, whether autograd looks on or not."""
+        computed = forward(parametrizations)
+        if isinstance(computed, Tensor):
+            with DisableTorchFunction():
+                for original in parametrizations.parameters(recurse=False):
+                    self._note(original)
+                self._note_computed(computed)
+        return computed
 
     @contextmanager
     def _in_torch(self, *, calls_back: bool) -> Iterator[None]:
@@ -400,7 +411,7 @@ def recording(seed: int | None) -> Iterator[Recorder]:
     if outer is not None:
         outer.flush()
     recorder = Recorder(Key.from_generator() if seed is None else Key(seed), outer)
-    with ROUTES.installed(), _parametrizations_watched(), _Mode():
+    with ROUTES.installed(), _Mode():
         _ACTIVE.stack.append(recorder)
         try:
             yield recorder
@@ -409,25 +420,6 @@ def recording(seed: int | None) -> Iterator[Recorder]:
             recorder.flush()
             if outer is not None:
                 outer._resume(recorder)
-
-
-@contextmanager
-def _parametrizations_watched() -> Iterator[None]:
-    """What parametrisations compute is known for that, whether autograd looks on or not."""
-
-    def note(module: nn.Module, _: Any, computed: Any) -> None:
-        recorder = _ACTIVE.innermost()
-        if recorder is not None and isinstance(module, ParametrizationList) and isinstance(computed, Tensor):
-            with DisableTorchFunction():
-                for original in module.parameters(recurse=False):
-                    recorder._note(original)
-                recorder._note_computed(computed)
-
-    handle = register_module_forward_hook(note)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def route(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -440,6 +432,8 @@ def route(name: str, *args: Any, **kwargs: Any) -> Any:
         return recorder._backward(original, *args, **kwargs)
     if name == _CHANGED:
         return recorder._changed(original, *args, **kwargs)
+    if name == _PARAMETRIZED:
+        return recorder._parametrized(original, *args)
     return recorder._initialize(name, original, *args, **kwargs)
 
 

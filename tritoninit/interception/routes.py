@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,25 +27,26 @@ class Routes:
         function's name and its arguments."""
         self.originals: dict[str, FunctionType] = {}
         self._to = to
-        self._modules: dict[str, ModuleType] = {}
+        self._owners: dict[str, ModuleType | type] = {}
         self._functions: dict[str, FunctionType] = {}
         self._routing: dict[str, CodeType] = {}
         self._lock = threading.Lock()
         self._users = 0
 
-    def add(self, module: ModuleType, names: Iterable[str]) -> None:
-        """Route these functions of a module, too, from the next time that none is routed."""
+    def add(self, owner: ModuleType | type, names: Iterable[str]) -> None:
+        """Route these functions of a module or a class, too, from the next time that none is routed."""
         with self._lock:
-            self._modules |= dict.fromkeys(names, module)
+            self._owners |= dict.fromkeys(names, owner)
             self._find()
 
     def _find(self) -> list[str]:
         """Look for the functions not found yet; which are still to be found."""
         missing = []
-        for name in self._modules.keys() - self._functions.keys():
-            namespace = vars(self._modules[name])
-            function = inspect.unwrap(namespace[name])
-            if getattr(function, "__globals__", None) is not namespace or function.__name__ != name:
+        for name in self._owners.keys() - self._functions.keys():
+            owner = self._owners[name]
+            function = inspect.unwrap(vars(owner)[name])
+            home = vars(sys.modules[owner.__module__] if isinstance(owner, type) else owner)
+            if getattr(function, "__globals__", None) is not home or function.__name__ != name:
                 missing.append(name)  # somebody has put another in its place
                 continue
             self.originals[name] = _copy(function)
