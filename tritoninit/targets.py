@@ -52,10 +52,10 @@ def as_target(x: Any) -> Target:
 
 
 def _check_tensor(x: torch.Tensor) -> None:
-    if not check_memory(x):
+    if not check_memory(x, True):
         _check_overlap(x.shape, x.stride())
-    if x.is_neg() or (x.dtype not in _PLAIN and x.is_conj()):
-        raise TargetError("the tensor is a lazy negation or conjugate view: call resolve_neg or resolve_conj")
+    if x.is_neg():
+        raise TargetError(_LAZY_VIEW)
     if x.is_inference() and not torch.is_inference_mode_enabled():
         raise TargetError("an inference tensor cannot be changed outside inference mode: clone it first")
     if x.requires_grad and is_computed(x):
@@ -65,12 +65,16 @@ def _check_tensor(x: torch.Tensor) -> None:
         )
 
 
+_LAZY_VIEW = "the tensor is a lazy negation or conjugate view: call resolve_neg or resolve_conj"
+
 # Neither quantised nor complex.
 _PLAIN = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
 
 
-def check_memory(x: torch.Tensor) -> bool:
+def check_memory(x: torch.Tensor, written: bool = False) -> bool:
     """Raise TargetError unless all elements of a tensor are numbers in memory of its own.
+
+    If they are to be ``written``, no lazy conjugates of numbers.
 
     Returns:
         Whether it is contiguous.
@@ -78,14 +82,19 @@ def check_memory(x: torch.Tensor) -> bool:
     kind = type(x)
     if kind is not torch.Tensor and kind is not torch.nn.Parameter:
         check_kind(x)
-    if x.is_nested or (x.dtype not in _PLAIN and x.is_quantized):
-        raise TargetError(f"a {'nested' if x.is_nested else 'quantised'} tensor is no array of numbers")
+    if x.is_nested:
+        raise TargetError("a nested tensor is no array of numbers")
+    if x.dtype not in _PLAIN:
+        if x.is_quantized:
+            raise TargetError("a quantised tensor is no array of numbers")
+        if written and x.is_conj():
+            raise TargetError(_LAZY_VIEW)
     try:
         contiguous = x.is_contiguous()
         storage = x.untyped_storage()
         begin = storage.data_ptr()
-        # Addresses, since to ask for the offset takes longer.
-        if begin and x.data_ptr() + (x.nbytes if contiguous else _reach(x)) <= begin + storage.nbytes():
+        # Addresses, since to ask for the offset takes longer; so does the storage's nbytes.
+        if begin and x.data_ptr() + (x.nbytes if contiguous else _reach(x)) <= begin + len(storage):
             return contiguous
     except RuntimeError:  # what stands for other tensors has no storage, or none with an address
         contiguous = True
