@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,8 +20,9 @@ from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer
 from tritoninit.keys import Key
 from tritoninit.models.materialize import check_computable, move, recompute
-from tritoninit.models.rules import Rule, RuleSet
+from tritoninit.models.rules import OwnCode, Rule, RuleSet
 from tritoninit.models.slots import Selection, Slot, at_rest, select, slots
+from tritoninit.own_code import Own, ask, drawn
 from tritoninit.plan import Plan
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
@@ -34,12 +36,21 @@ class _Problems:
 
     def __init__(self) -> None:
         self.errors: list[tuple[str, Exception]] = []
-        self.unmatched: list[str] = []
+        self.unmatched: list[tuple[str, Sequence[str]]] = []
+
+    @contextmanager
+    def of(self, slot: Slot) -> Iterator[None]:
+        """What says in this block that a slot cannot be set is a problem, and goes no further."""
+        try:
+            yield
+        except (TypeError, ValueError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
+            self.errors.append((slot.name, error))
 
     def raise_any(self) -> None:
         lines = [f"{name}: {error}" for name, error in self.errors]
         if self.unmatched:
-            lines.append(f"no rule matches {len(self.unmatched)} parameters: {', '.join(self.unmatched)}")
+            names = [f"{name} ({'; '.join(why)})" if why else name for name, why in self.unmatched]
+            lines.append(f"no rule matches {len(names)} parameters: {', '.join(names)}")
         if not lines:
             return
         kinds = {type(error) for _, error in self.errors}
@@ -100,13 +111,14 @@ def initialize_(
     if only is not None:
         kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
     with at_rest(module):  # rules may look at weights
-        chosen, garbage = _choose(module, found, rules, kept, target, dtype)
+        chosen, garbage, own = _choose(module, found, rules, kept, target, dtype)
     keep = Keep()
+    recompute(module, garbage, target)
+    key = Key.from_generator() if seed is None else Key(seed)
+    chosen |= drawn(module, own, key)
     if target is not None or dtype is not None:
-        recompute(module, garbage, target)
         for slot in found:
             move(slot, target, dtype, overwritten=not _keeps(chosen.get(slot, keep), slot))
-    key = Key.from_generator() if seed is None else Key(seed)
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
@@ -117,7 +129,8 @@ def initialize_(
             tensor = _add(plan, slot, initializer, used or key)
             backend = backends.get(tensor.device) or resolve(tensor.device.type).name
             backends[tensor.device] = backend
-            assignments.append(Assignment(slot.name, tensor, initializer, used, backend))
+            code = own[slot].call.code if slot in own else ""
+            assignments.append(Assignment(slot.name, tensor, initializer, used, backend, code))
         elif not slot.is_buffer:
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
@@ -143,6 +156,20 @@ def _check_names(found: Sequence[Slot]) -> None:
         raise ValueError(f"several tensors have one name without what wrappers add: {', '.join(twice)}")
 
 
+class _Choice(NamedTuple):
+    """What becomes of a model's slots.
+
+    Attributes:
+        initializers: of those that are set, or kept because a rule says so.
+        garbage: the buffers that have to be computed.
+        own: which of the initializers are the model's own code's.
+    """
+
+    initializers: dict[Slot, Initializer]
+    garbage: list[Slot]
+    own: dict[Slot, Own]
+
+
 def _choose(
     module: nn.Module,
     found: Sequence[Slot],
@@ -150,27 +177,33 @@ def _choose(
     kept: set[Slot],
     device: torch.device | None,
     dtype: torch.dtype | None,
-) -> tuple[dict[Slot, Initializer], list[Slot]]:
-    """The initializers by slot, and the buffers that have to be computed; raises what can be known by now."""
+) -> _Choice:
+    """What is to be done; raises what can be known by now."""
     problems = _Problems()
-    chosen: dict[Slot, Initializer] = {}
-    garbage: list[Slot] = []
+    wanted: dict[Slot, Initializer | None] = {}
     for slot in found:
-        if slot in kept:
-            continue
-        try:
-            if nn.parameter.is_lazy(slot.tensor):
-                raise TargetError(LAZY)
-            initializer = rules.find(slot)
+        if slot not in kept:
+            with problems.of(slot):
+                if nn.parameter.is_lazy(slot.tensor):
+                    raise TargetError(LAZY)
+                wanted[slot] = rules.find(slot)
+    own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
+    choice = _Choice({}, [], own)
+    for slot, wish in wanted.items():
+        with problems.of(slot):
+            initializer = rules.find(slot, own_code=False) if slot in failures else wish
+            if slot in own:
+                initializer = own[slot].initializer
+            elif initializer is not None:
+                initializer = _meant(slot, initializer)
             if initializer is not None:
-                chosen[slot] = _checked(slot, initializer, device, dtype)
+                _check(slot, initializer, device, dtype)
+                choice.initializers[slot] = initializer
             elif not slot.is_buffer:
-                problems.unmatched.append(slot.name)
+                problems.unmatched.append((slot.name, failures.get(slot, ())))
             elif slot.tensor.is_meta:
-                garbage.append(slot)
+                choice.garbage.append(slot)
                 check_computable(slot, device)
-        except (TypeError, ValueError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
-            problems.errors.append((slot.name, error))
     if device is not None:
         for path, owner in module.named_modules():
             for name, value in vars(owner).items():
@@ -178,21 +211,26 @@ def _choose(
                     why = ValueError("a plain attribute on the meta device, which nobody computes anew")
                     problems.errors.append((f"{path}.{name}" if path else name, why))
     problems.raise_any()
-    return chosen, garbage
+    return choice
 
 
-def _checked(
+def _meant(slot: Slot, initializer: Initializer) -> Initializer:
+    """What a rule's initializer is for a slot, with the fans of its module; raises if it is not known."""
+    if type(initializer).of_weight is Initializer.of_weight:  # most do not ask, and it takes a while
+        return initializer
+    axes = module_axes(slot.owner, slot.name, slot.tensor.shape)
+    return initializer.of_weight(axes, slot.tensor.shape)
+
+
+def _check(
     slot: Slot, initializer: Initializer, device: torch.device | None, dtype: torch.dtype | None
-) -> Initializer:
-    """What sets a slot, with the fans of its module; raises why it cannot."""
+) -> None:
+    """Raise why an initializer cannot set a slot."""
     tensor = slot.tensor
     if isinstance(initializer, Keep):
-        return initializer
+        return
     if not isinstance(initializer, Value):
         _check_plain(slot, initializer)
-    if type(initializer).of_weight is not Initializer.of_weight:  # most do not ask, and it takes a while
-        axes = module_axes(slot.owner, slot.name, tensor.shape)
-        initializer = initializer.of_weight(axes, tensor.shape)
     if tensor.is_meta and device is not None:
         if slot.is_parametrized:
             raise ValueError("a parametrised weight on the meta device: parametrise it afterwards")
@@ -203,7 +241,6 @@ def _checked(
     if dtype is not None and tensor.is_floating_point():
         tensor = torch.empty(tensor.shape, dtype=dtype, device="meta")
     initializer.check(tensor, Window.whole(tensor.shape))
-    return initializer
 
 
 def _keeps(initializer: Initializer, slot: Slot) -> bool:

@@ -20,6 +20,7 @@ class Assignment:
         initializer: how it was set; ``Keep()`` if it was left as it was.
         key: which random numbers; None where the initializer is not random.
         backend: who serves its device; "" where it was left as it was.
+        code: the model's own code that said so ("LlamaForCausalLM._init_weights"); "" where a rule did.
     """
 
     name: str
@@ -27,3 +28,4 @@ class Assignment:
     initializer: Initializer
     key: Key | None
     backend: str
+    code: str = ""

@@ -110,7 +110,7 @@ def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device |
         owners.setdefault(id(slot.owner), []).append(slot)
     failed: list[str] = []
     try:
-        with _set_aside(module, garbage), device, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with set_aside(module, garbage), device, torch.no_grad(), torch.random.fork_rng(devices=[]):
             for group in owners.values():
                 failed += _compute(group, device)
         if failed:
@@ -121,18 +121,29 @@ def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device |
         raise
 
 
+class _Twin(nn.Parameter):
+    """What stands on the meta device for a tensor: it takes any memory for its own, and keeps none."""
+
+    @property
+    def data(self) -> torch.Tensor:  # type: ignore[override]  # torch's is no property to mypy
+        return self.detach()
+
+    @data.setter
+    def data(self, memory: torch.Tensor) -> None:
+        pass
+
+
 @contextmanager
-def _set_aside(module: nn.Module, garbage: Sequence[Slot]) -> Iterator[None]:
-    """All other tensors of the model are meta tensors meanwhile: to reset them costs and changes nothing."""
-    left = {id(slot.tensor) for slot in garbage}
+def set_aside(module: nn.Module, others: Sequence[Slot] = ()) -> Iterator[None]:
+    """A model's tensors, but for others, are meta tensors: to reset them costs and changes nothing."""
+    left = {id(slot.tensor) for slot in others}
     held: list[dict[str, Any]] = [h for m in module.modules() for h in (m._parameters, m._buffers)]
     kept = [(h, dict(h)) for h in held]
     for entries, _ in kept:
         for name, tensor in entries.items():
             if tensor is not None and id(tensor) not in left and not nn.parameter.is_lazy(tensor):
-                empty = torch.empty_like(tensor, device="meta")
-                is_parameter = isinstance(tensor, nn.Parameter)
-                entries[name] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+                entries[name] = _Twin(torch.empty_like(tensor.detach(), device="meta"), tensor.requires_grad)
+                vars(entries[name]).update(vars(tensor))
     try:
         yield
     finally:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias, overload
 
 from torch import nn
 
-from tritoninit.fills import Initializer
+from tritoninit.fills import Atom, Initializer
+from tritoninit.plan import KeySource, Plan
+from tritoninit.targets import Target
+from tritoninit.window import Window
 
 if TYPE_CHECKING:
     from tritoninit.models.slots import Slot
@@ -76,6 +79,26 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class OwnCode(Atom):
+    """Whatever the model's own code does to a parameter; if that is nothing, the next rule's turn.
+
+    Args:
+        last: any other rule goes before it, those after it too.
+    """
+
+    last: bool = field(default=False, compare=False, kw_only=True)
+
+    def check(self, target: Target, window: Window) -> None:
+        raise NotImplementedError("a model's own code is for initialize_ to call, and as it is")
+
+    def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
+        self.check(target, window)
+
+    def times(self, factor: float) -> Atom:
+        raise NotImplementedError("what a model's own code does has no factor")
+
+
+@dataclass(frozen=True)
 class SlotRule(Rule):
     """A rule that decides by all that is known of a parameter: its names, its shape, the modules around it.
 
@@ -115,8 +138,12 @@ class RuleSet(Sequence[Rule]):
             raise TypeError(f"rules are a sequence of Rule, not {rules!r}")
         return cls("rules", "", listed)
 
-    def find(self, slot: Slot) -> Initializer | None:
-        """The initializer of the first rule that has one; None if there is none."""
+    def find(self, slot: Slot, *, own_code: bool = True) -> Initializer | None:
+        """The initializer of the first rule that has one; None if there is none.
+
+        Args:
+            own_code: False to pass over the rules that leave it to the model's own code.
+        """
         owner = type(slot.owner)
         rules = self._by_class.get(owner)
         if rules is None:  # a model has many slots of few classes
@@ -125,11 +152,14 @@ class RuleSet(Sequence[Rule]):
                 for rule in self._rules
                 if not isinstance(rule.pattern, type) or issubclass(owner, rule.pattern)
             ]
+        fallback = None
         for rule in rules:
             found = rule.find(slot)
-            if found is not None:
+            if isinstance(found, OwnCode) and (found.last or not own_code):
+                fallback = found if own_code else None
+            elif found is not None:
                 return found
-        return None
+        return fallback
 
     @overload
     def __getitem__(self, index: int) -> Rule: ...
