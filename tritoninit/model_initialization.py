@@ -19,7 +19,7 @@ from tritoninit.combinators import Keep
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer
 from tritoninit.keys import Key
-from tritoninit.models.materialize import check_computable, move, recompute
+from tritoninit.models.materialize import check_computable, loose_meta_tensors, move, recompute
 from tritoninit.models.rules import OwnCode, Rule, RuleSet
 from tritoninit.models.slots import Selection, Slot, at_rest, select, slots
 from tritoninit.own_code import Own, ask, drawn
@@ -205,11 +205,7 @@ def _choose(
                 choice.garbage.append(slot)
                 check_computable(slot, device)
     if device is not None:
-        for path, owner in module.named_modules():
-            for name, value in vars(owner).items():
-                if isinstance(value, torch.Tensor) and value.is_meta:
-                    why = ValueError("a plain attribute on the meta device, which nobody computes anew")
-                    problems.errors.append((f"{path}.{name}" if path else name, why))
+        problems.errors += loose_meta_tensors(module, found)
     problems.raise_any()
     return choice
 
@@ -232,8 +228,6 @@ def _check(
     if not isinstance(initializer, Value):
         _check_plain(slot, initializer)
     if tensor.is_meta and device is not None:
-        if slot.is_parametrized:
-            raise ValueError("a parametrised weight on the meta device: parametrise it afterwards")
         if _keeps(initializer, slot):
             raise ValueError("a part of it is to be kept, and on the meta device it has no values")
     else:

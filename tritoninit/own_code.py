@@ -31,6 +31,13 @@ from tritoninit.models.slots import Slot
 from tritoninit.structured import Value
 from tritoninit.window import Window
 
+# What modules call their own initialisation elsewhere: timm and torchtitan; diffusion transformers and masked
+# autoencoders; CLIP, OpenAI's and OpenCLIP's; torch.nn; older torchvision.
+_OTHERS = (
+    *("init_weights", "initialize_weights", "initialize_parameters", "init_parameters"),
+    *("_reset_parameters", "_initialize_weights"),
+)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Computed(Value):
@@ -49,8 +56,9 @@ class Own(NamedTuple):
 def ask(module: nn.Module, wanted: Sequence[Slot]) -> tuple[dict[Slot, Own], dict[Slot, list[str]]]:
     """What a model's own code does to parameters; and, of those that it does not set, what went wrong.
 
-    Tried are the owner's ``reset_parameters``, the ``_init_weights`` of modules around it, the nearest first,
-    and then the same for each module around it. The first that sets the whole parameter counts.
+    Tried are the owner's ``reset_parameters``; the ``_init_weights`` of modules around it, the nearest first;
+    what else initializes the owner (:data:`_OTHERS`); and then the same for each module around it. The first
+    that sets the whole parameter counts.
     """
     found: dict[Slot, Own] = {}
     failures: dict[Slot, list[str]] = {slot: [] for slot in wanted}
@@ -83,9 +91,10 @@ def _calls(slot: Slot) -> Iterator[Call]:
     seen = set()
     for depth in range(len(slot.ancestors), 0, -1):
         around = slot.ancestors[:depth]
-        reset = methods.without_arguments(around[-1], "reset_parameters")
-        for call in (*filter(None, [reset]), *methods.init_weights(around)):
-            if call.identity not in seen:
+        resets = (methods.without_arguments(around[-1], name) for name in ("reset_parameters", *_OTHERS))
+        first = next(resets)
+        for call in (first, *methods.init_weights(around), *resets):
+            if call is not None and call.identity not in seen:
                 seen.add(call.identity)
                 yield call
 
@@ -208,8 +217,9 @@ def _raised(error: Exception) -> str:
 def _stage(module: nn.Module) -> Iterator[None]:
     """No tensor of the model has memory, new ones are on the CPU, and generators come back as they were."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - as in _alone
+    aside, kept, forked = set_aside(module), _attributes_kept([*module.modules()]), torch.random.fork_rng([])
     try:
-        with set_aside(module), torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with aside, kept, forked, torch.device("cpu"), torch.no_grad():
             yield
     finally:
         np.random.set_state(numpy_state)  # noqa: NPY002

@@ -272,7 +272,7 @@ class Value(Structured):
 
     def __repr__(self) -> str:
         dtype = str(self.values.dtype).removeprefix("torch.")
-        return f"Value({dtype}, shape {tuple(self.values.shape)})"
+        return f"{type(self).__name__}({dtype}, shape {tuple(self.values.shape)})"
 
     def check(self, target: Target, window: Window) -> None:
         if tuple(self.values.shape) != window.global_shape:

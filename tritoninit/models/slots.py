@@ -77,6 +77,12 @@ def slots(module: nn.Module) -> list[Slot]:
                     by_id.update((id(x), slot) for x in held)
                 if not originals:
                     slot.places.append((owner, local))
+                elif not slot.originals:  # a plain one is what this one is computed from
+                    each: Any = owner.parametrizations
+                    computing = each[local]
+                    slot.places += [
+                        (computing, k) for k, p in computing._parameters.items() if p is slot.tensor
+                    ]
                 slot.names.update((name + local, raw + local))
                 for original in (f"parametrizations.{local}.{k}" for k in _original_names(originals)):
                     slot.names.update((name + original, raw + original))
@@ -121,10 +127,21 @@ def _own(
         parametrizations: Any = owner.parametrizations
         for local, each in parametrizations.items():
             originals = [p for k, p in each._parameters.items() if k.startswith("original")]
-            yield local, getattr(owner, local), False, tuple(originals)
+            yield local, _computed(owner, local, originals), False, tuple(originals)
     for local, buffer in owner._buffers.items():
         if buffer is not None:
             yield local, buffer, True, ()
+
+
+def _computed(owner: nn.Module, local: str, originals: Sequence[nn.Parameter]) -> torch.Tensor:
+    """A parametrised weight's value."""
+    try:
+        value: torch.Tensor = getattr(owner, local)
+    except (TypeError, RuntimeError):
+        if not originals[0].is_meta:
+            raise
+        return torch.empty_like(originals[0])  # torch's orthogonal is not made to be computed there
+    return value
 
 
 @contextmanager
