@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.reading import constant
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import Keep
 from tritoninit.fans import module_axes
@@ -29,6 +30,7 @@ from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
 from tritoninit.targets import LAZY, TargetError, as_target
 from tritoninit.window import Window
+from tritoninit.words import short
 
 
 class _Problems:
@@ -111,8 +113,10 @@ def initialize_(
     if only is not None:
         kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
     with at_rest(module):  # rules may look at weights
-        chosen, garbage, own = _choose(module, found, rules, kept, target, dtype)
+        chosen, garbage, own, given = _choose(module, found, rules, kept, target, dtype)
     keep = Keep()
+    noticed = [(part, "matches nothing in the model") for part in rules.idle(found, given)]
+    noticed += _constants_to_be_drawn(chosen)
     recompute(module, garbage, target)
     key = Key.from_generator() if seed is None else Key(seed)
     chosen |= drawn(module, own, key)
@@ -134,7 +138,16 @@ def initialize_(
         elif not slot.is_buffer:
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
-    return Report(assignments, seed=key.seed, module=module)
+    return Report(assignments, seed=key.seed, module=module, noticed=noticed)
+
+
+def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
+    """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
+    for slot, initializer in chosen.items():
+        if initializer.random and not slot.tensor.is_meta:
+            value = constant(slot.tensor)
+            if value is not None:
+                yield slot.name, f"was {short(value, 6)} throughout, and is drawn now"
 
 
 def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> torch.device | None:
@@ -163,11 +176,13 @@ class _Choice(NamedTuple):
         initializers: of those that are set, or kept because a rule says so.
         garbage: the buffers that have to be computed.
         own: which of the initializers are the model's own code's.
+        given: the initializers that the rules have, as they are there.
     """
 
     initializers: dict[Slot, Initializer]
     garbage: list[Slot]
     own: dict[Slot, Own]
+    given: list[Initializer | None]
 
 
 def _choose(
@@ -188,7 +203,7 @@ def _choose(
                     raise TargetError(LAZY)
                 wanted[slot] = rules.find(slot)
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = _Choice({}, [], own)
+    choice = _Choice({}, [], own, list(wanted.values()))
     for slot, wish in wanted.items():
         with problems.of(slot):
             initializer = rules.find(slot, own_code=False) if slot in failures else wish

@@ -81,7 +81,8 @@ def drawn(module: nn.Module, owns: Mapping[Slot, Own], key: Key) -> dict[Slot, I
     again = {slot: own.call for slot, own in owns.items() if isinstance(own.initializer, Computed)}
     if not again:
         return {}
-    seeds = {slot: key.fold_in(slot.name).stream for slot in again}
+    bits = Key(0, key.stream).fold_in(key.seed)
+    seeds = {slot: bits.fold_in(slot.name).stream for slot in again}
     with _stage(module):
         return {slot: Computed(_alone(call, slot, seeds[slot])) for slot, call in again.items()}
 
