@@ -1,11 +1,13 @@
 """Public models, initialised by the default rules: which are right, which are refused, and why.
 
     python tools/sweep.py --packages timm transformers --out sweep.json
+    python tools/sweep.py --page --out sweep.json
 
-Each model is built as small as its configuration allows, directly and on the meta device, and initialised both
-times. It is right if no parameter or buffer differs in a bit and none is left out. Each has a process of its own
-(POSIX only: ``fork``), 60 seconds and 12 GiB. Packages that are not installed are passed over. ``--page`` writes
-docs/models.md from a file of results.
+Each model is built as small as its configuration allows, directly and on the meta device, and initialised
+both times. It is right if no parameter or buffer differs in a bit. One that cannot be built on the meta
+device is built directly twice. Each has a process of its own (made by ``fork``, so not on Windows), a deadline
+and a bound on its memory. Packages that are not installed are passed over. ``--page`` writes docs/models.md
+from a file of results.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import multiprocessing
 import re
 import resource
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,8 +34,22 @@ import tritoninit as ti
 from tools.sweep_models import PACKAGES, Build, check_size
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
-SECONDS = 60
+SECONDS = 90  # of the processor; of the clock, on a busy machine, ten times as many
 BYTES = 12 * 2**30
+REFUSED = ("refused", "refused on meta", "wrong", "failed")
+OUTCOMES = ("tried", "right", "right, and not built on meta", *REFUSED)
+HEAD = """\
+# Models as they come
+
+Public models, each as small as its configuration allows, built directly and on the meta device and then
+initialised by `ti.initialize_(model, seed=0)`, whose default rules end with `ti.OWN_CODE`. Right are those of
+which both ways gave every parameter and buffer, equal in every bit; those that cannot be built on the meta
+device were built directly twice. Made by `tools/sweep.py`, which installs nothing and tries what is there.
+
+What is refused has parameters whose numbers only a constructor knows: rules have to say them, such as
+`ti.Rule("*.gamma", ti.Ones())`. Refused on meta are those with buffers that only a constructor computes:
+build them with their parameters on the meta device and their buffers real.
+"""
 
 
 def outcome(build: Build) -> tuple[str, str]:
@@ -100,9 +117,9 @@ def run(build: Build) -> dict[str, str]:
     process = context.Process(target=_child, args=(build, there))
     process.start()
     there.close()
-    told = ("failed", f"no answer in {SECONDS} s")
+    told = ("failed", f"no answer in {10 * SECONDS} s")
     try:
-        if here.poll(SECONDS):
+        if here.poll(10 * SECONDS):
             told = here.recv()
     except EOFError:
         process.join()
@@ -114,6 +131,7 @@ def run(build: Build) -> dict[str, str]:
 
 def _child(build: Build, there: Any) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + SECONDS,) * 2)
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open("/dev/null", "w")  # noqa: SIM115 - until the process ends
     there.send(outcome(build))
@@ -123,12 +141,44 @@ def sweep(packages: Sequence[str], match: str) -> Iterator[tuple[str, str, dict[
     """(package, model, what came of it) of each."""
     for package in packages:
         try:
-            models = PACKAGES[package]()
-            for name, build in models:
-                if re.search(match, name):
-                    yield package, name, run(build)
+            models = list(PACKAGES[package]())
         except ImportError as error:
             print(f"{package}: passed over: {error}", file=sys.stderr)
+            continue
+        for name, build in models:
+            if re.search(match, name):
+                yield package, name, run(build)
+
+
+def page(results: dict[str, Any]) -> str:
+    """docs/models.md: the counts by package, and why models are refused."""
+    lines = [HEAD, "| package | " + " | ".join(OUTCOMES) + " |", "| --- |" + " ---: |" * len(OUTCOMES)]
+    totals: Counter[str] = Counter()
+    for package, found in sorted(results.items()):
+        counts = _counts(found["models"])
+        totals += counts
+        cells = " | ".join(str(counts[each]) for each in OUTCOMES)
+        lines.append(f"| {package} {found['version']} | {cells} |")
+    lines.append(f"| all | {' | '.join(str(totals[each]) for each in OUTCOMES)} |")
+    for package, found in sorted(results.items()):
+        others = {name: told for name, told in found["models"].items() if told["outcome"] in REFUSED}
+        if others:
+            lines += ["", f"## {package}", ""]
+            lines += [f"- {name}, {told['outcome']}: {_brief(told['why'])}" for name, told in others.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _counts(models: dict[str, dict[str, str]]) -> Counter[str]:
+    """How many models have which outcome; tried are those that could be built."""
+    counts = Counter(told["outcome"] for told in models.values())
+    counts["tried"] = len(models) - counts["not built"]
+    return counts
+
+
+def _brief(why: str) -> str:
+    """The first hundred characters, without the kind of error."""
+    why = why.partition(": ")[2] or why
+    return why if len(why) <= 100 else why[:100].rpartition(" ")[0] + " ..."
 
 
 def main() -> None:

@@ -38,14 +38,21 @@ class Smallest:
         errors: list[Exception] = []
         for device in ("meta", "cpu"):
             for way in self._ways:
-                try:
-                    with torch.device(device):
-                        check_size(way())
-                except Exception as error:  # noqa: BLE001 - a package's own
-                    errors.append(error)
-                else:
+                error = _error(way, device)
+                if error is None:
                     return way
+                errors.append(error)
         raise next((e for e in errors if isinstance(e, TooLargeError)), errors[-1])
+
+
+def _error(build: Build, device: str) -> Exception | None:
+    """Why a model cannot be built there, or is too large."""
+    try:
+        with torch.device(device):
+            check_size(build())
+    except Exception as error:  # noqa: BLE001 - a package's own
+        return error
+    return None
 
 
 def check_size(model: nn.Module) -> None:
@@ -87,13 +94,12 @@ def small(given: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, Any
 def transformers() -> Models:
     _declare_torchvision()
     from transformers import CONFIG_MAPPING, AutoModel
+    from transformers import LlamaForCausalLM as _  # with what most models import, before the processes part
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     for kind in sorted(MODEL_MAPPING_NAMES):
-        ways = [
-            partial(_from_config, AutoModel, CONFIG_MAPPING, kind, numbers) for numbers in (_NARROW, _FEW, {})
-        ]
-        yield kind, Smallest(ways)
+        build = partial(_from_config, AutoModel, CONFIG_MAPPING, kind)
+        yield kind, Smallest(partial(build, numbers) for numbers in (_NARROW, _FEW, {}))
 
 
 def _from_config(auto: Any, configs: Any, kind: str, numbers: Mapping[str, int]) -> nn.Module:
@@ -156,46 +162,30 @@ def segmentation_models() -> Models:
     _declare_torchvision()
     import segmentation_models_pytorch as package
 
-    for kind in (
-        "Unet",
-        "UnetPlusPlus",
-        "MAnet",
-        "Linknet",
-        "FPN",
-        "PSPNet",
-        "PAN",
-        "DeepLabV3",
-        "DeepLabV3Plus",
-    ):
+    kinds = (
+        *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus"),
+        *("UPerNet", "Segformer"),
+    )
+    for kind in kinds:
         yield kind, partial(getattr(package, kind), "resnet18", encoder_weights=None)
-    for encoder in (
-        "mobilenet_v2",
-        "efficientnet-b0",
-        "mit_b0",
-        "timm-regnetx_002",
-        "vgg11_bn",
-        "densenet121",
-    ):
+    encoders = ("mobilenet_v2", "efficientnet-b0", "mit_b0", "timm-regnetx_002", "vgg11_bn", "densenet121")
+    for encoder in encoders:
         yield f"FPN {encoder}", partial(package.FPN, encoder, encoder_weights=None)
-    for kind in ("UPerNet", "Segformer"):
-        yield kind, partial(getattr(package, kind), "resnet18", encoder_weights=None)
 
 
 def open_clip() -> Models:
     _declare_torchvision()
     import open_clip as package
 
-    for name in package.list_models():
-        config = package.get_model_config(name)
-        text = config["text_cfg"]
-        if not ("hf_model_name" in text or text.get("hf_tokenizer_name")) and "timm" not in str(config):
-            yield name, Smallest(partial(_clip, package.model, config, n) for n in (2, 1))
+    names = ("RN50", "ViT-B-32", "ViT-B-16-plus", "ViT-S-16-alt", "ViT-M-32-alt", "coca_ViT-B-32")
+    for name in names:
+        yield name, partial(_clip, package.model, package.get_model_config(name))
 
 
-def _clip(package: Any, config: Mapping[str, Any], layers: int) -> nn.Module:
-    vision = {**config["vision_cfg"], "width": 128, "head_width": 32, "image_size": 64}
-    vision["layers"] = [1, 1, 1, 1] if isinstance(vision.get("layers"), list) else layers
-    text = {**config["text_cfg"], "width": 64, "heads": 2, "layers": layers, "vocab_size": 300}
+def _clip(package: Any, config: Mapping[str, Any]) -> nn.Module:
+    vision = {**config["vision_cfg"], "width": 64, "head_width": 32, "image_size": 64}
+    vision["layers"] = [1, 1, 1, 1] if isinstance(vision.get("layers"), list) else 2
+    text = {**config["text_cfg"], "width": 64, "heads": 2, "layers": 2, "vocab_size": 300}
     kind = package.CustomTextCLIP if config.get("custom_text") else package.CLIP
     model: nn.Module = kind(64, vision, text)
     return model
@@ -204,13 +194,11 @@ def _clip(package: Any, config: Mapping[str, Any], layers: int) -> nn.Module:
 def x_transformers() -> Models:
     import x_transformers as package
 
-    def language(
-        layers: Any, depth: int = 2, wrapper: Mapping[str, Any] | None = None, **options: Any
-    ) -> Build:
+    def language(layers: Any, wrapper: Mapping[str, Any] | None = None, **options: Any) -> Build:
         return lambda: package.TransformerWrapper(
             num_tokens=64,
             max_seq_len=32,
-            attn_layers=layers(dim=32, depth=depth, heads=2, **options),
+            attn_layers=layers(dim=32, depth=2, heads=2, **options),
             **(wrapper or {}),
         )
 
@@ -252,18 +240,11 @@ _SIDES = {"num_tokens": 64, "depth": 2, "heads": 2, "max_seq_len": 32}
 
 # What torch_geometric's layers need, by name.
 _GRAPH_ARGUMENTS: dict[str, Any] = {
-    **dict.fromkeys(
-        ("in_channels", "out_channels", "hidden_channels", "channels", "emb_dim", "embedding_dim"), 8
-    ),
-    **{"num_layers": 2, "K": 2, "heads": 2, "dim": 2, "kernel_size": 3, "num_relations": 3, "num_nodes": 9},
-    **{
-        "edge_dim": 4,
-        "num_heads": 2,
-        "num_embeddings": 9,
-        "num_timesteps": 2,
-        "edge_channels": 4,
-        "in_node": 8,
-    },
+    **dict.fromkeys(("in_channels", "out_channels", "hidden_channels", "channels", "emb_dim", "in_node"), 8),
+    **dict.fromkeys(("num_layers", "K", "heads", "dim", "num_heads", "num_timesteps"), 2),
+    **dict.fromkeys(("kernel_size", "num_relations"), 3),
+    **dict.fromkeys(("edge_dim", "edge_channels"), 4),
+    **dict.fromkeys(("num_nodes", "num_embeddings", "embedding_dim"), 9),
 }
 
 
