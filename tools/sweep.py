@@ -5,9 +5,9 @@
 
 Each model is built as small as its configuration allows, directly and on the meta device, and initialised
 both times. It is right if no parameter or buffer differs in a bit. One that cannot be built on the meta
-device is built directly twice. Each has a process of its own (made by ``fork``, so not on Windows), a deadline
-and a bound on its memory. Packages that are not installed are passed over. ``--page`` writes docs/models.md
-from a file of results.
+device is built directly twice. Each has a process of its own (made by ``fork``, so not on Windows), a
+deadline and a bound on its memory. Packages that are not installed are passed over. ``--page`` writes
+docs/models.md from a file of results.
 """
 
 from __future__ import annotations

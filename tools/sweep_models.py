@@ -94,7 +94,7 @@ def small(given: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, Any
 def transformers() -> Models:
     _declare_torchvision()
     from transformers import CONFIG_MAPPING, AutoModel
-    from transformers import LlamaForCausalLM as _  # with what most models import, before the processes part
+    from transformers import LlamaForCausalLM as _  # noqa: F401 - what most models import, imported once
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     for kind in sorted(MODEL_MAPPING_NAMES):

@@ -79,7 +79,8 @@ def initialize_(
 
     Args:
         module: the model; on any device that a backend serves, or on the meta device.
-        rules: tried in order; by default the distributions of torch.nn's own ``reset_parameters``.
+        rules: tried in order; by default the distributions of torch.nn's own ``reset_parameters``, and for
+            what those do not know the model's own code (:data:`~tritoninit.OWN_CODE`).
         seed: 64 bits; drawn from PyTorch's default CPU generator if None.
         device: where to. Parameters and buffers on the meta device get their memory there, once, and no
             other pass over it than the fill; others move.
@@ -89,16 +90,23 @@ def initialize_(
         skip: keep these, in the same terms; for example the keys of a state dict that was loaded, less the
             ``unexpected_keys`` that ``load_state_dict`` returned.
 
+    Own code runs for one parameter on a stand-in for it, on the CPU, while all others are on the meta device.
+    A fill that it asks for is drawn with the parameter's key, as if a rule had it; numbers that it computes
+    are drawn from generators that start from the key. What depends on other parameters is no answer.
+
     Unusual parameters: a parametrised weight is drawn as if it were plain and assigned, which its
-    parametrisation inverts (``right_inverse``); on the meta device it is an error. Integer parameters take
-    constants and values only. Kept ones on the meta device stay there. Buffers there that no rule sets are
-    computed, in the dtype that they come in, by the first that does of their module's ``reset_buffers``,
-    ``rope_init`` and ``reset_parameters`` and the ``_init_weights(module)`` of modules around it, as
-    transformers' models have it.
+    parametrisation inverts (``right_inverse``). Integer parameters take constants and values only. Kept ones
+    on the meta device stay there. Buffers there that no rule sets are computed, in the dtype that they come
+    in, by the first that does of their module's ``reset_buffers``, ``rope_init``, ``reset_parameters``,
+    ``init_non_persistent_buffers`` and ``_init_buffers`` and the ``_init_weights(module)`` of modules around
+    it, as transformers' models have it. Where nothing computes them, build the model with its parameters on
+    the meta device and its buffers real, as accelerate's ``init_empty_weights`` does.
 
     Returns:
         What was done, one :class:`~tritoninit.auditing.assignments.Assignment` a parameter in the order of
-        ``named_parameters`` and then a buffer that was set; measured when first asked.
+        ``named_parameters`` and then a buffer that was set; measured when first asked. Remarks tell of
+        parameters that were one number throughout and are drawn now, and of rules, not
+        :class:`optional <tritoninit.Rule>` ones, whose glob or key is about nothing in the model.
 
     Raises:
         ValueError: what cannot be set, by qualified name: no rule matches, lazy, quantised, old-style

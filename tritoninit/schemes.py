@@ -123,6 +123,8 @@ _NORMS = (
     *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
 )
 
+# The model's own code, for any parameter that it sets. It is the last of TORCH_DEFAULTS, even where rules are
+# added to them; without it: [rule for rule in TORCH_DEFAULTS if rule not in OWN_CODE].
 OWN_CODE = RuleSet(
     "own-code",
     "reset_parameters of the module that has the parameter, else _init_weights of the nearest around it",
