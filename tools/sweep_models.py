@@ -36,13 +36,20 @@ class Smallest:
     def _choose(self) -> Build:
         """The first way that works on the meta device, where size costs nothing; else, that works."""
         errors: list[Exception] = []
-        for device in ("meta", "cpu"):
-            for way in self._ways:
-                error = _error(way, device)
-                if error is None:
-                    return way
-                errors.append(error)
-        raise next((e for e in errors if isinstance(e, TooLargeError)), errors[-1])
+        directly: list[Build] = []
+        for way in self._ways:
+            error = _error(way, "meta")
+            if error is None:
+                return way
+            errors.append(error)
+            if not isinstance(error, TooLargeError):
+                directly.append(way)
+        for way in directly:
+            error = _error(way, "cpu")
+            if error is None:
+                return way
+            errors.append(error)
+        raise errors[-1]
 
 
 def _error(build: Build, device: str) -> Exception | None:
@@ -148,6 +155,8 @@ def _declare_torchvision() -> None:
     """Have torchvision import where it was built for another torch: its models need none of its operators."""
     try:
         import torchvision as package  # noqa: F401
+    except ModuleNotFoundError:
+        return  # those that need it say so
     except RuntimeError:
         library = torch.library.Library("torchvision", "FRAGMENT")
         _LIBRARIES.append(library)
