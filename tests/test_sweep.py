@@ -13,18 +13,36 @@ from tools.sweep_models import PACKAGES
 
 RESULTS = json.loads((Path(__file__).parents[1] / "docs" / "models.json").read_text())
 
-# Norms of their own that start from one, or from zero for 1 + w; experts and routers; A_log and dt_bias; class, mask and
-# position tokens; layer scales; weight_norm; relative positions; parameters of the whole model.
-SAMPLE = {
-    "transformers": (*("albert", "apertus"),),
-}
+# Norms that start from one, or from zero for 1 + w; experts and routers; A_log and dt_bias; class, mask and
+# position tokens; layer scales; weight_norm; relative positions.
+SAMPLE = (
+    *("afmoe", "arcee", "bamba", "beit", "bert", "clap", "cohere", "cohere2", "convbert", "data2vec-vision"),
+    *("deepseek_v2", "deepseek_v3", "deit", "diffllama", "dinov2", "doge", "ernie4_5_moe", "falcon_mamba"),
+    *("fnet", "gemma", "gemma2", "gpt_oss", "granitemoe", "helium", "hubert", "ijepa", "jamba", "jetmoe"),
+    *(
+        "layoutlmv3",
+        "lfm2",
+        "llama",
+        "mamba",
+        "minimax",
+        "mistral",
+        "mixtral",
+        "mt5",
+        "qwen3_moe",
+        "t5",
+        "vit",
+    ),
+    "wav2vec2",
+)
+BUILDS = dict(PACKAGES["transformers"]())
 
 
 @pytest.mark.filterwarnings("ignore")  # of the packages' own
-@pytest.mark.parametrize(("package", "name"), [(p, n) for p, names in SAMPLE.items() for n in names])
-def test_a_sample(package, name):
-    builds = dict(PACKAGES[package]())
-    assert sweep.outcome(builds[name])[0] == "right"
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_sample(name):
+    if name not in BUILDS:
+        pytest.skip("unknown to this version")
+    assert sweep.outcome(BUILDS[name])[0] == "right"
 
 
 @pytest.mark.slow
