@@ -216,13 +216,16 @@ def _raised(error: Exception) -> str:
 
 @contextmanager
 def _stage(module: nn.Module) -> Iterator[None]:
-    """No tensor of the model has memory, new ones are on the CPU, and generators come back as they were."""
+    """No tensor of the model has memory, and what code may draw from or depend on is as it was afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - as in _alone
+    dtype = torch.get_default_dtype()
     aside, kept, forked = set_aside(module), _attributes_kept([*module.modules()]), torch.random.fork_rng([])
     try:
+        torch.set_default_dtype(torch.float32)  # a seed gives the same numbers whatever it is
         with aside, kept, forked, torch.device("cpu"), torch.no_grad():
             yield
     finally:
+        torch.set_default_dtype(dtype)
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
 

@@ -132,6 +132,23 @@ class TestWhichCode:
         assert_equal_states(state(direct), state(model))
         assert report.audit.ok
 
+    def test_wherever_it_is_called(self):
+        initialize_(expected := Outer(), seed=0)
+        inside = (torch.inference_mode(), META, ti.intercept(seed=4), torch.enable_grad())
+        for context in inside:
+            model = Outer()
+            with context:
+                initialize_(model, seed=0)
+            assert_equal_states(state(expected), state(model))
+        model = Outer()
+        torch.set_default_dtype(torch.float64)
+        try:
+            initialize_(model, seed=0)
+            assert torch.get_default_dtype() == torch.float64
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert_equal_states(state(expected), state(model))
+
     def test_nothing_depends_on_order_siblings_or_generators(self):
         """Which a model's own code would, called as it calls it itself."""
         whole = Outer()
