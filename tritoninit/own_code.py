@@ -28,7 +28,7 @@ from tritoninit.models import methods
 from tritoninit.models.materialize import set_aside
 from tritoninit.models.methods import Call
 from tritoninit.models.slots import Slot
-from tritoninit.structured import Value
+from tritoninit.structured import Structured, Value
 from tritoninit.window import Window
 
 # What modules call their own initialisation elsewhere: timm and torchtitan; diffusion transformers and masked
@@ -37,6 +37,10 @@ _OTHERS = (
     *("init_weights", "initialize_weights", "initialize_parameters", "init_parameters"),
     *("_reset_parameters", "_initialize_weights"),
 )
+
+
+# How transformers marks modules and parameters for which there is nothing left to do.
+_DONE = "_is_hf_initialized"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,12 +120,10 @@ def _answers(call: Call, group: Sequence[Slot]) -> dict[Slot, Initializer | str]
     """What a call does to slots: an initializer; or why that is none, "" if it leaves the slot alone."""
     try:
         with intercept(seed=0) as watched:
-            asked = _asked(
-                watched, call, group
-            )  # gone with its stand-ins by the end of the block: none is drawn
+            asked = _asked(watched, call, group)  # its stand-ins are gone by the end: none is drawn
     except Exception as error:  # noqa: BLE001 - of a module's own code, and the next call may do
         return dict.fromkeys(group, _raised(error))
-    answers = {}
+    answers: dict[Slot, Initializer | str] = {}
     for slot in group:
         initializer = asked.get(slot)
         if initializer is None:
@@ -132,13 +134,21 @@ def _answers(call: Call, group: Sequence[Slot]) -> dict[Slot, Initializer | str]
 
 
 def _asked(watched: Intercepted, call: Call, group: Sequence[Slot]) -> dict[Slot, Initializer]:
-    """The fills that a call asks for, of whole slots; what is not drawn by one has none."""
+    """The fills that a call asks for, of whole slots; what is not drawn by one has none.
+
+    Nor has any, if the call looks at what it has filled: the numbers of its fills may come from there.
+    """
     with _stand_ins(call, group):
         call()
         held = nn.Module()
         held._parameters.update({str(k): _now(slot) for k, slot in enumerate(group) if _is_float(slot)})
-        told = {group[int(each.name)]: each.initializer for each in watched.assignments(held)}
-    return {slot: initializer for slot, initializer in told.items() if _is_whole(initializer, slot)}
+        told = {int(each.name): each for each in watched.assignments(held)}
+        asked = {k: each for k, each in told.items() if _is_whole(each.initializer, group[k])}
+        looked = any(
+            not (isinstance(each.initializer, Structured) or watched.is_pending(each.tensor))
+            for each in asked.values()
+        )
+    return {} if looked else {group[k]: each.initializer for k, each in asked.items()}
 
 
 def _is_whole(initializer: Initializer, slot: Slot) -> bool:
@@ -219,10 +229,11 @@ def _stage(module: nn.Module) -> Iterator[None]:
     """No tensor of the model has memory, and what code may draw from or depend on is as it was afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - as in _alone
     dtype = torch.get_default_dtype()
-    aside, kept, forked = set_aside(module), _attributes_kept([*module.modules()]), torch.random.fork_rng([])
+    cpu = torch.device("cpu")
+    aside, kept = set_aside(module, cpu), _attributes_kept([*module.modules()])
     try:
         torch.set_default_dtype(torch.float32)  # a seed gives the same numbers whatever it is
-        with aside, kept, forked, torch.device("cpu"), torch.no_grad():
+        with aside, kept, cpu, torch.random.fork_rng(devices=[]), torch.no_grad():
             yield
     finally:
         torch.set_default_dtype(dtype)
@@ -244,7 +255,7 @@ def _stand_ins(call: Call, group: Sequence[Slot], seed: int = 0) -> Iterator[Non
                 memory = torch.empty(slot.tensor.shape, dtype=_dtype(slot))
                 stand_in = nn.Parameter(memory, requires_grad=slot.tensor.requires_grad)
                 attributes = dict(vars(slot.tensor))
-                attributes.pop("_is_hf_initialized", None)  # with it, transformers' initializers do nothing
+                attributes.pop(_DONE, None)
                 vars(stand_in).update(attributes)
                 for owner, local in slot.places:
                     owner._parameters[local] = stand_in
@@ -264,6 +275,7 @@ def _attributes_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
         for attributes, before in kept:
             tensors = {k: v.detach().clone() for k, v in before.items() if isinstance(v, torch.Tensor)}
             attributes.update(tensors)
+            attributes.pop(_DONE, None)
         yield
     finally:
         for attributes, before in kept:

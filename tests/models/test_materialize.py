@@ -296,6 +296,8 @@ class TestMeta:
             {"_init_weights": lambda self: self.rope.table.copy_(torch.arange(4.0))},
             {"_init_weights": lambda self, module: module.table.copy_(torch.arange(4.0))},
             {"_init_weights": lambda self, m, name: m.table.copy_(torch.arange(4.0) * (name == "rope"))},
+            {"_init_weights": lambda self, m: m is self and self.rope.table.copy_(torch.arange(4.0))},
+            {"reset_parameters": lambda self: self.rope.table.copy_(torch.arange(4.0))},
         ],
     )
     def test_init_weights_takes_what_it_takes(self, methods):

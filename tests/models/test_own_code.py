@@ -287,13 +287,25 @@ class TestHowItIsCalled:
         initialize_(model, seed=0)
         assert (model.inner.weight == 1).all()
 
-    def test_what_depends_on_other_parameters_is_refused(self):
+    @pytest.mark.parametrize(
+        "read",
+        [
+            lambda self: self.other.data.copy_(self.gain.norm(dim=0)),
+            lambda self: self.other.data.copy_(self.gain.data.mean(0)),
+            lambda self: self.other.mul_(0).add_(self.gain.sum()),
+            lambda self: nn.init.constant_(self.other, self.gain.std().item()),
+            lambda self: self.other.copy_(self.gain.cpu().std(0)),
+            lambda self: self.other.copy_(torch.linalg.svdvals(self.gain)),
+            lambda self: self.other.copy_(torch.full_like(self.gain[0], float(self.gain.abs().max()))),
+        ],
+    )
+    def test_what_depends_on_other_parameters_is_refused(self, read):
         """They may have no values yet, or get others than its code gave them."""
 
         class Norms(Scaled):
             def reset_parameters(self):
                 nn.init.normal_(self.gain)
-                self.other.data.copy_(self.gain.norm(dim=0))
+                read(self)
 
         for device in ("cpu", "meta"):
             with torch.device(device):
@@ -311,6 +323,32 @@ class TestHowItIsCalled:
         initialize_(model, seed=0)
         assert (model.inner.weight == 1).all()
         assert model.inner.weight._is_hf_initialized
+        model = Holder(
+            _init_weights=lambda self, m: (
+                getattr(self.done, "_is_hf_initialized", 0) or nn.init.ones_(m.weight)
+            )
+        )
+        model.done = nn.Module()
+        model.done._is_hf_initialized = True
+        initialize_(model, seed=0)
+        assert (model.inner.weight == 1).all()
+        assert model.done._is_hf_initialized
+
+    def test_others_devices_and_memory_are_as_if_they_were_there(self):
+        """RWKV asks where one parameter is to compute another, and gives both of them other memory."""
+
+        class Asking(Scaled):
+            def reset_parameters(self):
+                where = self.other.device
+                self.other.data = torch.ones(3, device=where)
+                self.gain.data = torch.full((5, 3), 3.0, device=where)
+
+        for device in ("cpu", "meta"):
+            with torch.device(device):
+                model = Asking()
+            initialize_(model, seed=0, device="cpu")
+            assert (model.other == 1).all()
+            assert (model.gain == 3).all()
 
     def test_a_parameter_list(self):
         model = Holder(reset_parameters=lambda self: [nn.init.ones_(p) for p in self.several])

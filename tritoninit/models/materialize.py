@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from tritoninit.models import methods
 from tritoninit.models.methods import Call
@@ -157,10 +158,15 @@ def _meta_tensors(value: object, known: Container[int], seen: set[int]) -> Itera
 def _ways(slot: Slot) -> list[Call]:
     """What may compute the buffers of a slot's owner anew, in the order in which it is tried.
 
-    The owner's own methods; then, as in transformers' models, the ``_init_weights`` of modules around it.
+    The owner's own methods; then, as in transformers' models, the ``_init_weights`` of modules around it;
+    then the same about the modules around it.
     """
-    own = (methods.without_arguments(slot.owner, name) for name in _BUFFER_METHODS)
-    return [*filter(None, own), *methods.init_weights(slot.ancestors)]
+    ways = []
+    for depth in range(len(slot.ancestors), 0, -1):
+        around = slot.ancestors[:depth]
+        own = (methods.without_arguments(around[-1], name) for name in _BUFFER_METHODS)
+        ways += [*filter(None, own), *methods.init_weights(around)]
+    return list({way.identity: way for way in ways}.values())
 
 
 def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device | None) -> None:
@@ -177,7 +183,7 @@ def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device |
         owners.setdefault(id(slot.owner), []).append(slot)
     failed: list[str] = []
     try:
-        with set_aside(module, garbage), device, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with set_aside(module, device, garbage), device, torch.no_grad(), torch.random.fork_rng(devices=[]):
             for group in owners.values():
                 failed += _compute(group, device)
         if failed:
@@ -201,9 +207,43 @@ class _Twin(nn.Parameter):
         pass
 
 
+class _Aside(TorchFunctionMode):
+    """How meta tensors behave that stand for others.
+
+    Whoever asks where one is wants to make others there, and is told a device that has memory. Where one is
+    to change what has memory, which torch may do by doing nothing, that is an error.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func == _DEVICE and args[0].is_meta:
+            return self._device
+        result = func(*args, **(kwargs or {}))
+        given = [x for x in (*args, *(kwargs or {}).values()) if isinstance(x, torch.Tensor)]
+        changed = given[:1] if func == torch.Tensor.__setitem__ else [x for x in given if x is result]
+        if changed and not changed[0].is_meta and any(x.is_meta for x in given):
+            raise RuntimeError("it is computed from another parameter or buffer")
+        return result
+
+
+_DEVICE: Any = torch.Tensor.device.__get__
+
+
 @contextmanager
-def set_aside(module: nn.Module, others: Sequence[Slot] = ()) -> Iterator[None]:
-    """A model's tensors, but for others, are meta tensors: to reset them costs and changes nothing."""
+def set_aside(module: nn.Module, device: torch.device, others: Sequence[Slot] = ()) -> Iterator[None]:
+    """A model's tensors, but for others, are meta tensors, and say that they are on the device.
+
+    To reset them costs and changes nothing.
+    """
     left = {id(slot.tensor) for slot in others}
     held: list[dict[str, Any]] = [h for m in module.modules() for h in (m._parameters, m._buffers)]
     kept = [(h, dict(h)) for h in held]
@@ -213,7 +253,8 @@ def set_aside(module: nn.Module, others: Sequence[Slot] = ()) -> Iterator[None]:
                 entries[name] = _Twin(torch.empty_like(tensor.detach(), device="meta"), tensor.requires_grad)
                 vars(entries[name]).update(vars(tensor))
     try:
-        yield
+        with _Aside(device):
+            yield
     finally:
         for entries, originals in kept:
             ours = {name: tensor for name, tensor in entries.items() if id(originals.get(name)) in left}
