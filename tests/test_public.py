@@ -9,6 +9,7 @@ from tritoninit.functional import __all__ as functions
 
 PUBLIC = [
     "STREAM_VERSION",
+    "OWN_CODE",
     "TORCH_DEFAULTS",
     "Assignment",
     "Audit",

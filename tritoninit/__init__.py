@@ -67,12 +67,13 @@ from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
 from tritoninit.registry import Backend, backends, use_backend
-from tritoninit.schemes import TORCH_DEFAULTS
+from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
 
 __all__ = [
+    "OWN_CODE",
     "STREAM_VERSION",
     "TORCH_DEFAULTS",
     "Assignment",

@@ -14,22 +14,25 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.reading import constant
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import Keep
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer
 from tritoninit.keys import Key
-from tritoninit.models.materialize import check_computable, move, recompute
+from tritoninit.models.materialize import check_computable, loose_meta_tensors, move, recompute
 from tritoninit.models.placeholders import check_held
-from tritoninit.models.rules import Rule, RuleSet
+from tritoninit.models.rules import OwnCode, Rule, RuleSet
 from tritoninit.models.slots import Selection, Slot, at_rest, select, slots
-from tritoninit.parametrized import assign, becomes, check_invertible
+from tritoninit.own_code import Own, ask, drawn
+from tritoninit.parametrized import assign, becomes, check_invertible, memory_like
 from tritoninit.plan import Plan
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
 from tritoninit.targets import LAZY, TargetError, as_target, check_freed, check_memorable
 from tritoninit.window import Window
+from tritoninit.words import short
 
 
 class _Problems:
@@ -37,12 +40,21 @@ class _Problems:
 
     def __init__(self) -> None:
         self.errors: list[tuple[str, Exception]] = []
-        self.unmatched: list[str] = []
+        self.unmatched: list[tuple[str, Sequence[str]]] = []
+
+    @contextmanager
+    def of(self, slot: Slot) -> Iterator[None]:
+        """What says in this block that a slot cannot be set is a problem, and goes no further."""
+        try:
+            yield
+        except (TypeError, ValueError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
+            self.errors.append((slot.name, error))
 
     def raise_any(self) -> None:
         lines = [f"{name}: {error}" for name, error in self.errors]
         if self.unmatched:
-            lines.append(f"no rule matches {len(self.unmatched)} parameters: {', '.join(self.unmatched)}")
+            names = [f"{name} ({'; '.join(why)})" if why else name for name, why in self.unmatched]
+            lines.append(f"no rule matches {len(names)} parameters: {', '.join(names)}")
         if not lines:
             return
         kinds = {type(error) for _, error in self.errors}
@@ -69,7 +81,8 @@ def initialize_(
 
     Args:
         module: the model; on any device that a backend serves, or on the meta device.
-        rules: tried in order; by default the distributions of torch.nn's own ``reset_parameters``.
+        rules: tried in order; by default the distributions of torch.nn's own ``reset_parameters``, and for
+            what those do not know the model's own code (:data:`~tritoninit.OWN_CODE`).
         seed: 64 bits; drawn from PyTorch's default CPU generator if None.
         device: where to. Parameters and buffers on the meta device get their memory there, once, and no
             other pass over it than the fill; others move.
@@ -79,17 +92,25 @@ def initialize_(
         skip: keep these, in the same terms; for example the keys of a state dict that was loaded, less the
             ``unexpected_keys`` that ``load_state_dict`` returned.
 
+    Own code runs for one parameter on a stand-in for it, on the CPU, while all others are on the meta device.
+    A fill that it asks for is drawn with the parameter's key, as if a rule had it; numbers that it computes
+    are drawn from generators that start from the key. What depends on other parameters is no answer.
+
     Unusual parameters: a parametrised weight is drawn as if it were plain and assigned, which its
     parametrisation inverts (``right_inverse``); what it makes of that is looked at first, and is a remark of
-    the report where it is something else (``orthogonal``); on the meta device it is an error. Integer
-    parameters take constants and values only. Kept ones on the meta device stay there. Buffers there that no
-    rule sets are computed, in the dtype that they come in, by the first that does of their module's
-    ``reset_buffers``, ``rope_init`` and ``reset_parameters`` and the ``_init_weights(module)`` of modules
-    around it, as transformers' models have it.
+    the report where it is something else (``orthogonal``). Integer parameters take constants and values only.
+    Kept ones on the meta device stay there. Buffers there that no rule sets are computed, in the dtype that
+    they come in, by the first that does of their module's ``reset_buffers``, ``rope_init``,
+    ``reset_parameters``, ``init_non_persistent_buffers`` and ``_init_buffers`` and the
+    ``_init_weights(module)`` of modules around it, as transformers' models have it. Where nothing computes
+    them, build the model with its parameters on the meta device and its buffers real, as accelerate's
+    ``init_empty_weights`` does.
 
     Returns:
         What was done, one :class:`~tritoninit.auditing.assignments.Assignment` a parameter in the order of
-        ``named_parameters`` and then a buffer that was set; measured when first asked.
+        ``named_parameters`` and then a buffer that was set; measured when first asked. Remarks tell of
+        parameters that were one number throughout and are drawn now, and of rules, not
+        :class:`optional <tritoninit.Rule>` ones, whose glob or key is about nothing in the model.
 
     Raises:
         ValueError: what cannot be set, by qualified name: no rule matches, lazy, quantised, old-style
@@ -106,35 +127,48 @@ def initialize_(
     if only is not None:
         kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
     with at_rest(module):  # rules may look at weights
-        chosen, garbage = _choose(module, found, rules, kept, target, dtype)
-    streams = {slot: Key(0).fold_in(slot.name).stream for slot, how in chosen.items() if how.random}
+        initializers, garbage, own, given = _choose(module, found, rules, kept, target, dtype)
+    streams = {slot: Key(0).fold_in(slot.name).stream for slot, how in initializers.items() if how.random}
+    noticed = [(part, "matches nothing in the model") for part in rules.idle(found, given)]
+    noticed += _constants_to_be_drawn(initializers)
     keep = Keep()
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
-        drawn = _drawn_apart(chosen, key, target, dtype)
+        initializers |= drawn(module, own, key)
+        apart = _drawn_apart(initializers, key, target, dtype)
         if target is not None or dtype is not None:
             recompute(module, garbage, target)
             for slot in found:
-                move(slot, target, dtype, overwritten=not _keeps(chosen.get(slot, keep), slot))
+                move(slot, target, dtype, overwritten=not _keeps(initializers.get(slot, keep), slot))
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
     for slot in found:
-        initializer = chosen.get(slot, keep)
+        initializer = initializers.get(slot, keep)
         if not isinstance(initializer, Keep):
             used = Key(key.seed, streams[slot]) if initializer.random else None
-            tensor, became = drawn.get(slot, (slot.tensor, ""))
-            if slot in drawn:
+            tensor, became = apart.get(slot, (slot.tensor, ""))
+            if slot in apart:
                 plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name)))
             else:
                 initializer.add(plan, tensor, used or key, Window.whole(tensor.shape))
             backend = backends.get(tensor.device) or resolve(tensor.device.type).name
             backends[tensor.device] = backend
-            assignments.append(Assignment(slot.name, tensor, initializer, used, backend, became=became))
+            code = own[slot].call.code if slot in own else ""
+            assignments.append(Assignment(slot.name, tensor, initializer, used, backend, became, code))
         elif not slot.is_buffer:
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
-    return Report(assignments, seed=key.seed, module=module)
+    return Report(assignments, seed=key.seed, module=module, noticed=noticed)
+
+
+def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
+    """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
+    for slot, initializer in chosen.items():
+        if initializer.random and not slot.tensor.is_meta:
+            value = constant(slot.tensor)
+            if value is not None:
+                yield slot.name, f"was {short(value, 6)} throughout, and is drawn now"
 
 
 def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> torch.device | None:
@@ -167,6 +201,22 @@ def _check_names(found: Sequence[Slot]) -> None:
         raise ValueError(f"several tensors have one name without what wrappers add: {', '.join(twice)}")
 
 
+class _Choice(NamedTuple):
+    """What becomes of a model's slots.
+
+    Attributes:
+        initializers: of those that are set, or kept because a rule says so.
+        garbage: the buffers that have to be computed.
+        own: which of the initializers are the model's own code's.
+        given: the initializers that the rules have, as they are there.
+    """
+
+    initializers: dict[Slot, Initializer]
+    garbage: list[Slot]
+    own: dict[Slot, Own]
+    given: list[Initializer | None]
+
+
 def _choose(
     module: nn.Module,
     found: Sequence[Slot],
@@ -174,56 +224,63 @@ def _choose(
     kept: set[Slot],
     device: torch.device | None,
     dtype: torch.dtype | None,
-) -> tuple[dict[Slot, Initializer], list[Slot]]:
-    """The initializers by slot, and the buffers that have to be computed; raises what can be known by now."""
+) -> _Choice:
+    """What is to be done; raises what can be known by now."""
     problems = _Problems()
-    chosen: dict[Slot, Initializer] = {}
-    garbage: list[Slot] = []
+    wanted: dict[Slot, Initializer | None] = {}
     for slot in found:
-        try:
+        with problems.of(slot):
             if device is not None or dtype is not None:
                 check_freed(slot.tensor)  # it is copied, or its memory given up
             if slot in kept:
                 continue
             if nn.parameter.is_lazy(slot.tensor):
                 raise TargetError(LAZY)
-            initializer = rules.find(slot)
-            if not (slot.is_buffer or isinstance(initializer, Keep)):
+            wish = rules.find(slot)
+            if not (slot.is_buffer or isinstance(wish, Keep)):
                 check_held(slot)
+            wanted[slot] = wish
+    own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
+    choice = _Choice({}, [], own, list(wanted.values()))
+    for slot, wish in wanted.items():
+        with problems.of(slot):
+            initializer = rules.find(slot, own_code=False) if slot in failures else wish
+            if slot in own:
+                initializer = own[slot].initializer
+            elif initializer is not None:
+                initializer = _meant(slot, initializer)
             if initializer is not None:
-                chosen[slot] = _checked(slot, initializer, device, dtype)
+                _check(slot, initializer, device, dtype)
+                choice.initializers[slot] = initializer
             elif not slot.is_buffer:
-                problems.unmatched.append(slot.name)
+                problems.unmatched.append((slot.name, failures.get(slot, ())))
             elif slot.tensor.is_meta:
-                garbage.append(slot)
+                choice.garbage.append(slot)
                 check_computable(slot, device)
-        except (TypeError, ValueError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
-            problems.errors.append((slot.name, error))
     if device is not None:
-        for path, owner in module.named_modules():
-            for name, value in vars(owner).items():
-                if isinstance(value, torch.Tensor) and value.is_meta:
-                    why = ValueError("a plain attribute on the meta device, which nobody computes anew")
-                    problems.errors.append((f"{path}.{name}" if path else name, why))
+        problems.errors += loose_meta_tensors(module, found)
     problems.raise_any()
-    return chosen, garbage
+    return choice
 
 
-def _checked(
+def _meant(slot: Slot, initializer: Initializer) -> Initializer:
+    """What a rule's initializer is for a slot, with the fans of its module; raises if it is not known."""
+    if type(initializer).of_weight is Initializer.of_weight:  # most do not ask, and it takes a while
+        return initializer
+    axes = module_axes(slot.owner, slot.name, slot.tensor.shape)
+    return initializer.of_weight(axes, slot.tensor.shape)
+
+
+def _check(
     slot: Slot, initializer: Initializer, device: torch.device | None, dtype: torch.dtype | None
-) -> Initializer:
-    """What sets a slot, with the fans of its module; raises why it cannot."""
+) -> None:
+    """Raise why an initializer cannot set a slot."""
     tensor = slot.tensor
     if isinstance(initializer, Keep):
-        return initializer
+        return
     if not isinstance(initializer, Value):
         _check_plain(slot, initializer)
-    if type(initializer).of_weight is not Initializer.of_weight:  # most do not ask, and it takes a while
-        axes = module_axes(slot.owner, slot.name, tensor.shape)
-        initializer = initializer.of_weight(axes, tensor.shape)
     if tensor.is_meta and device is not None:
-        if slot.is_parametrized:
-            raise ValueError("a parametrised weight on the meta device: parametrise it afterwards")
         check_memorable(tensor)
         if _keeps(initializer, slot):
             raise ValueError("a part of it is to be kept, and on the meta device it has no values")
@@ -233,7 +290,6 @@ def _checked(
         tensor = torch.empty(tensor.shape, dtype=dtype, device="meta")
     initializer.check(tensor, Window.whole(tensor.shape))
     resolve((slot.tensor.device if device is None else device).type)  # raises if no backend serves it
-    return initializer
 
 
 def _keeps(initializer: Initializer, slot: Slot) -> bool:
@@ -276,19 +332,17 @@ def _drawn_apart(
     for slot, initializer in chosen.items():
         if slot.is_parametrized and not isinstance(initializer, Keep):
             floats = dtype if slot.tensor.is_floating_point() else None
-            values[slot] = value = slot.tensor.detach().to(device, floats or slot.tensor.dtype, copy=True)
+            values[slot] = value = memory_like(slot.tensor, device, floats or slot.tensor.dtype)
             initializer.add(plan, value, key.fold_in(slot.name), Window.whole(value.shape))
     if values:
         plan.run()
     problems = _Problems()
-    drawn: dict[Slot, _Drawn] = {}
+    apart: dict[Slot, _Drawn] = {}
     for slot, value in values.items():
-        try:
-            drawn[slot] = _Drawn(value, becomes(slot, value, dtype, key.fold_in(slot.name)))
-        except (TypeError, ValueError, RuntimeError) as error:  # noqa: PERF203 - all of them are told
-            problems.errors.append((slot.name, error))
+        with problems.of(slot):
+            apart[slot] = _Drawn(value, becomes(slot, value, dtype, key.fold_in(slot.name)))
     problems.raise_any()
-    return drawn
+    return apart
 
 
 def _is_garbage(slot: Slot) -> bool:

@@ -91,7 +91,14 @@ def _on_copies(module: nn.Module, device: torch.device, dtype: torch.dtype | Non
 
 def _copied(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
     floats = dtype if tensor.is_floating_point() else None
-    return tensor.detach().to(device, floats or tensor.dtype, copy=True)
+    return memory_like(tensor, device, floats or tensor.dtype)
+
+
+def memory_like(tensor: torch.Tensor, device: torch.device | None, dtype: torch.dtype) -> torch.Tensor:
+    """A copy of a tensor on a device; zeros, which are the same each time, of one on the meta device."""
+    if tensor.is_meta:
+        return torch.zeros(tensor.shape, device=device, dtype=dtype)
+    return tensor.detach().to(device, dtype, copy=True)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from tritoninit.initializers import (
     Zeros,
 )
 from tritoninit.kernels.lowering import ParameterError, plain
-from tritoninit.models.rules import Initializers, Pattern, Rule, RuleSet, SlotRule
+from tritoninit.models.rules import Initializers, OwnCode, Pattern, Rule, RuleSet, SlotRule
 from tritoninit.models.slots import Slot, slots
 
 
@@ -132,9 +132,17 @@ _NORMS = (
     *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
 )
 
+# The model's own code, for any parameter that it sets. It is the last of TORCH_DEFAULTS, even where rules are
+# added to them; without it: [rule for rule in TORCH_DEFAULTS if rule not in OWN_CODE].
+OWN_CODE = RuleSet(
+    "own-code",
+    "reset_parameters of the module that has the parameter, else _init_weights of the nearest around it",
+    (Rule("*", OwnCode()),),
+)
+
 TORCH_DEFAULTS = RuleSet(
     "torch",
-    "the reset_parameters methods of PyTorch 2.13, torch/nn/modules",
+    "the reset_parameters methods of PyTorch 2.13, torch/nn/modules; for what those do not know, OWN_CODE",
     (
         Rule("*", _matrices, within=nn.Transformer),  # which draws its layers' matrices a second time
         Rule(NonDynamicallyQuantizableLinear, {"bias": Zeros()}, within=nn.MultiheadAttention),  # out_proj
@@ -145,6 +153,7 @@ TORCH_DEFAULTS = RuleSet(
         Rule(nn.PReLU, _prelu),
         *each((nn.RNNBase, nn.RNNCellBase), _recurrent),
         Rule(nn.MultiheadAttention, _TORCH_ATTENTION),
+        Rule("*", OwnCode(last=True)),
     ),
 )
 
@@ -519,6 +528,7 @@ def _t5_for(model: nn.Module) -> RuleSet:
 # By name, the rules for a given model, whose depth and width they may depend on.
 SCHEMES: Mapping[str, Callable[[nn.Module], RuleSet]] = {
     "torch": lambda model: TORCH_DEFAULTS,
+    "own-code": lambda model: OWN_CODE,
     "gpt2": lambda model: gpt2(model_depth(model)),
     "llama": lambda model: llama(),
     "small_init": lambda model: small_init(model_width(model)),

@@ -284,7 +284,7 @@ class Value(Structured):
 
     def __repr__(self) -> str:
         dtype = str(self.values.dtype).removeprefix("torch.")
-        return f"Value({dtype}, shape {tuple(self.values.shape)})"
+        return f"{type(self).__name__}({dtype}, shape {tuple(self.values.shape)})"
 
     def check(self, target: Target, window: Window) -> None:
         check_freed(self.values)  # which they may have been since this was made

@@ -271,6 +271,133 @@ class TestMeta:
         for (name, one), (_, other) in zip(model.named_buffers(), full.named_buffers(), strict=True):
             assert one.equal(other), name
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool, torch.bfloat16])
+    @pytest.mark.parametrize("value", [0, 1])
+    def test_a_buffer_that_is_written_by_way_of_data(self, dtype, value):
+        """Which counts no change: torch_geometric's eps."""
+
+        class Silent(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("eps", torch.full((2,), value, dtype=dtype))
+
+            def reset_parameters(self):
+                self.eps.data.fill_(value)
+
+        with META:
+            model = Silent()
+        initialize_(model, seed=0, device="cpu")
+        assert model.eps.dtype == dtype
+        assert model.eps.tolist() == [value, value]
+
+    @pytest.mark.parametrize(
+        "methods",
+        [
+            {"_init_weights": lambda self: self.rope.table.copy_(torch.arange(4.0))},
+            {"_init_weights": lambda self, module: module.table.copy_(torch.arange(4.0))},
+            {"_init_weights": lambda self, m, name: m.table.copy_(torch.arange(4.0) * (name == "rope"))},
+            {"_init_weights": lambda self, m: m is self and self.rope.table.copy_(torch.arange(4.0))},
+            {"reset_parameters": lambda self: self.rope.table.copy_(torch.arange(4.0))},
+        ],
+    )
+    def test_init_weights_takes_what_it_takes(self, methods):
+        model = nn.Module()
+        with META:
+            model.rope = Rotary(offers=False)
+        for name, method in methods.items():
+            setattr(model, name, method.__get__(model))
+        initialize_(model, seed=0, device="cpu")
+        assert model.rope.table.tolist() == [0, 1, 2, 3]
+
+    @pytest.mark.parametrize("method", ["init_non_persistent_buffers", "_init_buffers"])
+    def test_timm_s_names(self, method):
+        with META:
+            model = Rotary(offers=False)
+        setattr(model, method, lambda: model.table.copy_(torch.arange(4.0)))
+        initialize_(model, seed=0, device="cpu")
+        assert model.table.tolist() == [0, 1, 2, 3]
+
+    def test_reset_parameters_that_assigns_to_data(self):
+        """Of a parameter, too, which is none of what is computed then."""
+        with META:
+            model = Rotary(offers=False)
+            model.weight = nn.Parameter(torch.ones(3))
+
+        def reset():
+            model.weight.data = torch.zeros(3)
+            model.table.data = torch.arange(4.0)
+
+        model.reset_parameters = reset
+        initialize_(model, NOISE, seed=0, device="cpu")
+        assert model.table.tolist() == [0, 1, 2, 3]
+        assert model.weight.abs().min() > 0
+
+    def test_the_way_out_is_told(self):
+        with META:
+            model = nn.Sequential(Rotary(offers=False))
+        with pytest.raises(ValueError, match="parameters on the meta device and its buffers real"):
+            initialize_(model, seed=0, device="cpu")
+
+    @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+    @pytest.mark.parametrize("dim", [0, 1, None])
+    def test_weight_norm(self, dtype, dim):
+        def build():
+            return nn.Sequential(parametrizations.weight_norm(nn.Conv1d(4, 6, 3), dim=dim), nn.Linear(2, 2))
+
+        with META:
+            model = build()
+        model[0].parametrizations.weight.original1.tag = "kept"
+        initialize_(model, seed=0, device="cpu", dtype=dtype)
+        direct = build()
+        initialize_(direct, seed=0, dtype=dtype)
+        assert_equal_states(state(model), state(direct))
+        assert model[0].weight.equal(direct[0].weight)
+        assert model[0].parametrizations.weight.original1.tag == "kept"
+        assert all(p.requires_grad for p in model.parameters())
+
+    def test_several_parametrisations_and_a_tie(self):
+        class Doubled(nn.Module):
+            def forward(self, x):
+                return 2 * x
+
+            def right_inverse(self, x):
+                return x / 2
+
+        def build():
+            model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
+            for _ in range(2):
+                torch.nn.utils.parametrize.register_parametrization(model["a"], "weight", Doubled())
+            model["b"].weight = model["a"].parametrizations.weight.original
+            return model
+
+        with META:
+            model = build()
+        initialize_(model, seed=0, device="cpu")
+        initialize_(direct := build(), seed=0)
+        assert_equal_states(state(model), state(direct))
+        assert model["b"].weight is model["a"].parametrizations.weight.original
+
+    def test_what_a_tie_hides_is_no_success(self):
+        """The direction is the tied one's, and its norm would be nobody's."""
+        with META:
+            model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
+            parametrizations.weight_norm(model["b"])
+        model["a"].weight = model["b"].parametrizations.weight.original1
+        with pytest.raises(ValueError, match=r"b\.parametrizations\.weight\.original0: on the meta device"):
+            initialize_(model, seed=0, device="cpu")
+
+    def test_meta_tensors_in_lists_and_dicts(self):
+        with META:
+            model = nn.LSTM(3, 4)  # whose list of its weights is none
+            model.masks = {"one": [torch.ones(3)], "two": (nn.Parameter(torch.ones(2)), {torch.ones(1)})}
+        model.itself = [model.masks]
+        model.itself.append(model.itself)
+        with pytest.raises(
+            ValueError, match=r"masks\['one'\]\[0\]: a plain.*masks\['two'\]\[0\].*masks\['two'\]\[1\]\[0\]"
+        ):
+            initialize_(model, seed=0, device="cpu")
+        assert all(p.is_meta for p in model.parameters())
+
     def test_a_plain_attribute(self):
         with META:
             model = nn.Linear(2, 2)

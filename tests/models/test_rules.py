@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import tritoninit as ti
 from tritoninit import (
     Constant,
     Dirac,
@@ -449,3 +450,67 @@ class TestErrors:
         with pytest.raises(ValueError, match="bias: Fan in") as raised:
             initialize_(model, [Rule("*", XavierUniform())], seed=0)
         assert str(raised.value.__cause__).startswith("Fan in")
+
+
+class TestRemarks:
+    def remarks(self, model, rules, **keywords):
+        return list(initialize_(model, rules, seed=0, **keywords).audit.remarks)
+
+    def test_what_matches_nothing(self):
+        rules = [
+            Rule("0.wieght", Zeros()),
+            Rule("*.bais", {"bais": Zeros()}),
+            Rule(nn.Linear, {"wieght": Ones(), "weight": Ones(), "bias": Ones()}),
+            Rule("*.running_mean", Ones()),  # a rule of one initializer sets no buffer
+            Rule("1.running_*", {"running_mean": Zeros()}),
+            Rule("*", Zeros(), within=nn.Transformer),
+        ]
+        model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4))
+        for given in (rules + ti.TORCH_DEFAULTS, [*rules, *ti.TORCH_DEFAULTS]):
+            assert self.remarks(model, given) == [
+                "the key 'wieght' of the rule for Linear matches nothing in the model",
+                "the rule '*' matches nothing in the model",
+                "the rule '*.bais' matches nothing in the model",
+                "the rule '*.running_mean' matches nothing in the model",
+                "the rule '0.wieght' matches nothing in the model",
+            ]
+
+    def test_what_may_match_nothing(self):
+        """Classes, functions, optional rules, those of published schemes, those that others went before."""
+        model = nn.Sequential(nn.Linear(3, 4))
+        rules = [
+            Rule(nn.LSTM, {"weight": Ones()}),
+            Rule(lambda name, module: False, Ones()),
+            Rule("*.nothing", Ones(), optional=True),
+            Rule("0.*", Ones()),
+            Rule("0.weight", Zeros()),
+        ]
+        assert self.remarks(nn.Sequential(nn.Linear(3, 4)), rules) == []
+        assert self.remarks(model, ti.schemes.vit_timm()) == []
+        assert self.remarks(model, [*ti.schemes.vit_timm(), Rule("0.wieght", Zeros())]) != []
+
+    def test_one_initializer_of_several_rules(self):
+        zeros = Zeros()
+        found = self.remarks(
+            nn.Linear(2, 2), [Rule("wieght", zeros), Rule("weight", zeros), Rule("bias", zeros)]
+        )
+        assert "the rule 'wieght' matches nothing in the model" in found
+
+    def test_what_was_constant_and_is_drawn(self):
+        """peft's lora_B, and branches that begin as if they were not there."""
+        model = nn.Sequential(*(nn.Linear(3, 4) for _ in range(3)), nn.LayerNorm(4), nn.Linear(1, 1))
+        for i in (0, 2):
+            nn.init.zeros_(model[i].weight)
+        nn.init.constant_(model[1].weight, 0.5)
+        model[1].bias.data.fill_(1)
+        assert self.remarks(model, ti.TORCH_DEFAULTS, skip="1.bias") == [
+            "1.weight was 0.5 throughout, and is drawn now",
+            "{0,2}.weight was 0 throughout, and is drawn now",
+        ]
+        assert self.remarks(model, ti.TORCH_DEFAULTS) == ["1.bias was 1 throughout, and is drawn now"]
+        assert self.remarks(model, ti.TORCH_DEFAULTS) == []
+
+    def test_on_meta_nothing_was(self):
+        with torch.device("meta"):
+            model = nn.Linear(3, 4)
+        assert self.remarks(model, ti.TORCH_DEFAULTS, device="cpu") == []

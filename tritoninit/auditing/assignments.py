@@ -21,6 +21,7 @@ class Assignment:
         key: which random numbers; None where the initializer is not random.
         backend: who serves its device; "" where it was left as it was.
         became: what a parametrisation made of it, in words, where that is something else.
+        code: the model's own code that said so ("LlamaForCausalLM._init_weights"); "" where a rule did.
     """
 
     name: str
@@ -29,3 +30,4 @@ class Assignment:
     key: Key | None
     backend: str
     became: str = ""
+    code: str = ""

@@ -51,9 +51,14 @@ def audit(model: nn.Module, *, report: Sequence[Assignment] | None = None) -> Au
     return _audit(_subjects(model, report or ()), reported=report is not None)
 
 
-def audit_of(model: nn.Module | None, done: Iterable[Assignment]) -> Audit:
-    """As :func:`audit`, of what was done; without a model, of the tensors that it was done to."""
-    return _audit(_subjects(model, done), reported=True)
+def audit_of(
+    model: nn.Module | None, done: Iterable[Assignment], noticed: Iterable[tuple[str, str]] = ()
+) -> Audit:
+    """As :func:`audit`, of what was done; without a model, of the tensors that it was done to.
+
+    What was ``noticed`` then, of which name, is a remark.
+    """
+    return _audit(_subjects(model, done), reported=True, noticed=noticed)
 
 
 class _Subject(NamedTuple):
@@ -83,7 +88,7 @@ def _subjects(model: nn.Module | None, assignments: Iterable[Assignment]) -> lis
     ]
 
 
-def _audit(subjects: Sequence[_Subject], reported: bool) -> Audit:
+def _audit(subjects: Sequence[_Subject], reported: bool, noticed: Iterable[tuple[str, str]] = ()) -> Audit:
     rows = [_row(each) for each in subjects]
     pairs = list(zip(subjects, rows, strict=True))
     shared = _sharing(subjects)
@@ -92,7 +97,8 @@ def _audit(subjects: Sequence[_Subject], reported: bool) -> Audit:
         f"{a} and {b} share memory and are not tied: what sets one sets the other" for a, b in shared
     ]
     findings += _repeated(pairs)
-    remarks = _sentences((row.name, what) for subject, row in pairs for what in _oddities(subject, row))
+    odd = ((row.name, what) for subject, row in pairs for what in _oddities(subject, row))
+    remarks = _sentences((*noticed, *odd))
     coverage = Coverage(
         untouched=tuple(r.name for s, r in pairs if r.hash is None or (reported and not s.is_set)),
         drawn_twice=tuple(dict.fromkeys(chain.from_iterable(shared))),
@@ -150,6 +156,7 @@ def _row(subject: _Subject) -> TensorRecord:
         seed=done.key.seed if done and done.key else None,
         stream=done.key.stream if done and done.key else None,
         backend=done.backend if done else "",
+        code=done.code if done else "",
         hash=f"{bits_hash(tensor):016x}" if readable else None,
         mean=found.mean,
         std=found.std,

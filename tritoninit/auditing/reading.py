@@ -36,6 +36,18 @@ def pieces(x: Tensor, most: int) -> Iterator[tuple[int, Tensor]]:
         yield begin, piece if piece.device.type in ("cpu", "cuda") else piece.cpu()
 
 
+def constant(x: Tensor) -> float | None:
+    """The one number that all of several elements are; None if, as the ends mostly show, they are not."""
+    if x.numel() < 2 or x.is_complex():
+        return None
+    x = x.detach()
+    flat = x.view(-1) if x.is_contiguous() else x
+    first = flat[(0,) * flat.dim()].item()
+    if flat[(-1,) * flat.dim()].item() != first or not (x == first).all():
+        return None
+    return float(first)
+
+
 def _slabs(x: Tensor, begin: int, most: int) -> Iterator[tuple[int, Tensor]]:
     if x.numel() <= most:
         if x.numel():

@@ -18,8 +18,9 @@ class TensorRecord:
     """What one parameter or buffer holds: a line of the JSON report.
 
     ``initializer``, ``lowered`` (the fill that it came to), ``seed``, ``stream`` and ``backend`` say how it
-    was set, as far as a report knows; the hash is :func:`~tritoninit.bits_hash` without a salt, in
-    hexadecimal. Moments are None where an element is not finite or there is none.
+    was set, and ``code`` which code of the model's says so, as far as a report knows; the hash is
+    :func:`~tritoninit.bits_hash` without a salt, in hexadecimal. Moments are None where an element is not
+    finite or there is none.
     """
 
     name: str
@@ -33,6 +34,7 @@ class TensorRecord:
     seed: int | None
     stream: int | None
     backend: str
+    code: str
     hash: str | None
     mean: float | None
     std: float | None
@@ -123,9 +125,11 @@ class Audit:
         """
         groups: dict[tuple[object, ...], list[TensorRecord]] = defaultdict(list)
         for row in self.rows:
-            groups[name_pattern(row.name), row.shape, row.dtype, row.summary, row.backend].append(row)
-        reported = any(row.summary for row in self.rows)
-        columns = [column for column in _COLUMNS if reported or not column.reported]
+            groups[name_pattern(row.name), row.shape, row.dtype, row.summary, row.backend, row.code].append(
+                row
+            )
+        reported, own = any(row.summary for row in self.rows), any(row.code for row in self.rows)
+        columns = [column for column in _COLUMNS if reported or not column.reported] + [_CODE] * own
         headings = [column.heading for column in columns]
         lines = [[column.cell(group) for column in columns] for group in groups.values()]
         shrink = [(0, 28), (2, 22), (0, 20)] if reported else [(0, 20)]
@@ -175,6 +179,8 @@ _COLUMNS: Final = (
     _Column(">|z|", lambda group: short(max(_known(row.worst_z for row in group), default=None), 2), True),
     _Column("backend", lambda group: group[0].backend or "-", reported=True),
 )
+
+_CODE: Final = _Column("own code", lambda group: group[0].code or "-")
 
 
 def _known(values: Iterable[float | None]) -> Iterator[float]:

@@ -25,14 +25,21 @@ class Report(Sequence[Assignment]):
         assignments: what was done.
         seed: of every key.
         module: the model, whose other parameters and buffers are audited, too.
+        noticed: (name, what), which become remarks of the audit.
     """
 
     def __init__(
-        self, assignments: Iterable[Assignment], *, seed: int, module: nn.Module | None = None
+        self,
+        assignments: Iterable[Assignment],
+        *,
+        seed: int,
+        module: nn.Module | None = None,
+        noticed: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._assignments = tuple(assignments)
         self.seed = seed
         self.module = module
+        self._noticed = tuple(noticed)
 
     @overload
     def __getitem__(self, index: int) -> Assignment: ...
@@ -46,7 +53,7 @@ class Report(Sequence[Assignment]):
 
     @cached_property
     def audit(self) -> Audit:
-        return audit_of(self.module, self._assignments)
+        return audit_of(self.module, self._assignments, self._noticed)
 
     def as_dict(self) -> dict[str, Any]:
         """The audit, the seed and the stream's version, as JSON has them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.report import Report
@@ -42,6 +42,10 @@ class Intercepted(ABC):
     @abstractmethod
     def pending(self) -> int:
         """How many fills are recorded and not yet run."""
+
+    @abstractmethod
+    def is_pending(self, tensor: Tensor) -> bool:
+        """Whether fills of a tensor's memory are recorded and not yet run, since nobody has looked."""
 
     @abstractmethod
     def flush(self) -> None:

@@ -87,6 +87,10 @@ class Recorder(Intercepted):
     def pending(self) -> int:
         return sum(map(len, self._pending.values()))
 
+    def is_pending(self, tensor: Tensor) -> bool:
+        with DisableTorchFunction():
+            return storage_key(tensor) in self._pending
+
     def flush(self) -> None:
         self._run(list(self._pending))
 

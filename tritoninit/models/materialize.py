@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from tritoninit.models import methods
+from tritoninit.models.methods import Call
 from tritoninit.models.slots import Slot
 
-# How modules say that they can compute their buffers anew.
-_BUFFER_METHODS = ("reset_buffers", "rope_init", "reset_parameters")
+# How modules say that they can compute their buffers anew; the last two are timm's.
+_BUFFER_METHODS = (
+    *("reset_buffers", "rope_init", "reset_parameters"),
+    *("init_non_persistent_buffers", "_init_buffers"),
+)
 
 
 def move(slot: Slot, device: torch.device | None, dtype: torch.dtype | None, *, overwritten: bool) -> None:
@@ -23,11 +30,7 @@ def move(slot: Slot, device: torch.device | None, dtype: torch.dtype | None, *, 
     kept buffer in its dtype. As with ``Module.to``, parameters that have memory stay the same objects.
     """
     if slot.is_parametrized:
-        if not any(original.is_meta for original in slot.originals):
-            parametrizations: Any = slot.owner.parametrizations
-            parametrizations[slot.local].to(device, dtype)  # the buffers that it computes with, too
-            with torch.no_grad():
-                slot.tensor = slot.tensor.to(device, dtype)
+        _move_parametrized(slot, device, dtype, overwritten=overwritten)
         return
     old = slot.tensor
     if old.is_meta and not overwritten:
@@ -35,6 +38,30 @@ def move(slot: Slot, device: torch.device | None, dtype: torch.dtype | None, *, 
     new = _moved(old, device, None if slot.is_buffer and not overwritten else dtype, overwritten=overwritten)
     if new is not old:
         _put(slot, new)
+
+
+def _move_parametrized(
+    slot: Slot, device: torch.device | None, dtype: torch.dtype | None, *, overwritten: bool
+) -> None:
+    """The same of a parametrised weight: what it is computed from moves, with the buffers that compute it."""
+    parametrizations: Any = slot.owner.parametrizations
+    computing: nn.Module = parametrizations[slot.local]
+    if any(original.is_meta for original in slot.originals):
+        if not overwritten:
+            return
+        originals = [*computing._parameters, *computing._buffers]
+        places = [(computing, name) for name in originals] + slot.places
+        for original in slot.originals:
+            new = _moved(original, device, dtype, overwritten=True)
+            if isinstance(original, nn.Parameter):
+                new = _of_kind(original, new)
+            for owner, local in places:
+                if getattr(owner, local) is original:
+                    setattr(owner, local, new)
+    computing._apply(  # type: ignore[no-untyped-call]
+        lambda x: x if x.is_meta else _moved(x, device, dtype, overwritten=False)
+    )
+    slot.tensor = _moved(slot.tensor, device, dtype, overwritten=slot.tensor.is_meta)
 
 
 def _moved(
@@ -54,12 +81,17 @@ def _put(slot: Slot, new: torch.Tensor) -> None:
     if isinstance(old, nn.Parameter) and _move_data(old, new):
         return
     if isinstance(old, nn.Parameter):
-        attributes = dict(vars(old))
-        new = torch.Tensor._make_subclass(type(old), new.detach(), old.requires_grad)
-        vars(new).update(attributes)
+        new = _of_kind(old, new)
     for owner, local in slot.places:
         setattr(owner, local, new)  # modules such as nn.LSTM keep lists of their own up to date that way
     slot.tensor = new
+
+
+def _of_kind(old: nn.Parameter, new: torch.Tensor) -> torch.Tensor:
+    """A parameter of the class and with the attributes of another, and the memory of ``new``."""
+    parameter: torch.Tensor = torch.Tensor._make_subclass(type(old), new.detach(), old.requires_grad)
+    vars(parameter).update(vars(old))
+    return parameter
 
 
 def _move_data(parameter: torch.Tensor, new: torch.Tensor) -> bool:
@@ -75,6 +107,12 @@ def _move_data(parameter: torch.Tensor, new: torch.Tensor) -> bool:
     return True
 
 
+WAY_OUT = (
+    "build the model with its parameters on the meta device and its buffers real, as accelerate's"
+    " init_empty_weights does"
+)
+
+
 def check_computable(slot: Slot, device: torch.device | None) -> None:
     """Raise ValueError unless a buffer on the meta device has a chance to be computed on ``device``."""
     if device is None:
@@ -82,18 +120,56 @@ def check_computable(slot: Slot, device: torch.device | None) -> None:
     if not _ways(slot):
         raise ValueError(
             f"a buffer on the meta device that no rule sets and {type(slot.owner).__name__} offers no way to"
-            f" compute ({', '.join(_BUFFER_METHODS)})"
+            f" compute ({', '.join(_BUFFER_METHODS)}): {WAY_OUT}"
         )
 
 
-def _ways(slot: Slot) -> list[Callable[[], object]]:
+def loose_meta_tensors(module: nn.Module, found: Iterable[Slot]) -> Iterator[tuple[str, ValueError]]:
+    """The meta tensors of a model that are in no slot: their names, and why they stay there."""
+    known = {id(tensor) for slot in found for tensor in (slot.tensor, *slot.originals)}
+    for name, parameter in module.named_parameters():
+        if parameter.is_meta and id(parameter) not in known:
+            yield name, ValueError("on the meta device, and what it is computed with is tied to another")
+            known.add(id(parameter))
+    for name in _loose(module, known):
+        why = "a plain attribute on the meta device, which nobody computes anew"
+        yield name, ValueError(f"{why}: {WAY_OUT}")
+
+
+def _loose(module: nn.Module, known: Container[int]) -> Iterator[str]:
+    """The names of meta tensors in modules' attributes, in lists and dicts too, less those with known ids."""
+    seen: set[int] = set()
+    for path, owner in module.named_modules():
+        for name, value in vars(owner).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                for inner in _meta_tensors(value, known, seen):
+                    yield f"{path}.{name}{inner}" if path else f"{name}{inner}"
+
+
+def _meta_tensors(value: object, known: Container[int], seen: set[int]) -> Iterator[str]:
+    """Where in a value there are meta tensors, as one indexes them."""
+    if isinstance(value, torch.Tensor):
+        if value.is_meta and id(value) not in known:
+            yield ""
+    elif isinstance(value, (list, tuple, dict, set, frozenset)) and id(value) not in seen:
+        seen.add(id(value))  # lists may hold themselves
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            for place in _meta_tensors(inner, known, seen):
+                yield f"[{key!r}]{place}"
+
+
+def _ways(slot: Slot) -> list[Call]:
     """What may compute the buffers of a slot's owner anew, in the order in which it is tried.
 
-    The owner's own methods; then, as in transformers' models, the ``_init_weights`` of modules around it.
+    The owner's own methods; then, as in transformers' models, the ``_init_weights`` of modules around it;
+    then the same about the modules around it.
     """
-    own = [f for name in _BUFFER_METHODS if callable(f := getattr(slot.owner, name, None))]
-    outer = [f for m in reversed(slot.ancestors) if callable(f := getattr(m, "_init_weights", None))]
-    return [*own, *(partial(f, slot.owner) for f in outer)]
+    ways = []
+    for depth in range(len(slot.ancestors), 0, -1):
+        around = slot.ancestors[:depth]
+        own = (methods.without_arguments(around[-1], name) for name in _BUFFER_METHODS)
+        ways += [*filter(None, own), *methods.init_weights(around)]
+    return list({way.identity: way for way in ways}.values())
 
 
 def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device | None) -> None:
@@ -110,31 +186,78 @@ def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device |
         owners.setdefault(id(slot.owner), []).append(slot)
     failed: list[str] = []
     try:
-        with _set_aside(module, garbage), device, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with set_aside(module, device, garbage), device, torch.no_grad(), torch.random.fork_rng(devices=[]):
             for group in owners.values():
                 failed += _compute(group, device)
         if failed:
-            raise ValueError(f"on the meta device, and not computed by their modules: {', '.join(failed)}")
+            names = ", ".join(failed)
+            raise ValueError(f"on the meta device, and not computed by their modules: {names}: {WAY_OUT}")
     except BaseException:
         for slot, meta in before.items():
             _put(slot, meta)
         raise
 
 
+class _Twin(nn.Parameter):
+    """What stands on the meta device for a tensor: it takes any memory for its own, and keeps none."""
+
+    @property
+    def data(self) -> torch.Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, memory: torch.Tensor) -> None:
+        pass
+
+
+class _Aside(TorchFunctionMode):
+    """How meta tensors behave that stand for others.
+
+    Whoever asks where one is wants to make others there, and is told a device that has memory. Where one is
+    to change what has memory, which torch may do by doing nothing, that is an error.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func == _DEVICE and args[0].is_meta:
+            return self._device
+        result = func(*args, **(kwargs or {}))
+        given = [x for x in (*args, *(kwargs or {}).values()) if isinstance(x, torch.Tensor)]
+        changed = given[:1] if func == torch.Tensor.__setitem__ else [x for x in given if x is result]
+        if changed and not changed[0].is_meta and any(x.is_meta for x in given):
+            raise RuntimeError("it is computed from another parameter or buffer")
+        return result
+
+
+_DEVICE: Any = torch.Tensor.device.__get__
+
+
 @contextmanager
-def _set_aside(module: nn.Module, garbage: Sequence[Slot]) -> Iterator[None]:
-    """All other tensors of the model are meta tensors meanwhile: to reset them costs and changes nothing."""
-    left = {id(slot.tensor) for slot in garbage}
+def set_aside(module: nn.Module, device: torch.device, others: Sequence[Slot] = ()) -> Iterator[None]:
+    """A model's tensors, but for others, are meta tensors, and say that they are on the device.
+
+    To reset them costs and changes nothing.
+    """
+    left = {id(slot.tensor) for slot in others}
     held: list[dict[str, Any]] = [h for m in module.modules() for h in (m._parameters, m._buffers)]
     kept = [(h, dict(h)) for h in held]
     for entries, _ in kept:
         for name, tensor in entries.items():
             if tensor is not None and id(tensor) not in left and not nn.parameter.is_lazy(tensor):
-                empty = torch.empty_like(tensor, device="meta")
-                is_parameter = isinstance(tensor, nn.Parameter)
-                entries[name] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+                entries[name] = _Twin(torch.empty_like(tensor.detach(), device="meta"), tensor.requires_grad)
+                vars(entries[name]).update(vars(tensor))
     try:
-        yield
+        with _Aside(device):
+            yield
     finally:
         for entries, originals in kept:
             ours = {name: tensor for name, tensor in entries.items() if id(originals.get(name)) in left}
@@ -146,15 +269,15 @@ def _compute(group: Sequence[Slot], device: torch.device) -> list[str]:
     """Try the ways to compute the buffers of one module; the names of those that none did, and why."""
     for slot in group:
         _put(slot, torch.empty_like(slot.tensor, device=device))
-    empty = {slot: (slot.tensor, slot.tensor._version) for slot in group}
     missing, why = list(group), ""
-    for way in _ways(group[0]):
+    for way, mark in product(_ways(group[0]), (0, 1)):
+        marks = {slot: _marked(slot.tensor, mark) for slot in missing}
         try:
             way()
         except Exception as error:  # noqa: BLE001 - of a module's own code, and the next way may do
             why = f" ({type(error).__name__}: {error})"
             continue
-        missing = [slot for slot in group if not _is_computed(slot, *empty[slot])]
+        missing = [slot for slot in missing if not _is_computed(slot, *marks[slot])]
         if not missing:
             break
     for slot in group:
@@ -164,6 +287,17 @@ def _compute(group: Sequence[Slot], device: torch.device) -> list[str]:
     return [f"{slot.name}{why}" for slot in missing]
 
 
-def _is_computed(slot: Slot, empty: torch.Tensor, version: int) -> bool:
+def _marked(empty: torch.Tensor, mark: int) -> tuple[torch.Tensor, int]:
+    """Memory that shows whether it is written; one of two marks at least is not what is written there."""
+    empty.fill_(math.nan if empty.is_floating_point() else mark)
+    return empty.clone(), empty._version
+
+
+def _is_computed(slot: Slot, before: torch.Tensor, version: int) -> bool:
     now = slot.owner._buffers.get(slot.local)
-    return now is not None and not now.is_meta and (now is not empty or now._version != version)
+    if now is None or now.is_meta or now is not slot.tensor or now._version != version:
+        return now is not None and not now.is_meta
+    unchanged = (
+        now.isnan() if now.is_floating_point() else now == before
+    )  # by way of .data, which counts nothing
+    return not bool(unchanged.all())

@@ -33,7 +33,8 @@ def mup(rules: Iterable[Rule], base: nn.Module) -> RuleSet:
         base: the same model at the base width, on any device, the meta device too.
 
     The rules raise ValueError for a parameter that ``base`` does not have, whose fans nothing tells, or whose
-    initializer is no distribution of independent elements (orthogonal, sparse).
+    initializer is no distribution of independent elements (orthogonal, sparse). They have nothing for one
+    that only its module's own code (:data:`~tritoninit.OWN_CODE`) sets.
     """
     rules = RuleSet.of(rules)
     narrow = {slot.name: slot for slot in slots(base)}
@@ -41,7 +42,7 @@ def mup(rules: Iterable[Rule], base: nn.Module) -> RuleSet:
     def choose(slot: Slot) -> Initializer | None:
         if slot.name not in narrow:
             raise ValueError("the base model has no such parameter")
-        found = rules.find(narrow[slot.name])
+        found = rules.find(narrow[slot.name], own_code=False)  # which does not say how it goes with the width
         return None if found is None else _widened(found, narrow[slot.name], slot)
 
     citation = "Yang et al. 2022, Tensor Programs V, table 3"

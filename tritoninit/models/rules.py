@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 from torch import nn
 
-from tritoninit.fills import Initializer
+from tritoninit.fills import Atom, Initializer
+from tritoninit.plan import KeySource, Plan
+from tritoninit.targets import Target
+from tritoninit.window import Window
 
 if TYPE_CHECKING:
     from tritoninit.models.slots import Slot
@@ -30,6 +34,8 @@ class Rule:
         initializers: one for every parameter that matches, or a mapping from the parameter's own name
             ("weight", "bias") in its module, or a function of the module that returns such a mapping.
         within: a module class; only what lies somewhere inside a module of it matches.
+        optional: it may match nothing, as in rules for many models; of others the report says so. Rules of a
+            :class:`RuleSet` with a citation are optional.
 
     A parameter that the mapping leaves out falls through to the next rule. Buffers are set only where a
     mapping names them ("running_mean").
@@ -38,6 +44,7 @@ class Rule:
     pattern: Pattern
     initializers: Initializers
     within: type[nn.Module] | None = None
+    optional: bool = field(default=False, kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         kind = self.pattern
@@ -52,9 +59,7 @@ class Rule:
 
     def find(self, slot: Slot) -> Initializer | None:
         """The initializer for a parameter or buffer; None if the rule has none."""
-        if not self._matches(slot.name, slot.owner):
-            return None
-        if self.within is not None and not any(isinstance(m, self.within) for m in slot.ancestors):
+        if not self._matches(slot):
             return None
         found = self.initializers
         if isinstance(found, Initializer):
@@ -67,12 +72,50 @@ class Rule:
             raise TypeError(f"the rule for {self.pattern!r} gave no Initializer: {initializer!r}")
         return initializer
 
-    def _matches(self, name: str, module: nn.Module) -> bool:
+    def idle(self, found: Iterable[Slot]) -> list[str]:
+        """What of the rule, a glob or keys of a mapping, is about none of a model's slots, in words."""
+        if self.optional:
+            return []
+        for_buffers = not isinstance(self.initializers, Initializer)
+        matching = [slot for slot in found if (for_buffers or not slot.is_buffer) and self._matches(slot)]
+        if not matching:
+            return [f"the rule {self.pattern!r}"] if isinstance(self.pattern, str) else []
+        if not isinstance(self.initializers, Mapping):
+            return []
+        owners = {id(slot.owner): slot.owner for slot in matching}.values()
+        known = {name for owner in owners for held in (owner._parameters, owner._buffers) for name in held}
+        known |= {slot.local for slot in matching}
+        pattern = self.pattern.__name__ if isinstance(self.pattern, type) else repr(self.pattern)
+        return [f"the key {key!r} of the rule for {pattern}" for key in self.initializers if key not in known]
+
+    def _matches(self, slot: Slot) -> bool:
         if isinstance(self.pattern, type):
-            return isinstance(module, self.pattern)
-        if isinstance(self.pattern, str):
-            return name == self.pattern or fnmatchcase(name, self.pattern)
-        return self.pattern(name, module)
+            matches = isinstance(slot.owner, self.pattern)
+        elif isinstance(self.pattern, str):
+            matches = slot.name == self.pattern or fnmatchcase(slot.name, self.pattern)
+        else:
+            matches = self.pattern(slot.name, slot.owner)
+        return matches and (self.within is None or any(isinstance(m, self.within) for m in slot.ancestors))
+
+
+@dataclass(frozen=True)
+class OwnCode(Atom):
+    """Whatever the model's own code does to a parameter; if that is nothing, the next rule's turn.
+
+    Args:
+        last: any other rule goes before it, those after it too.
+    """
+
+    last: bool = field(default=False, compare=False, kw_only=True)
+
+    def check(self, target: Target, window: Window) -> None:
+        raise NotImplementedError("a model's own code is for initialize_ to call, and as it is")
+
+    def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
+        self.check(target, window)
+
+    def times(self, factor: float) -> Atom:
+        raise NotImplementedError("what a model's own code does has no factor")
 
 
 @dataclass(frozen=True)
@@ -90,6 +133,9 @@ class SlotRule(Rule):
     def find(self, slot: Slot) -> Initializer | None:
         return self.choose(slot)
 
+    def idle(self, found: Iterable[Slot]) -> list[str]:
+        return []
+
 
 class RuleSet(Sequence[Rule]):
     """Ordered rules with the name and the source of the scheme; ``+`` puts rules before or after them.
@@ -102,7 +148,7 @@ class RuleSet(Sequence[Rule]):
     def __init__(self, name: str, citation: str, rules: Iterable[Rule]) -> None:
         self.name = name
         self.citation = citation
-        self._rules = tuple(rules)
+        self._rules = tuple(replace(rule, optional=True) if citation else rule for rule in rules)
         self._by_class: dict[type[nn.Module], list[Rule]] = {}
 
     @classmethod
@@ -115,8 +161,12 @@ class RuleSet(Sequence[Rule]):
             raise TypeError(f"rules are a sequence of Rule, not {rules!r}")
         return cls("rules", "", listed)
 
-    def find(self, slot: Slot) -> Initializer | None:
-        """The initializer of the first rule that has one; None if there is none."""
+    def find(self, slot: Slot, *, own_code: bool = True) -> Initializer | None:
+        """The initializer of the first rule that has one; None if there is none.
+
+        Args:
+            own_code: False to pass over the rules that leave it to the model's own code.
+        """
         owner = type(slot.owner)
         rules = self._by_class.get(owner)
         if rules is None:  # a model has many slots of few classes
@@ -125,11 +175,14 @@ class RuleSet(Sequence[Rule]):
                 for rule in self._rules
                 if not isinstance(rule.pattern, type) or issubclass(owner, rule.pattern)
             ]
+        fallback = None
         for rule in rules:
             found = rule.find(slot)
-            if found is not None:
+            if isinstance(found, OwnCode) and (found.last or not own_code):
+                fallback = found if own_code else None
+            elif found is not None:
                 return found
-        return None
+        return fallback
 
     @overload
     def __getitem__(self, index: int) -> Rule: ...
@@ -144,11 +197,30 @@ class RuleSet(Sequence[Rule]):
     def __iter__(self) -> Iterator[Rule]:
         return iter(self._rules)
 
+    def idle(self, found: Sequence[Slot], given: Iterable[Initializer | None]) -> Iterator[str]:
+        """What of the rules is about none of a model's slots, in words.
+
+        Args:
+            found: the slots.
+            given: the initializers that the rules have for them.
+        """
+        used = set(map(id, given))
+        holders = Counter(id(rule.initializers) for rule in self)
+        for rule in self:
+            held = id(rule.initializers)
+            if not (held in used and holders[held] == 1):  # else it is known, without a look at every name
+                yield from rule.idle(found)
+
     def __add__(self, after: Iterable[Rule]) -> RuleSet:
-        return RuleSet(self.name, self.citation, (*self, *after))
+        return self._joined((*self, *after))
 
     def __radd__(self, before: Iterable[Rule]) -> RuleSet:
-        return RuleSet(self.name, self.citation, (*before, *self))
+        return self._joined((*before, *self))
+
+    def _joined(self, rules: Iterable[Rule]) -> RuleSet:
+        joined = RuleSet(self.name, "", rules)  # those added are none of the cited ones
+        joined.citation = self.citation
+        return joined
 
     def __repr__(self) -> str:
         return f"RuleSet({self.name!r}, {len(self)} rules)"

@@ -78,6 +78,12 @@ def slots(module: nn.Module) -> list[Slot]:
                     by_id.update((id(x), slot) for x in held)
                 if not originals:
                     slot.places.append((owner, local))
+                elif not slot.originals:  # a plain one is what this one is computed from
+                    each: Any = owner.parametrizations
+                    computing = each[local]
+                    slot.places += [
+                        (computing, k) for k, p in computing._parameters.items() if p is slot.tensor
+                    ]
                 slot.names.update((name + local, raw + local))
                 for original in (f"parametrizations.{local}.{k}" for k in _original_names(originals)):
                     slot.names.update((name + original, raw + original))
@@ -120,7 +126,8 @@ def _own(owner: nn.Module, prefix: str) -> Iterator[tuple[str, torch.Tensor, boo
             held = each._parameters | each._buffers
             originals = tuple(held[name] for name in held if name.startswith("original"))
             _check_freed(f"{prefix}{local}", originals)
-            yield local, getattr(owner, local), not isinstance(originals[0], nn.Parameter), originals
+            is_buffer = not isinstance(originals[0], nn.Parameter)
+            yield local, _computed(owner, local, originals), is_buffer, originals
     for local, buffer in owner._buffers.items():
         if buffer is not None and not (computes and local.startswith("original")):
             yield local, buffer, True, ()
@@ -133,6 +140,17 @@ def _check_freed(name: str, originals: Iterable[torch.Tensor]) -> None:
             check_freed(original)
     except ShortError as error:
         raise ShortError(f"{name}: {error}") from error
+
+
+def _computed(owner: nn.Module, local: str, originals: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A parametrised weight's value."""
+    try:
+        value: torch.Tensor = getattr(owner, local)
+    except (TypeError, RuntimeError):
+        if not originals[0].is_meta:
+            raise
+        return torch.empty_like(originals[0])  # torch's orthogonal is not made to be computed there
+    return value
 
 
 @contextmanager
