@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.assignments import TORCH, Assignment
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure, scores
 from tritoninit.auditing.overlap import share_memory
@@ -123,6 +123,8 @@ def _oddities(subject: _Subject, row: TensorRecord) -> Iterator[str]:
         yield _nonfinite(row)
     elif len(row.shape) > 1 and row.constant == 0 and not subject.is_buffer:
         yield "is zero throughout"
+    if subject.assignment is not None and subject.assignment.backend == TORCH:
+        yield f"is {row.summary}"
 
 
 def _row(subject: _Subject) -> TensorRecord:

@@ -9,6 +9,7 @@ from torch import nn
 
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.report import Report
+from tritoninit.interception.libraries import LIBRARIES
 from tritoninit.interception.routes import Routes
 from tritoninit.interception.served import FUNCTIONS
 from tritoninit.keys import Key
@@ -16,6 +17,8 @@ from tritoninit.keys import Key
 # torch.nn.init's functions are looked for on import: later, others may stand in for them for a while.
 ROUTES = Routes(to="tritoninit.interception.recorder")
 ROUTES.add(nn.init, FUNCTIONS)
+for _library, _meanings in LIBRARIES.items():
+    ROUTES.add_library(_library, {name: meaning.arguments for name, meaning in _meanings.items()})
 
 
 @dataclass(frozen=True)
