@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from tritoninit.keys import Key
 from tritoninit.models.materialize import check_computable, move, recompute
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.models.slots import Selection, Slot, at_rest, select, slots
+from tritoninit.models.spectral import renew_vectors
 from tritoninit.plan import Plan
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
@@ -81,7 +83,9 @@ def initialize_(
     constants and values only. Kept ones on the meta device stay there. Buffers there that no rule sets are
     computed, in the dtype that they come in, by the first that does of their module's ``reset_buffers``,
     ``rope_init`` and ``reset_parameters`` and the ``_init_weights(module)`` of modules around it, as
-    transformers' models have it.
+    transformers' models have it; what these draw comes of the first one's name, as under
+    :func:`~tritoninit.intercept`. The vectors of ``parametrizations.spectral_norm`` are drawn by the name of
+    the weight that they belong to, where that is set.
 
     Returns:
         What was done, one :class:`~tritoninit.auditing.assignments.Assignment` a parameter in the order of
@@ -102,12 +106,14 @@ def initialize_(
     with at_rest(module):  # rules may look at weights
         chosen, garbage = _choose(module, found, rules, kept, target, dtype)
     keep = Keep()
-    if target is not None or dtype is not None:
-        recompute(module, garbage, target)
-        for slot in found:
-            move(slot, target, dtype, overwritten=not _keeps(chosen.get(slot, keep), slot))
-    key = Key.from_generator() if seed is None else Key(seed)
+    with _generator_put_back():
+        key = Key.from_generator() if seed is None else Key(seed)
+        if target is not None or dtype is not None:
+            recompute(module, garbage, target, partial(_drawn_from, key))
+            for slot in found:
+                move(slot, target, dtype, overwritten=not _keeps(chosen.get(slot, keep), slot))
     plan = Plan()
+    named_buffers = {id(slot.tensor) for slot in chosen if slot.is_buffer}
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
     for slot in found:
@@ -118,10 +124,32 @@ def initialize_(
             backend = backends.get(tensor.device) or resolve(tensor.device.type).name
             backends[tensor.device] = backend
             assignments.append(Assignment(slot.name, tensor, initializer, used, backend))
+            if slot.is_parametrized:
+                own: Any = slot.owner.parametrizations
+                own = own[slot.local]
+                plan.afterwards(partial(renew_vectors, own, key.fold_in(slot.name), named_buffers))
         elif not slot.is_buffer:
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
     return Report(assignments, seed=key.seed, module=module)
+
+
+@contextmanager
+def _generator_put_back() -> Iterator[None]:
+    """PyTorch's default CPU generator moves on only if nothing in the block raises."""
+    before = torch.get_rng_state()
+    try:
+        yield
+    except BaseException:
+        torch.set_rng_state(before)
+        raise
+
+
+def _drawn_from(key: Key, name: str) -> AbstractContextManager[object]:
+    """While in this block, whatever a module's own code draws comes of the key by that name."""
+    from tritoninit.interception import recorder  # which needs more of torch than torch promises
+
+    return recorder.recording(key.fold_in(name))
 
 
 def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> torch.device | None:

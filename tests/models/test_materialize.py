@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from tests.model_cases import META, NOISE, Model, assert_equal_states, initializ
 from tritoninit import (
     TORCH_DEFAULTS,
     Keep,
+    Key,
     Normal,
     Rule,
     Value,
@@ -277,6 +279,40 @@ class TestMeta:
             model.mask = torch.ones(3)
         with pytest.raises(ValueError, match="mask: a plain attribute on the meta device"):
             initialize_(model, seed=0, device="cpu")
+
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            lambda table: table.normal_(),
+            lambda table: table.copy_(torch.rand(4)),
+            lambda table: table.copy_(torch.tensor(np.random.mtrand.rand(4))),
+            lambda table: nn.init.normal_(table),
+        ],
+    )
+    def test_random_buffers_come_of_their_names(self, draw):
+        def built(seed, first):
+            with META:
+                model = nn.Sequential(*(Rotary() for _ in range(3)))
+            for rotary in model:
+                rotary.reset_buffers = lambda owner=rotary: draw(owner.table)
+            if not first:
+                torch.rand(3), np.random.mtrand.rand(3)
+                model[0].reset_buffers = lambda: model[0].table.zero_()
+            initialize_(model, seed=seed, device="cpu")
+            return [rotary.table for rotary in model]
+
+        first, again, other = built(0, first=True), built(0, first=False), built(1, first=True)
+        assert first[1].equal(again[1])  # whatever the others draw
+        assert first[2].equal(again[2])
+        assert len({tuple(table.tolist()) for table in first + other}) == 6
+
+    def test_fills_of_buffers_are_this_library_s(self):
+        with META:
+            model = nn.Sequential(Rotary())
+        model[0].reset_buffers = lambda: nn.init.normal_(model[0].table)
+        initialize_(model, seed=3, device="cpu")
+        key = Key(3).fold_in("0.table").fold_in(0)
+        assert model[0].table.equal(Normal()(torch.empty(4), key=key))
 
     def test_a_seed_leaves_the_default_generator_alone(self):
         with META:

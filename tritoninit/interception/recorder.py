@@ -379,11 +379,13 @@ class Recorder(Intercepted):
             keyed = [(key, tensor) for tensor in tensors if (key := storage_key(tensor)) is not None]
             if function in HANDED_OUT:
                 self._handed_out.update(key for key, _ in keyed)
-            before = [(key, tensor, _version(tensor)) for key, tensor in keyed]
+            may_draw = function not in NEVER_DRAWS
             drawn = bool(self._drawn) and self._reads_drawn(function, args, kwargs, keyed)
+            all_of_them = may_draw or drawn or function in INTO
+            before = [(k, t, _version(t)) for k, t in keyed if all_of_them or k in self._history]
         results: list[Tensor] = []
         try:
-            if function in NEVER_DRAWS:
+            if not may_draw:
                 with self._in_torch(calls_back=further):
                     result = function(*args, **kwargs)
             else:
@@ -398,9 +400,10 @@ class Recorder(Intercepted):
             return result
         finally:
             with DisableTorchFunction():
-                if function not in SETS_DATA:
+                if before and function not in SETS_DATA:
                     self._learn_changes(function, args, before, drawn=drawn)
-                self._learn_results(function, args, {key for key, _ in keyed}, results, drawn=drawn)
+                if results:
+                    self._learn_results(function, args, {key for key, _ in keyed}, results, drawn=drawn)
 
     def _reads_drawn(
         self,

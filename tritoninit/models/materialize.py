@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from tritoninit.models.slots import Slot
+
+# Whose block makes random numbers come of a name.
+DrawnFrom: TypeAlias = Callable[[str], AbstractContextManager[object]]
 
 # How modules say that they can compute their buffers anew.
 _BUFFER_METHODS = ("reset_buffers", "rope_init", "reset_parameters")
@@ -96,8 +99,12 @@ def _ways(slot: Slot) -> list[Callable[[], object]]:
     return [*own, *(partial(f, slot.owner) for f in outer)]
 
 
-def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device | None) -> None:
+def recompute(
+    module: nn.Module, garbage: Sequence[Slot], device: torch.device | None, drawn_from: DrawnFrom
+) -> None:
     """Have modules compute their buffers that lie on the meta device, and nothing else.
+
+    What they draw comes of the name of the first buffer of each.
 
     Raises:
         ValueError: some were not computed; the message lists them. All are on the meta device then.
@@ -110,9 +117,9 @@ def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device |
         owners.setdefault(id(slot.owner), []).append(slot)
     failed: list[str] = []
     try:
-        with _set_aside(module, garbage), device, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with _set_aside(module, garbage), device, torch.no_grad():
             for group in owners.values():
-                failed += _compute(group, device)
+                failed += _compute(group, device, drawn_from)
         if failed:
             raise ValueError(f"on the meta device, and not computed by their modules: {', '.join(failed)}")
     except BaseException:
@@ -142,7 +149,7 @@ def _set_aside(module: nn.Module, garbage: Sequence[Slot]) -> Iterator[None]:
             entries.update({**originals, **ours})
 
 
-def _compute(group: Sequence[Slot], device: torch.device) -> list[str]:
+def _compute(group: Sequence[Slot], device: torch.device, drawn_from: DrawnFrom) -> list[str]:
     """Try the ways to compute the buffers of one module; the names of those that none did, and why."""
     for slot in group:
         _put(slot, torch.empty_like(slot.tensor, device=device))
@@ -150,7 +157,8 @@ def _compute(group: Sequence[Slot], device: torch.device) -> list[str]:
     missing, why = list(group), ""
     for way in _ways(group[0]):
         try:
-            way()
+            with drawn_from(group[0].name):
+                way()
         except Exception as error:  # noqa: BLE001 - of a module's own code, and the next way may do
             why = f" ({type(error).__name__}: {error})"
             continue
