@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -361,3 +362,56 @@ def test_the_same_models_in_every_process():
     assert [process.returncode for process in processes] == [0, 0]
     assert len(first) > 30
     assert first == second
+
+
+class TestElsewhere:
+    """Where torch has others at work: generators are looked at all the same."""
+
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            lambda: torch.func.grad(lambda x: (x * torch.rand(3)).sum())(torch.ones(3)),
+            lambda: torch.vmap(lambda x: x + torch.rand(3), randomness="different")(torch.ones(2, 3)),
+            lambda: torch.inference_mode()(torch.randn)(3),
+        ],
+    )
+    def test_transformations_and_modes(self, draw):
+        """What a transformation of torch.func returns is not listed: torch alone knows where it came from."""
+        drawn = []
+        for _ in range(2):
+            with intercept(seed=0):
+                drawn.append(draw().tolist())
+        assert drawn[0] == drawn[1]
+
+    @torch.inference_mode()
+    def test_inference_tensors(self):
+        with intercept(seed=0) as intercepted:
+            model = nn.ParameterList([nn.Parameter(torch.randn(3)), parameter(3), parameter(3)])
+            model[1].data.exponential_()
+            model[0] * model[2]
+        assert [each.name for each in intercepted.assignments(model)] == ["0", "1"]
+
+    @pytest.mark.parametrize("mode", [FakeTensorMode, lambda: torch.device("meta")])
+    def test_tensors_without_numbers(self, mode):
+        with intercept(seed=0) as intercepted, mode():
+            model = nn.ParameterList([nn.Parameter(torch.randn(3)), nn.Parameter(torch.empty(3))])
+            model[1].data.exponential_()
+        assert not intercepted.assignments(model)
+
+    def test_layouts_that_have_no_storage(self):
+        with intercept(seed=0):
+            sparse = torch.randn(2, 2).to_sparse()
+            assert (sparse * 2).to_dense().equal(2 * sparse.to_dense())
+
+    def test_hooks_and_recomputation(self):
+        """What is drawn while torch calls back."""
+
+        def step():
+            with intercept(seed=0):
+                weight = nn.Parameter(torch.ones(5))
+                seen = []
+                weight.register_hook(lambda gradient: seen.append(torch.rand(1).item()))
+                checkpoint(lambda w: F.dropout(w).sum(), weight, use_reentrant=False).backward()
+            return seen, weight.grad.tolist()
+
+        assert step() == step()

@@ -96,7 +96,7 @@ NEVER_DRAWS = (
         ),
         *("item", "tolist", "__repr__", "__format__", "__bool__", "__int__", "__float__", "sum", "mean"),
         *("equal", "eq", "ne", "lt", "le", "gt", "ge", "__eq__", "any", "all", "max", "min", "numpy"),
-        *("isnan", "isfinite", "isinf", "allclose", "repeat", "tril", "triu", "requires_grad_"),
+        *("isnan", "isfinite", "isinf", "allclose", "repeat", "tril", "triu", "backward"),
     )
 )
 
