@@ -261,11 +261,53 @@ class TestUnusual:
         assert model[0].bias.equal(plain[0].bias)
 
     def test_spectral_norm_through_its_parametrization(self):
-        model = parametrizations.spectral_norm(nn.Linear(5, 3))
-        vectors = model.parametrizations.weight[0]._u.clone()
-        initialize_(model, seed=0)
-        assert model.parametrizations.weight.original.equal(initialized(nn.Linear(5, 3)).weight)
-        assert model.parametrizations.weight[0]._u.equal(vectors)  # looking at the weight would have moved it
+        """Whose vectors are drawn by the weight's key: as near its singular ones as those of a new module."""
+        weight = initialized(nn.Linear(5, 3)).weight
+        models = [parametrizations.spectral_norm(nn.Linear(5, 3)) for _ in range(2)]
+        for model in models:
+            initialize_(model, seed=0)
+            assert model.parametrizations.weight.original.equal(weight)
+        assert_equal_states(state(models[0]), state(models[1]))
+        u, v = models[0].parametrizations.weight[0]._u, models[0].parametrizations.weight[0]._v
+        assert torch.linalg.matrix_norm(models[0].eval().weight.detach(), 2).item() == pytest.approx(
+            1, rel=1e-3
+        )
+        torch.testing.assert_close(u @ weight @ v, torch.linalg.matrix_norm(weight, 2), rtol=1e-3, atol=0)
+        initialize_(models[1], seed=1)
+        assert not models[1].parametrizations.weight[0]._u.equal(u)
+
+    def test_spectral_norms_of_all_makes(self):
+        """Others' names do not matter, nor does what was there."""
+
+        def built():
+            model = nn.ModuleDict(
+                {
+                    "conv": parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)),
+                    "turned": parametrizations.spectral_norm(nn.ConvTranspose1d(3, 4, 3)),
+                    "vector": parametrizations.spectral_norm(nn.LayerNorm(5)),
+                    "twice": parametrizations.spectral_norm(parametrizations.weight_norm(nn.Linear(4, 4))),
+                    "narrow": parametrizations.spectral_norm(nn.Linear(4, 4)).to(torch.bfloat16),
+                    "kept": parametrizations.spectral_norm(nn.Linear(4, 4)),
+                }
+            )
+            for buffer in model.buffers():
+                buffer.copy_(nn.functional.normalize(torch.randn_like(buffer), dim=0))
+            return model
+
+        models = [built() for _ in range(2)]
+        kept = models[1]["kept"].parametrizations.weight[0]._u.clone()
+        for model in models:
+            initialize_(model, seed=0, skip="kept")
+        first, second = (state(model) for model in models)
+        same = {name for name, tensor in first.items() if tensor.equal(second[name])}
+        assert {name.split(".")[0] for name in first.keys() - same} == {"kept"}
+        assert models[1]["kept"].parametrizations.weight[0]._u.equal(kept)
+        assert all(tensor.isfinite().all() for tensor in first.values())
+
+    def test_spectral_vectors_that_a_rule_names(self):
+        model = parametrizations.spectral_norm(nn.Linear(4, 4))
+        initialize_(model, [Rule("*.weight.0._u", {"_u": Constant(0.5)}), *TORCH_DEFAULTS], seed=0)
+        assert model.parametrizations.weight[0]._u.equal(torch.full((4,), 0.5))
 
     def test_a_parametrization_without_an_inverse(self):
         class Doubled(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -19,13 +19,14 @@ from tritoninit.auditing.report import Report
 from tritoninit.combinators import Keep
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer
+from tritoninit.interception.entry import quietly
 from tritoninit.keys import Key
 from tritoninit.models.materialize import check_computable, loose_meta_tensors, move, recompute
 from tritoninit.models.placeholders import check_held
 from tritoninit.models.rules import OwnCode, Rule, RuleSet
-from tritoninit.models.slots import Selection, Slot, at_rest, select, slots
+from tritoninit.models.slots import Place, Selection, Slot, at_rest, places, select, slots
 from tritoninit.own_code import Own, ask, drawn
-from tritoninit.parametrized import assign, becomes, check_invertible, memory_like
+from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
 from tritoninit.plan import Plan
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
@@ -98,13 +99,14 @@ def initialize_(
 
     Unusual parameters: a parametrised weight is drawn as if it were plain and assigned, which its
     parametrisation inverts (``right_inverse``); what it makes of that is looked at first, and is a remark of
-    the report where it is something else (``orthogonal``). Integer parameters take constants and values only.
-    Kept ones on the meta device stay there. Buffers there that no rule sets are computed, in the dtype that
-    they come in, by the first that does of their module's ``reset_buffers``, ``rope_init``,
-    ``reset_parameters``, ``init_non_persistent_buffers`` and ``_init_buffers`` and the
-    ``_init_weights(module)`` of modules around it, as transformers' models have it. Where nothing computes
-    them, build the model with its parameters on the meta device and its buffers real, as accelerate's
-    ``init_empty_weights`` does.
+    the report where it is something else (``orthogonal``). The vectors of ``parametrizations.spectral_norm``
+    are drawn by the name of the weight that they belong to, where that is set. Integer parameters take
+    constants and values only. Kept ones on the meta device stay there. Buffers there that no rule sets are
+    computed, in the dtype that they come in, by the first that does of their module's ``reset_buffers``,
+    ``rope_init``, ``reset_parameters``, ``init_non_persistent_buffers`` and ``_init_buffers`` and the
+    ``_init_weights(module)`` of modules around it, as transformers' models have it; what these draw comes of
+    the first one's name, as under :func:`~tritoninit.intercept`. Where nothing computes them, build the model
+    with its parameters on the meta device and its buffers real, as accelerate's ``init_empty_weights`` does.
 
     Returns:
         What was done, one :class:`~tritoninit.auditing.assignments.Assignment` a parameter in the order of
@@ -127,19 +129,21 @@ def initialize_(
     if only is not None:
         kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
     with at_rest(module):  # rules may look at weights
-        initializers, garbage, own, given = _choose(module, found, rules, kept, target, dtype)
+        initializers, garbage, renewed, own, given = _choose(module, found, rules, kept, target, dtype)
     streams = {slot: Key(0).fold_in(slot.name).stream for slot, how in initializers.items() if how.random}
     noticed = [(part, "matches nothing in the model") for part in rules.idle(found, given)]
     noticed += _constants_to_be_drawn(initializers)
     keep = Keep()
+    named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
         initializers |= drawn(module, own, key)
-        apart = _drawn_apart(initializers, key, target, dtype)
+        apart = _drawn_apart(initializers, key, target, dtype, named)
         if target is not None or dtype is not None:
-            recompute(module, garbage, target)
+            recompute(module, garbage, target, lambda name: quietly(key.fold_in(name)))
             for slot in found:
-                move(slot, target, dtype, overwritten=not _keeps(initializers.get(slot, keep), slot))
+                overwritten = slot in renewed or not _keeps(initializers.get(slot, keep), slot)
+                move(slot, target, dtype, overwritten=overwritten)
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
@@ -149,7 +153,7 @@ def initialize_(
             used = Key(key.seed, streams[slot]) if initializer.random else None
             tensor, became = apart.get(slot, (slot.tensor, ""))
             if slot in apart:
-                plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name)))
+                plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name), named))
             else:
                 initializer.add(plan, tensor, used or key, Window.whole(tensor.shape))
             backend = backends.get(tensor.device) or resolve(tensor.device.type).name
@@ -171,17 +175,6 @@ def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple
                 yield slot.name, f"was {short(value, 6)} throughout, and is drawn now"
 
 
-def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> torch.device | None:
-    """The device, found to be there; raises if parameters cannot be on it or of the dtype."""
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype must be a floating-point one, not {dtype}")
-    if device is None:
-        return None
-    if torch.device(device).type == "meta":
-        raise ValueError("the meta device has no memory to fill")
-    return torch.empty(0, device=device).device  # whatever torch raises if it is not there
-
-
 @contextmanager
 def _generator_put_back() -> Iterator[None]:
     """PyTorch's default CPU generator moves on only if nothing in the block raises."""
@@ -191,6 +184,17 @@ def _generator_put_back() -> Iterator[None]:
     except BaseException:
         torch.set_rng_state(before)
         raise
+
+
+def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> torch.device | None:
+    """The device, found to be there; raises if parameters cannot be on it or of the dtype."""
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point one, not {dtype}")
+    if device is None:
+        return None
+    if torch.device(device).type == "meta":
+        raise ValueError("the meta device has no memory to fill")
+    return torch.empty(0, device=device).device  # whatever torch raises if it is not there
 
 
 def _check_names(found: Sequence[Slot]) -> None:
@@ -207,12 +211,14 @@ class _Choice(NamedTuple):
     Attributes:
         initializers: of those that are set, or kept because a rule says so.
         garbage: the buffers that have to be computed.
+        renewed: those that a parametrised weight is set with.
         own: which of the initializers are the model's own code's.
         given: the initializers that the rules have, as they are there.
     """
 
     initializers: dict[Slot, Initializer]
     garbage: list[Slot]
+    renewed: set[Slot]
     own: dict[Slot, Own]
     given: list[Initializer | None]
 
@@ -241,7 +247,8 @@ def _choose(
                 check_held(slot)
             wanted[slot] = wish
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = _Choice({}, [], own, list(wanted.values()))
+    choice = _Choice({}, [], set(), own, list(wanted.values()))
+    along: set[Place] = set()  # of weights, which come first
     for slot, wish in wanted.items():
         with problems.of(slot):
             initializer = rules.find(slot, own_code=False) if slot in failures else wish
@@ -252,8 +259,11 @@ def _choose(
             if initializer is not None:
                 _check(slot, initializer, device, dtype)
                 choice.initializers[slot] = initializer
+                along |= set() if isinstance(initializer, Keep) else set_with(slot)
             elif not slot.is_buffer:
                 problems.unmatched.append((slot.name, failures.get(slot, ())))
+            elif slot.tensor.is_meta and device is not None and along & places(slot):
+                choice.renewed.add(slot)
             elif slot.tensor.is_meta:
                 choice.garbage.append(slot)
                 check_computable(slot, device)
@@ -324,7 +334,11 @@ class _Drawn(NamedTuple):
 
 
 def _drawn_apart(
-    chosen: Mapping[Slot, Initializer], key: Key, device: torch.device | None, dtype: torch.dtype | None
+    chosen: Mapping[Slot, Initializer],
+    key: Key,
+    device: torch.device | None,
+    dtype: torch.dtype | None,
+    named: Container[Place],
 ) -> dict[Slot, _Drawn]:
     """The values of parametrised weights; raises what assigning them would, or would make of them."""
     plan = Plan()
@@ -340,7 +354,7 @@ def _drawn_apart(
     apart: dict[Slot, _Drawn] = {}
     for slot, value in values.items():
         with problems.of(slot):
-            apart[slot] = _Drawn(value, becomes(slot, value, dtype, key.fold_in(slot.name)))
+            apart[slot] = _Drawn(value, becomes(slot, value, dtype, key.fold_in(slot.name), named))
     problems.raise_any()
     return apart
 

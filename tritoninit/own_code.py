@@ -10,18 +10,16 @@ and what depends on other parameters, which may have no values yet, is no answer
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from tritoninit.fills import Constant, Initializer
-from tritoninit.interception.entry import intercept
+from tritoninit.interception.entry import quietly
 from tritoninit.interception.intercepted import Intercepted
 from tritoninit.keys import Key
 from tritoninit.models import methods
@@ -119,7 +117,7 @@ def _next_calls(untried: dict[Slot, Iterator[Call]]) -> list[tuple[Call, list[Sl
 def _answers(call: Call, group: Sequence[Slot]) -> dict[Slot, Initializer | str]:
     """What a call does to slots: an initializer; or why that is none, "" if it leaves the slot alone."""
     try:
-        with intercept(seed=0) as watched:
+        with quietly(Key(0)) as watched:
             asked = _asked(watched, call, group)  # its stand-ins are gone by the end: none is drawn
     except Exception as error:  # noqa: BLE001 - of a module's own code, and the next call may do
         return dict.fromkeys(group, _raised(error))
@@ -189,10 +187,7 @@ def _alone(call: Call, slot: Slot, seed: int) -> torch.Tensor:
     Raises:
         _UnsetError: there are elements that the call does not set.
     """
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the one that a module's code may draw from
-    random.seed(seed)
-    with intercept(seed=seed), _stand_ins(call, [slot], seed):
+    with quietly(Key(seed)), _stand_ins(call, [slot], seed):
         call()
         now = _now(slot)
         if now is None or now.is_meta or now.shape != slot.tensor.shape:
@@ -226,19 +221,16 @@ def _raised(error: Exception) -> str:
 
 @contextmanager
 def _stage(module: nn.Module) -> Iterator[None]:
-    """No tensor of the model has memory, and what code may draw from or depend on is as it was afterwards."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - as in _alone
+    """No tensor of the model has memory, and what is made anew is on the CPU, and in float32 if of floats."""
     dtype = torch.get_default_dtype()
     cpu = torch.device("cpu")
     aside, kept = set_aside(module, cpu), _attributes_kept([*module.modules()])
     try:
         torch.set_default_dtype(torch.float32)  # a seed gives the same numbers whatever it is
-        with aside, kept, cpu, torch.random.fork_rng(devices=[]), torch.no_grad():
+        with aside, kept, cpu, torch.no_grad():
             yield
     finally:
         torch.set_default_dtype(dtype)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,12 +11,23 @@ from torch import nn
 
 from tritoninit.auditing.moments import measure
 from tritoninit.keys import Key
-from tritoninit.models.slots import Slot, at_rest
+from tritoninit.models.slots import Place, Slot, at_rest
+from tritoninit.models.spectral import renew_vectors, torchs
 from tritoninit.words import short
 
 # Of a weight's norm, and in steps of its dtype: more than what is lost by rounding where a parametrisation
 # keeps what it is given.
 _ALIKE, _STEPS = 1e-3, 4
+
+
+# The buffers that torch's own parametrisations have set when a weight is.
+_SET_WITH = {"_SpectralNorm": ("_u", "_v"), "_Orthogonal": ("base",)}
+
+
+def set_with(slot: Slot) -> set[Place]:
+    """Where the buffers are that are set when a parametrised weight is; none of a plain one."""
+    each = _of(slot) if slot.is_parametrized else ()
+    return {(id(inner), name) for inner in each for name in _SET_WITH.get(torchs(inner), ())}
 
 
 def check_invertible(slot: Slot) -> None:
@@ -26,13 +37,23 @@ def check_invertible(slot: Slot) -> None:
             raise ValueError(f"its parametrisation {type(parametrization).__name__} has no right_inverse")
 
 
-def assign(slot: Slot, value: torch.Tensor, key: Key) -> None:
-    """Make a parametrised weight of ``value``; what parametrisations draw on the way comes of the key."""
+def assign(slot: Slot, value: torch.Tensor, key: Key, besides: Container[Place] = ()) -> None:
+    """Make a parametrised weight of ``value``; what parametrisations draw on the way comes of the key.
+
+    ``besides`` says where buffers are that are set otherwise.
+    """
     with torch.no_grad(), _generator_of(key, value.device):
         setattr(slot.owner, slot.local, value)
+        renew_vectors(_of(slot), key, besides)
 
 
-def becomes(slot: Slot, value: torch.Tensor, dtype: torch.dtype | None, key: Key) -> str:
+def becomes(
+    slot: Slot,
+    value: torch.Tensor,
+    dtype: torch.dtype | None,
+    key: Key,
+    besides: Container[Place] = (),
+) -> str:
     """How a weight, once of ``dtype``, would differ from ``value`` if that were assigned to it; "" if not.
 
     It is tried out on copies, on the value's device.
@@ -51,6 +72,7 @@ def becomes(slot: Slot, value: torch.Tensor, dtype: torch.dtype | None, key: Key
             parametrizations.right_inverse(value.clone())
         except (NotImplementedError, RuntimeError, ValueError) as error:
             raise ValueError(f"its parametrisation {kinds} cannot be inverted: {error}") from error
+        renew_vectors(parametrizations, key, besides)
         found = parametrizations()
     if value.isfinite().all() and not found.isfinite().all():
         raise ValueError(f"its parametrisation {kinds} makes numbers of it that are not finite")

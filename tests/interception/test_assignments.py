@@ -85,7 +85,6 @@ class TestAssignments:
             lambda w: w.data.copy_(torch.ones(6, 4)),
             lambda w: torch.add(w.data, 1.0, out=w.data),
             lambda w: setattr(w, "data", w.data * 2.0),
-            lambda w: w.data.random_(),
             lambda w: tritoninit.ones_(w),
             lambda w: tritoninit.uniform_(w),
             lambda w: torch.autograd.graph.increment_version(w),

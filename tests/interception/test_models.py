@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tritoninit.interception.entry import intercept
+from tritoninit.interception.filled import DrawnByTorch
 
 # In standard errors. Of two samples of n the means differ by s sqrt(2 / n), the standard deviations by at
 # most s sqrt(1 / n): that of normals, whose fourth moment is the largest of the distributions here. Beyond
@@ -85,14 +86,21 @@ def check_like_torch(build):
     return intercepted, mine, sum(parameter.numel() for parameter in mine.parameters())
 
 
-def check_told(intercepted, model, untold=()):
-    """Every parameter but those has an assignment, which gives its bits again but for a padding row."""
+def check_told(intercepted, model, untold=(), drawn_by_torch=()):
+    """Every parameter but those has an assignment, which gives its bits again but for a padding row.
+
+    Buffers that were filled have one, too. Those that are ``drawn_by_torch`` are told to be.
+    """
     told = intercepted.assignments(model)
     names = [name for name, _ in model.named_parameters() if not name.endswith(tuple(untold))]
-    assert [each.name for each in told] == names
+    assert [each.name for each in told if isinstance(each.tensor, nn.Parameter)] == names
     for each in told:
+        assert isinstance(each.initializer, DrawnByTorch) == each.name.endswith(tuple(drawn_by_torch))
+        if isinstance(each.initializer, DrawnByTorch):
+            continue
         keyed = {"key": each.key} if each.key else {}
-        again = each.initializer(torch.full_like(each.tensor.detach(), torch.nan), **keyed)
+        poison = torch.nan if each.tensor.is_floating_point() else 7
+        again = each.initializer(torch.full_like(each.tensor.detach(), poison), **keyed)
         other = random_rows(each.tensor.detach(), again)
         assert not other.any() or (other.sum() == 1 < len(other) and not each.tensor[other].any()), each
 
@@ -125,14 +133,9 @@ class TestTorch:
 
     @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
     def test_transformer(self):
-        """Its layers are deep copies of one, so that what is not drawn again after that is a copy."""
+        """Its layers are deep copies of one, so that what is not drawn again is a copy, with the history."""
         intercepted, model, _ = check_like_torch(lambda: nn.Transformer(32, 2, 2, 2, 48))
-        told = {each.name for each in intercepted.assignments(model)}
-        assert told == {
-            name
-            for name, parameter in model.named_parameters()
-            if parameter.dim() > 1 or name.startswith(("encoder.norm", "decoder.norm"))
-        }
+        check_told(intercepted, model)
         layers = model.encoder.layers
         assert layers[0].linear1.bias.equal(layers[1].linear1.bias)
         assert not layers[0].linear1.weight.equal(layers[1].linear1.weight)
@@ -144,7 +147,8 @@ def sizes(**others):
 
 
 # Model class, configuration class, its arguments, whether every element is drawn exactly once (else: a
-# padding row, what code changes after a fill), and the parameters that come from elsewhere than a fill.
+# padding row, what code changes after a fill), the parameters that come from elsewhere than a fill, and those
+# of torch's random numbers.
 TINY = {
     "gpt2": (
         "GPT2LMHeadModel",
@@ -152,16 +156,18 @@ TINY = {
         {"vocab_size": 97, "n_embd": 48, "n_layer": 2, "n_head": 4},
         True,
         (),
+        (),
     ),
-    "llama": ("LlamaForCausalLM", "LlamaConfig", sizes(num_key_value_heads=2), True, ()),
-    "auto": ("AutoModelForCausalLM", "LlamaConfig", sizes(num_key_value_heads=2), True, ()),
+    "llama": ("LlamaForCausalLM", "LlamaConfig", sizes(num_key_value_heads=2), True, (), ()),
+    "auto": ("AutoModelForCausalLM", "LlamaConfig", sizes(num_key_value_heads=2), True, (), ()),
     # The decoder's bias is padded before it is tied, twice: that reads what is pending.
-    "bert": ("BertForMaskedLM", "BertConfig", sizes(), False, ("predictions.bias",)),
+    "bert": ("BertForMaskedLM", "BertConfig", sizes(), False, ("predictions.bias",), ()),
     "t5": (
         "T5ForConditionalGeneration",
         "T5Config",
         {"vocab_size": 97, "d_model": 48, "d_kv": 12, "d_ff": 64, "num_layers": 2, "num_heads": 4},
         True,
+        (),
         (),
     ),
     "vit": (
@@ -170,19 +176,22 @@ TINY = {
         {k: v for k, v in sizes(image_size=16, patch_size=4).items() if k != "vocab_size"},
         True,
         (),
+        (),
     ),
     "mamba": (
         "MambaForCausalLM",
         "MambaConfig",
         {"vocab_size": 97, "hidden_size": 48, "state_size": 4, "num_hidden_layers": 2},
         False,
-        ("A_log", "dt_proj.bias"),
+        ("A_log",),
+        ("dt_proj.bias",),
     ),
     "mixtral": (
         "MixtralForCausalLM",
         "MixtralConfig",
         sizes(num_key_value_heads=2, num_local_experts=4),
         True,
+        (),
         (),
     ),
 }
@@ -198,12 +207,12 @@ def builder(transformers, model, config, arguments):
 class TestTransformers:
     @pytest.mark.parametrize("name", TINY)
     def test_tiny(self, transformers, drawn, name):
-        model, config, arguments, drawn_once, untold = TINY[name]
+        model, config, arguments, drawn_once, *told = TINY[name]
         intercepted, built, size = check_like_torch(builder(transformers, model, config, arguments))
         if drawn_once:
             assert sum(drawn) == size
         assert sum(drawn) <= 1.02 * size  # defaults drawn in vain would be most of another model
-        check_told(intercepted, built, untold)
+        check_told(intercepted, built, *told)
 
     def test_bfloat16(self, transformers):
         """As from_config casts: the rounded float32 weights."""
@@ -237,10 +246,10 @@ class TestTransformers:
     @pytest.mark.parametrize("name", ["gpt2", "bert", "t5", "vit", "mamba"])
     def test_full(self, transformers, drawn, name):
         """The configurations as they come, but Llama's and Mixtral's: 7 and 47 billion parameters."""
-        model, config, _, _, untold = TINY[name]
+        model, config, _, _, *told = TINY[name]
         intercepted, built, size = check_like_torch(builder(transformers, model, config, {}))
         assert sum(drawn) <= 1.02 * size
-        check_told(intercepted, built, untold)
+        check_told(intercepted, built, *told)
 
 
 def test_the_comparison_notices_what_is_wrong():

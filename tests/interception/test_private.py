@@ -226,7 +226,7 @@ class TestSource:
 
     def test_the_import_leaves_the_recorder_out(self, seen):
         inside = {name.rpartition(".")[2] for name in seen["loaded"] if ".interception." in name}
-        assert inside == {"entry", "intercepted", "routes", "served"}
+        assert inside == {"arrivals", "entry", "intercepted", "libraries", "routes", "served"}
 
     @pytest.mark.parametrize(
         ("source", "found"),

@@ -183,8 +183,8 @@ class TestMethods:
     def test_other_tensors_are_torchs(self):
         torch.manual_seed(0)
         expected = torch.empty(5).normal_(), torch.empty(5).uniform_(), torch.empty(5).fill_(2)
-        torch.manual_seed(0)
         with intercept(seed=0) as intercepted:
+            torch.manual_seed(0)
             got = torch.empty(5).normal_(), torch.empty(5).uniform_(), torch.empty(5).fill_(2)
             assert all(map(torch.equal, got, expected))
         assert not intercepted.passed_on

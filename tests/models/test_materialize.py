@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,9 @@ import tritoninit as ti
 from tests.model_cases import META, NOISE, Model, assert_equal_states, initialized, poisoned, state
 from tritoninit import (
     TORCH_DEFAULTS,
+    Constant,
     Keep,
+    Key,
     Normal,
     Rule,
     Value,
@@ -355,6 +358,37 @@ class TestMeta:
         assert model[0].parametrizations.weight.original1.tag == "kept"
         assert all(p.requires_grad for p in model.parameters())
 
+    @pytest.mark.parametrize(
+        "build",
+        [
+            lambda: parametrizations.spectral_norm(nn.Linear(4, 5)),
+            lambda: parametrizations.spectral_norm(parametrizations.weight_norm(nn.Linear(4, 5))),
+            lambda: parametrizations.spectral_norm(nn.LayerNorm(5)),
+            lambda: parametrizations.orthogonal(nn.Linear(4, 5)),
+            lambda: nn.Sequential(parametrizations.orthogonal(nn.Linear(4, 4)), nn.Linear(2, 2)),
+        ],
+    )
+    def test_buffers_that_are_set_with_the_weight(self, build):
+        model = build().to("meta")  # orthogonal cannot be built there
+        initialize_(model, seed=0, device="cpu")
+        initialize_(direct := build(), seed=0)
+        assert_equal_states(state(model), state(direct))
+
+    def test_a_parametrised_buffer(self):
+        class Doubled(nn.Module):
+            def forward(self, x):
+                return 2 * x
+
+            def right_inverse(self, x):
+                return x / 2
+
+        model = nn.Module()
+        model.register_buffer("table", torch.ones(3, 3))
+        torch.nn.utils.parametrize.register_parametrization(model, "table", Doubled())
+        model.to("meta")
+        initialize_(model, [Rule(nn.Module, {"table": Constant(2.0)})], seed=0, device="cpu")
+        assert model.table.equal(torch.full((3, 3), 2.0))
+
     def test_several_parametrisations_and_a_tie(self):
         class Doubled(nn.Module):
             def forward(self, x):
@@ -404,6 +438,40 @@ class TestMeta:
             model.mask = torch.ones(3)
         with pytest.raises(ValueError, match="mask: a plain attribute on the meta device"):
             initialize_(model, seed=0, device="cpu")
+
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            lambda table: table.normal_(),
+            lambda table: table.copy_(torch.rand(4)),
+            lambda table: table.copy_(torch.tensor(np.random.mtrand.rand(4))),
+            lambda table: nn.init.normal_(table),
+        ],
+    )
+    def test_random_buffers_come_of_their_names(self, draw):
+        def built(seed, first):
+            with META:
+                model = nn.Sequential(*(Rotary() for _ in range(3)))
+            for rotary in model:
+                rotary.reset_buffers = lambda owner=rotary: draw(owner.table)
+            if not first:
+                torch.rand(3), np.random.mtrand.rand(3)
+                model[0].reset_buffers = lambda: model[0].table.zero_()
+            initialize_(model, seed=seed, device="cpu")
+            return [rotary.table for rotary in model]
+
+        first, again, other = built(0, first=True), built(0, first=False), built(1, first=True)
+        assert first[1].equal(again[1])  # whatever the others draw
+        assert first[2].equal(again[2])
+        assert len({tuple(table.tolist()) for table in first + other}) == 6
+
+    def test_fills_of_buffers_are_this_library_s(self):
+        with META:
+            model = nn.Sequential(Rotary())
+        model[0].reset_buffers = lambda: nn.init.normal_(model[0].table)
+        initialize_(model, seed=3, device="cpu")
+        key = Key(3).fold_in("0.table").fold_in(0)
+        assert model[0].table.equal(Normal()(torch.empty(4), key=key))
 
     def test_a_seed_leaves_the_default_generator_alone(self):
         with META:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from tritoninit.fills import Initializer
 from tritoninit.keys import Key
+
+TORCH: Final = "torch"  # no backend of ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +22,7 @@ class Assignment:
         tensor: the parameter or buffer.
         initializer: how it was set; ``Keep()`` if it was left as it was.
         key: which random numbers; None where the initializer is not random.
-        backend: who serves its device; "" where it was left as it was.
+        backend: who serves its device; "torch" where torch drew it, "" where it was left as it was.
         became: what a parametrisation made of it, in words, where that is something else.
         code: the model's own code that said so ("LlamaForCausalLM._init_weights"); "" where a rule did.
     """

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.assignments import TORCH, Assignment
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure, scores
 from tritoninit.auditing.overlap import share_memory
@@ -133,6 +133,8 @@ def _oddities(subject: _Subject, row: TensorRecord) -> Iterator[str]:
     done = subject.assignment
     if done is not None and done.became:
         yield f"is not as {describe(done.initializer, row.shape)} says: {done.became}"
+    if done is not None and done.backend == TORCH:
+        yield f"is {row.summary}"
 
 
 def _row(subject: _Subject) -> TensorRecord:

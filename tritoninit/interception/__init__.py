@@ -8,14 +8,17 @@ once, when somebody first looks.
 ``entry``        what is promised: ``intercept``, and its limits
 ``intercepted``  what it tells afterwards
 ``served``       which functions and methods are served, and by which initializers
-``routes``       how calls of ``torch.nn.init`` are seen: its functions get other code for a while
+``libraries``    the same of libraries that write their own
+``routes``       how calls of these functions are seen: they get other code for a while
+``arrivals``     how a library is seen that somebody imports in a block
 ``recorder``     the whole way of a call: seen, recorded, run, told of, or passed on to torch
+``generators``   torch's, NumPy's and Python's own: seeded for the block, and put back
 ``calls``        what a call of torch's reads, views or hands out; which arguments can be served
 ``regions``      where in its storage a tensor lies, and what covers what
-``filled``       a fill that was asked for, and what a parameter is after several
+``filled``       a fill that was asked for, or drawn by torch, and what a tensor is after several
 ``private``      what all this uses of torch that torch does not promise
 ===============  ================================================================================
 
-The first four are loaded by ``import tritoninit`` and use nothing private of torch's; the others are
+The first six are loaded by ``import tritoninit`` and use nothing private of torch's; the others are
 loaded by the first ``intercept``.
 """

@@ -37,7 +37,7 @@ _METADATA = _setters("requires_grad", "grad") | _functions(
     *("is_sparse_csr", "is_quantized", "is_nested", "is_mkldnn", "is_shared", "is_pinned"),
     *("requires_grad", "requires_grad_", "is_leaf", "grad", "grad_fn", "grad_dtype", "retains_grad"),
     *("output_nr", "detach_", "register_hook", "register_post_accumulate_grad_hook", "__hash__"),
-    *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"),
+    *("empty_like", "zeros_like", "ones_like", "full_like"),
     *("new_empty", "new_zeros", "new_ones", "new_full", *private.READING_NOTHING),
 )
 
@@ -56,6 +56,52 @@ WITHOUT_HISTORY = _functions("data", "detach")
 HANDED_OUT = _functions(
     *("numpy", "__array__", "__dlpack__", "__cuda_array_interface__", "data_ptr", "const_data_ptr"),
     *("untyped_storage", "storage", "share_memory_", *private.HANDING_OUT),
+)
+
+# What copies a tensor's elements into another of the same shape, or, the last, into its first argument.
+COPIES = _functions(
+    *("clone", "__deepcopy__", "contiguous", "to", "type", "float", "half", "bfloat16", "cpu", "cuda"),
+)
+INTO = _functions("copy_")
+
+# What leaves nothing of what its first argument held.
+OVERWRITES = INTO | _functions(
+    "fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_"
+)
+
+SETS_DATA = _setters("data")
+
+# What has no use for random numbers, of what is called most: the generators need no look. One that is missing
+# here takes longer.
+NEVER_DRAWS = (
+    _METADATA
+    | _VIEWS
+    | _VIEWS_OF_CONTIGUOUS
+    | HANDED_OUT
+    | COPIES
+    | INTO
+    | SETS_DATA
+    | _functions(
+        *("empty", "zeros", "ones", "full", "arange", "linspace", "logspace", "eye", "empty_strided"),
+        *("tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "scalar_tensor", "is_tensor"),
+        *("fill_", "zero_", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "pow", "pow_"),
+        *("neg", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "erfinv", "erfinv_", "clamp", "clamp_"),
+        *(
+            "__getitem__",
+            "__setitem__",
+            "cat",
+            "stack",
+            "outer",
+            "matmul",
+            "mm",
+            "mv",
+            "where",
+            "masked_fill",
+        ),
+        *("item", "tolist", "__repr__", "__format__", "__bool__", "__int__", "__float__", "sum", "mean"),
+        *("equal", "eq", "ne", "lt", "le", "gt", "ge", "__eq__", "any", "all", "max", "min", "numpy"),
+        *("isnan", "isfinite", "isinf", "allclose", "repeat", "tril", "triu", "backward"),
+    )
 )
 
 # What types do whose operations torch's functions do alone.

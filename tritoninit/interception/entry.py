@@ -1,12 +1,19 @@
 """Code that was never written for this library, served by it: ``with intercept(seed=0): model = Model()``.
 
-In the block and its thread these draw from this library's stream: every ``torch.nn.init`` function, on any
-tensor; ``uniform_``, ``normal_``, ``fill_``, ``zero_`` and ``x[i:j] = number`` on parameters and on what is
-known to share their memory (``weight.data``, ``weight[padding_idx]``).
+In the block, in its thread and in its task of asyncio and those that this starts, these draw from this
+library's stream: every ``torch.nn.init`` function, on any tensor; ``uniform_``, ``normal_``, ``fill_``,
+``zero_`` and ``x[i:j] = number`` on parameters and on what is known to share their memory (``weight.data``,
+``weight[padding_idx]``); the initializers of ``timm.layers``, once that is imported, as what they mean.
+
+All else that draws is reproducible: torch's default generators (of the CPU and of the accelerator's devices),
+those behind ``numpy.random``'s functions and behind ``random``'s are seeded from children of the block's key
+(``"torch"``, ``"accelerator"``, ``"numpy"``, ``"random"``), and put back at the end. What torch drew for a
+parameter or a buffer, and what was computed from that, is listed by name; its bits are torch's, and so depend
+on the version and the device. Copies of what was filled (``copy.deepcopy``) keep its history.
 
 Fills are recorded, and run together when something first reads or changes what they fill, or at the end of
 the block. One that a later fill covers, or whose tensor is gone by then, is never drawn. To torch they are
-done: the version counter moves on, ``torch``'s own generators do not.
+done: the version counter moves on, torch's own generators do not.
 
 The n-th random fill, counted from 0 in the order of the calls (dropped ones too), has the key
 ``Key(seed).fold_in(n)``, or ``Key.from_generator(generator)`` where the call names a generator.
@@ -15,24 +22,33 @@ Limits. What does not go through torch's Python functions does not see that a fi
 and processes, ``torch._C.DisableTorchFunction``, C++ code that is handed a tensor (TorchScript,
 DistributedDataParallel, ``to_dlpack``), pointers taken before the block, an ``UntypedStorage`` made apart
 from its tensor, tangents of forward-mode autograd, pack hooks of ``saved_tensors_hooks``. Leave the block or
-call :meth:`Intercepted.flush` before these, and before ``torch.compile`` runs on what is pending. Fills run
-on the CUDA stream that is current then. What was taken from a parameter before the block is known to share
-its memory once the parameter itself has been used in the block.
+call :meth:`Intercepted.flush` before these. Fills run on the CUDA stream that is current then. What was taken
+from a parameter before the block is known to share its memory once the parameter itself has been used in the
+block. This is a mode of torch's functions: ``torch.compile`` cannot trace one, so leave the block before what
+it made runs; and one turns off torch's fused path of ``nn.TransformerEncoderLayer`` and
+``nn.MultiheadAttention``, so that what runs in the block goes the longer way, to other roundings.
 
 What reaches further than its arguments show has everything written first: ``backward``, functions that are
 given a callable, custom operators, types with a ``__torch_function__`` of their own. Hooks that ``backward``
 runs are served as other code, but at once; in the others ``torch.nn.init`` is, and methods are torch's.
 Inside the transformations of ``torch.func`` every fill is torch's. So is that of a tensor which is computed
 anew when it is needed, and keeps nothing (a weight under ``weight_norm``, ``p[[0, 1]]``): with a warning.
+
+The generators are the process's. Where blocks of several threads or tasks overlap, each of them, and tasks
+outside, has torch draw from states of its own; NumPy's and Python's change hands as torch is called, and
+other threads that are in no block draw from whichever are in use. Of generators that code makes itself
+(``numpy.random.default_rng()``, ``torch.Generator()``) nobody knows here, nor that NumPy or Python drew a
+number, or what a transformation of ``torch.func`` made of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from tritoninit import registry
 from tritoninit.interception.intercepted import Intercepted
+from tritoninit.keys import Key
 
 
 @contextmanager
@@ -40,7 +56,7 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
     """Serve the initialization of whatever is built in the block, in this thread; see the module's docstring.
 
     Of nested intercepts the inner one serves, with its own seed and count; entering it runs what the outer
-    one has pending. If the block raises, what is pending is run all the same.
+    one has pending. If the block raises, what is pending is run all the same, and generators are put back.
 
     Args:
         seed: 64 bits; drawn from PyTorch's default CPU generator if None.
@@ -65,3 +81,10 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
 
     with recorder.recording(seed) as intercepted:
         yield intercepted
+
+
+def quietly(key: Key) -> AbstractContextManager[Intercepted]:
+    """:func:`intercept` by a key, of code that this library calls: nobody is warned of what is lost."""
+    from tritoninit.interception import recorder  # as above
+
+    return recorder.recording(key, aloud=False)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.report import Report
+from tritoninit.interception.libraries import LIBRARIES
 from tritoninit.interception.routes import Routes
 from tritoninit.interception.served import FUNCTIONS
 from tritoninit.keys import Key
@@ -16,6 +17,8 @@ from tritoninit.keys import Key
 # torch.nn.init's functions are looked for on import: later, others may stand in for them for a while.
 ROUTES = Routes(to="tritoninit.interception.recorder")
 ROUTES.add(nn.init, FUNCTIONS)
+for _library, _meanings in LIBRARIES.items():
+    ROUTES.add_library(_library, {name: meaning.arguments for name, meaning in _meanings.items()})
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,14 @@ class Intercepted(ABC):
 
     @abstractmethod
     def assignments(self, model: nn.Module) -> tuple[Assignment, ...]:
-        """How each distinct parameter was set, in the order of ``named_parameters``.
+        """How each distinct parameter was set, in the order of ``named_parameters``; then buffers that were.
 
-        A parameter is left out unless it was filled as a whole in the block, and not changed there by other
-        means since. Changes by way of arrays, pointers, storages or types that hide it are not seen. One of
-        which parts were changed again is told as :class:`ZeroRow` (an embedding's padding row) or
-        :class:`Overlaid`. A fill by way of a view of another shape, such as ``weight.T``, is told as the
-        primitive that it lowered to.
+        One is left out unless it was filled as a whole in the block, and not changed there by other means
+        since; but what torch drew is told as such, with "torch" for the backend and the block's key. Changes
+        by way of arrays, pointers, storages or types that hide it are not seen. One of which parts were
+        changed again is told as :class:`ZeroRow` (an embedding's padding row) or :class:`Overlaid`. A fill by
+        way of a view of another shape, such as ``weight.T``, is told as the primitive that it lowered to. A
+        copy is told as what it was copied from.
         """
 
     def report(self, model: nn.Module) -> Report:

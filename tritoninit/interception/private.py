@@ -62,3 +62,8 @@ ENGINE = "_engine_run_backward"
 # who asks for them.
 READING_NOTHING = ("_version", "_backward_hooks", "_base", "_is_view")
 HANDING_OUT = ("_typed_storage",)
+
+
+def lazy_seeds(module: Any) -> Any:
+    """Where a device module keeps the latest seeds until it is initialised; None in a torch without that."""
+    return getattr(module, "_lazy_seed_tracker", None)

@@ -6,6 +6,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from inspect import signature
 from typing import Any
 
 import torch
@@ -14,10 +16,15 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
 from tritoninit import registry
-from tritoninit.auditing.assignments import Assignment
+from tritoninit.auditing.assignments import TORCH, Assignment
 from tritoninit.fills import Constant, Initializer, TruncatedNormal, sole_fill
 from tritoninit.interception.calls import (
+    COPIES,
     HANDED_OUT,
+    INTO,
+    NEVER_DRAWS,
+    OVERWRITES,
+    SETS_DATA,
     WITHOUT_HISTORY,
     check_type,
     describe,
@@ -29,8 +36,10 @@ from tritoninit.interception.calls import (
     reads_nothing,
     tensors_among,
 )
-from tritoninit.interception.filled import Filled, with_parts
+from tritoninit.interception.filled import DrawnByTorch, Filled, drawn_by_torch, is_drawn_by_torch, with_parts
+from tritoninit.interception.generators import OUTSIDE, TURNS, Share, torch_states
 from tritoninit.interception.intercepted import ROUTES, Intercepted, PassedOn
+from tritoninit.interception.libraries import LIBRARIES
 from tritoninit.interception.private import (
     ENGINE,
     DisableTorchFunction,
@@ -52,6 +61,7 @@ from tritoninit.window import Window
 # How initializers and checks say no; anything else is a failure.
 _REFUSALS = (TypeError, ValueError, OverflowError, NotImplementedError)
 
+_FEWEST_SWEPT = 1024  # storages that are known, before those that are gone are looked for
 _MOST_PENDING = 64  # on one storage: each new fill is compared with all of them
 
 _CHANGED = "increment_version"  # by which kernels, this library's too, tell that they write to a tensor
@@ -63,8 +73,11 @@ ROUTES.add(ParametrizationList, (_PARAMETRIZED,))
 class Recorder(Intercepted):
     """One block's calls, and what became of them."""
 
-    def __init__(self, key: Key, outer: Recorder | None = None) -> None:
+    def __init__(self, key: Key, outer: Recorder | None = None, *, aloud: bool = True) -> None:
         self.key = key
+        self._aloud = aloud
+        self.generators = Share()
+        self.thread = threading.get_ident()
         self.passed_on: list[PassedOn] = []
         self._random_fills = 0
         # By address of storage, which is no one else's while a weak reference to it lives.
@@ -79,9 +92,11 @@ class Recorder(Intercepted):
         self._history: dict[int, dict[Region, Filled | None]] = (
             {key: {} for key in outer._history} if outer else {}
         )
+        self._drawn: set[int] = set()  # the storages that may hold what torch drew
+        self._most_storages = _FEWEST_SWEPT
         self._silent = False  # torch is at work, and on its own
         self._at_once = False  # torch is at work, and calls back: nothing may stay pending
-        self._closed = False
+        self.closed = False
 
     @property
     def pending(self) -> int:
@@ -96,14 +111,17 @@ class Recorder(Intercepted):
 
     def assignments(self, model: nn.Module) -> tuple[Assignment, ...]:
         with DisableTorchFunction():
-            set_here = [s for s in slots(model) if not s.is_buffer and not nn.parameter.is_lazy(s.tensor)]
+            set_here = [slot for slot in slots(model) if not nn.parameter.is_lazy(slot.tensor)]
             told = [self._told(slot.name, slot.tensor) for slot in set_here]
         return tuple(each for each in told if each is not None)
 
-    def _told(self, name: str, parameter: Tensor) -> Assignment | None:
-        here = Region.of(parameter)
+    def _told(self, name: str, tensor: Tensor) -> Assignment | None:
+        history = self._history.get(storage_key(tensor) or 0)
+        if not history or not tensor.numel():
+            return None
+        here = Region.of(tensor)
         parts: list[tuple[Region, Filled | None]] = []
-        for region, filled in reversed(self._history.get(storage_key(parameter) or 0, {}).items()):
+        for region, filled in reversed(history.items()):
             if region.covers(here):
                 if filled is None:
                     return None
@@ -111,9 +129,11 @@ class Recorder(Intercepted):
                 if filled.primitive is not None and region != here:
                     initializer = filled.primitive
                 initializer = with_parts(initializer, parts, here)
-                return Assignment(name, parameter, initializer, filled.key, filled.backend)
+                return Assignment(name, tensor, initializer, filled.key, filled.backend)
             if region.meets(here):
                 parts.append((region, filled))
+        if any(is_drawn_by_torch(filled) for _, filled in parts):
+            return Assignment(name, tensor, DrawnByTorch(parts=True), self.key, TORCH)
         return None
 
     def _resume(self, inner: Recorder) -> None:
@@ -143,6 +163,24 @@ class Recorder(Intercepted):
             return result
         return tensor
 
+    def _initialize_as_meant(
+        self, name: str, original: Callable[..., Any], tensor: Tensor, *arguments: Any
+    ) -> Tensor | None:
+        """A library's function of that qualified name, called with all of its arguments."""
+        library, _, own_name = name.rpartition(".")
+        meaning = LIBRARIES[library][own_name]
+        named = dict(zip(list(signature(original).parameters)[1:], arguments, strict=True))
+        generator = named.pop("generator", None)
+        with DisableTorchFunction():
+            self._note(tensor)
+            served = not is_empty(tensor) and self._serve(
+                name, tensor, meaning.initializer, (), named, generator
+            )
+        if not served:
+            result: Tensor | None = self._call(original, (tensor, *arguments), {})
+            return result
+        return tensor if meaning.returns else None
+
     def _torch_function(
         self,
         function: Callable[..., Any],
@@ -156,7 +194,9 @@ class Recorder(Intercepted):
         further = reaches_further(function, types, args, kwargs)
         tensors = tensors_among(args, kwargs)
         if not tensors and not further:
-            return function(*args, **kwargs)
+            return (
+                function(*args, **kwargs) if function in NEVER_DRAWS else self._call(function, args, kwargs)
+            )
         with DisableTorchFunction():
             for tensor in tensors:
                 self._note(tensor)
@@ -226,7 +266,18 @@ class Recorder(Intercepted):
 
     def _keep_address(self, key: int, tensor: Tensor) -> None:
         if key not in self._storages:
+            if len(self._storages) >= self._most_storages:
+                self._forget_gone()
             self._storages[key] = StorageWeakRef(tensor.untyped_storage())
+
+    def _forget_gone(self) -> None:
+        """Let go of the storages that are no more, and look again when there are twice as many."""
+        for key in [key for key, storage in self._storages.items() if storage.expired()]:
+            for known in (self._storages, self._history, self._pending):
+                known.pop(key, None)
+            for which in (self._parameters, self._handed_out, self._computed, self._drawn):
+                which.discard(key)
+        self._most_storages = max(_FEWEST_SWEPT, 2 * len(self._storages))
 
     def _serve_method(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -256,7 +307,7 @@ class Recorder(Intercepted):
         self,
         name: str,
         tensor: Tensor,
-        kind: type[Initializer],
+        kind: Callable[..., Initializer],
         numbers: Sequence[Any],
         named: Mapping[str, Any],
         generator: torch.Generator | None,
@@ -275,7 +326,7 @@ class Recorder(Intercepted):
             raise
         except _REFUSALS as error:
             self.passed_on.append(PassedOn(name, describe(tensor), str(error)))
-            if isinstance(error, LostError):
+            if isinstance(error, LostError) and self._aloud:
                 # For the caller of torch's function, be it a method or one of torch.nn.init.
                 warnings.warn(f"{name} of {describe(tensor)} is lost: {error}", stacklevel=5)
             return False
@@ -366,15 +417,129 @@ class Recorder(Intercepted):
             keyed = [(key, tensor) for tensor in tensors if (key := storage_key(tensor)) is not None]
             if function in HANDED_OUT:
                 self._handed_out.update(key for key, _ in keyed)
-            told = [(key, tensor, _version(tensor)) for key, tensor in keyed if key in self._history]
+            may_draw = function not in NEVER_DRAWS
+            drawn = bool(self._drawn) and self._reads_drawn(function, args, kwargs, keyed)
+            all_of_them = may_draw or drawn or function in INTO
+            before = [(k, t, _version(t)) for k, t in keyed if all_of_them or k in self._history]
+        results: list[Tensor] = []
         try:
-            with self._in_torch(calls_back=further):
-                return function(*args, **kwargs)
+            if not may_draw:
+                with self._in_torch(calls_back=further):
+                    result = function(*args, **kwargs)
+            else:
+                with TURNS.taken(self.generators, alone=not further):
+                    states = torch_states()
+                    try:
+                        with self._in_torch(calls_back=further):
+                            result = function(*args, **kwargs)
+                    finally:
+                        drawn = torch_states() != states or drawn
+            results = tensors_among(result) if drawn or function in COPIES else results
+            return result
         finally:
             with DisableTorchFunction():
-                for key, tensor, before in told:
-                    if before is None or version(tensor) != before:
-                        self._remember(key, Region.of(tensor), None)
+                if before and function not in SETS_DATA:
+                    self._learn_changes(function, args, before, drawn=drawn)
+                if results:
+                    self._learn_results(function, args, {key for key, _ in keyed}, results, drawn=drawn)
+
+    def _reads_drawn(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        keyed: Iterable[tuple[int, Tensor]],
+    ) -> bool:
+        """Whether a call reads what torch drew."""
+        unread = [kwargs.get("out"), *(args[:1] if function in OVERWRITES else ())]
+        return any(
+            self._is_drawn(key, tensor)
+            for key, tensor in keyed
+            if key in self._drawn and not any(tensor is each for each in unread)
+        )
+
+    def _is_drawn(self, key: int, tensor: Tensor) -> bool:
+        if not tensor.numel():
+            return False
+        here = Region.of(tensor)
+        for region, filled in reversed(self._history.get(key, {}).items()):
+            if region.meets(here) and is_drawn_by_torch(filled):
+                return True
+            if region.covers(here):
+                return False
+        return False
+
+    def _learn_changes(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        before: Iterable[tuple[int, Tensor, int | None]],
+        *,
+        drawn: bool,
+    ) -> None:
+        """What a call left in its arguments, which it was given as versions of ``before``."""
+        for key, tensor, count in before:
+            copied = function in INTO and not drawn
+            if not (drawn or copied or key in self._history) or not tensor.numel():
+                continue
+            if count is None:  # an inference tensor, of which torch does not count the changes
+                changed = not drawn or tensor is (args[0] if args and _in_place(function) else None)
+            else:
+                changed = version(tensor) != count
+            if not changed:
+                continue
+            if copied and self._inherit(args[1], tensor):
+                continue
+            if drawn or key in self._history:
+                self._learn(key, tensor, drawn=drawn)
+
+    def _learn_results(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        known: set[int],
+        results: Iterable[Tensor],
+        *,
+        drawn: bool,
+    ) -> None:
+        """What a call left in its results, where they are not its arguments."""
+        for tensor in results:
+            key = storage_key(tensor)
+            if key is None or key in known or not tensor.numel():
+                continue
+            if function in COPIES and isinstance(args[0], Tensor) and self._inherit(args[0], tensor):
+                continue
+            if drawn:
+                self._learn(key, tensor, drawn=True)
+
+    def _learn(self, key: int, tensor: Tensor, *, drawn: bool) -> None:
+        region = Region.of(tensor)
+        if drawn:
+            self._keep_address(key, tensor)
+            self._drawn.add(key)
+        self._remember(key, region, drawn_by_torch(region, self.key) if drawn else None)
+
+    def _inherit(self, source: Tensor, copy: Tensor) -> bool:
+        """Whether a copy's history, which is its source's, is known, and so is now remembered."""
+        history, key = self._history.get(storage_key(source) or 0), storage_key(copy)
+        if not history or key is None or not _same_bits(source, copy):
+            return False
+        here, there = Region.of(source), Region.of(copy)
+        if here.shape != there.shape:
+            return False
+        met = [(region, filled) for region, filled in history.items() if region.meets(here)]
+        last = max((n for n, (region, _) in enumerate(met) if region.covers(here)), default=None)
+        if last is None or any(region.dtype != here.dtype for region, _ in met[last:]):
+            return False
+        if here.strides != there.strides and met[last:] != [(here, met[last][1])]:
+            return False
+        self._keep_address(key, copy)
+        for region, filled in met[last:]:
+            moved = there if region == here else region.moved(here, there)
+            if is_drawn_by_torch(filled):
+                self._drawn.add(key)
+            self._remember(key, moved, filled)
+        return True
 
 
 class _Mode(TorchFunctionMode):
@@ -387,48 +552,91 @@ class _Mode(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        recorder = _ACTIVE.innermost()
+        recorder = _serving()
         if recorder is None:
             return func(*args, **(kwargs or {}))
         return recorder._torch_function(func, types, args, kwargs or {})
 
 
-class _Active(threading.local):
-    """The intercepts of this thread, the innermost last. Generators may leave theirs out of order."""
-
-    def __init__(self) -> None:
-        self.stack: list[Recorder] = []
-
-    def innermost(self) -> Recorder | None:
-        while self.stack and self.stack[-1]._closed:
-            self.stack.pop()
-        return self.stack[-1] if self.stack else None
+# The intercepts that this task, or what it came from, is in, the innermost last. Generators may leave theirs
+# out of order, and other threads take contexts over: what is closed, or another thread's, does not serve.
+_STACK: ContextVar[tuple[Recorder, ...]] = ContextVar("tritoninit_intercepts", default=())
 
 
-_ACTIVE = _Active()
+class _Thread(threading.local):
+    """Who served last in this thread, where tasks take turns."""
+
+    served: Recorder | None = None
+
+
+_THREAD = _Thread()
+
+
+def _serving() -> Recorder | None:
+    """The innermost intercept of this task and thread; what another task's has pending is written before."""
+    stack = _STACK.get()
+    recorder = stack[-1] if stack else None
+    if recorder is not None and (recorder.closed or recorder.thread != threading.get_ident()):
+        recorder = _innermost(stack)
+    if recorder is not _THREAD.served:
+        _take_over(recorder)
+    return recorder
+
+
+def _innermost(stack: Sequence[Recorder]) -> Recorder | None:
+    here = threading.get_ident()
+    return next((each for each in reversed(stack) if not each.closed and each.thread == here), None)
+
+
+def _take_over(recorder: Recorder | None) -> None:
+    before, _THREAD.served = _THREAD.served, recorder
+    if before is not None and not before.closed:
+        before.flush()
+    TURNS.to(recorder.generators if recorder else OUTSIDE)
 
 
 @contextmanager
-def recording(seed: int | None) -> Iterator[Recorder]:
-    """:func:`intercept`, on a torch that has what it needs."""
-    outer = _ACTIVE.innermost()
+def recording(seed: int | Key | None, *, aloud: bool = True) -> Iterator[Recorder]:
+    """:func:`intercept`, on a torch that has what it needs; its fills have a key's children.
+
+    Unless ``aloud``, nobody is warned of fills that are lost.
+    """
+    outer = _serving()
     if outer is not None:
         outer.flush()
-    recorder = Recorder(Key.from_generator() if seed is None else Key(seed), outer)
-    with ROUTES.installed(), _Mode():
-        _ACTIVE.stack.append(recorder)
+    TURNS.to(outer.generators if outer else OUTSIDE)  # which another thread may have
+    key = seed if isinstance(seed, Key) else Key.from_generator() if seed is None else Key(seed)
+    recorder = Recorder(key, outer, aloud=aloud)
+    with ROUTES.installed(), _Mode(), _opened(recorder):
         try:
             yield recorder
         finally:
-            recorder._closed = True
+            recorder.closed = True
             recorder.flush()
             if outer is not None:
                 outer._resume(recorder)
 
 
+@contextmanager
+def _opened(recorder: Recorder) -> Iterator[None]:
+    """The recorder serves this task, and the generators are its own, until it is closed."""
+    _STACK.set((*_STACK.get(), recorder))
+    _THREAD.served = recorder
+    TURNS.begin(recorder.generators, recorder.key)
+    try:
+        yield
+    finally:
+        stack = tuple(each for each in _STACK.get() if not each.closed)
+        _STACK.set(stack)
+        then = _innermost(stack)
+        if _THREAD.served is recorder:
+            _THREAD.served = then
+        TURNS.end(recorder.generators, then.generators if then else OUTSIDE)
+
+
 def route(name: str, *args: Any, **kwargs: Any) -> Any:
     """A routed function, called by somebody: in an intercepted thread or in another."""
-    recorder = _ACTIVE.innermost()
+    recorder = _serving()
     original = ROUTES.originals[name]
     if recorder is None or (recorder._silent and name != ENGINE):
         return original(*args, **kwargs)
@@ -438,11 +646,24 @@ def route(name: str, *args: Any, **kwargs: Any) -> Any:
         return recorder._changed(original, *args, **kwargs)
     if name == _PARAMETRIZED:
         return recorder._parametrized(original, *args)
+    if name not in FUNCTIONS:
+        return recorder._initialize_as_meant(name, original, *args, **kwargs)
     return recorder._initialize(name, original, *args, **kwargs)
 
 
 def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else version(tensor)
+
+
+def _in_place(function: Callable[..., Any]) -> bool:
+    name: str = getattr(function, "__name__", "")
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _same_bits(source: Tensor, copy: Tensor) -> bool:
+    """Whether a copy is as if it had been filled itself: 16-bit values are float32's, rounded."""
+    rounds = source.dtype == torch.float32 and copy.dtype in (torch.float16, torch.bfloat16)
+    return source.dtype == copy.dtype or rounds
 
 
 def _warn_of_far_mean() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -57,6 +57,10 @@ class Region:
         """Whether the two may share memory: between the first and the last byte of each."""
         (start, stop), (first, last) = self.bytes, other.bytes
         return start < last and first < stop
+
+    def moved(self, source: Region, to: Region) -> Region:
+        """Where what lies here, in or about ``source``, lies in a copy of that with the same strides."""
+        return replace(self, dtype=to.dtype, offset=self.offset - source.offset + to.offset)
 
     def row_of(self, other: Region) -> int | None:
         """Which row of ``other``, along its first dimension, this is; None if it is none."""

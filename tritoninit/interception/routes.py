@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
+
+from tritoninit.interception.arrivals import awaited
 
 
 class Routes:
@@ -19,7 +21,7 @@ class Routes:
     arguments stay.
 
     Attributes:
-        originals: copies of the functions, by name, with torch's own code.
+        originals: copies of the functions, with their own code, by name; of libraries, by qualified name.
     """
 
     def __init__(self, to: str) -> None:
@@ -30,6 +32,7 @@ class Routes:
         self._owners: dict[str, ModuleType | type] = {}
         self._functions: dict[str, FunctionType] = {}
         self._routing: dict[str, CodeType] = {}
+        self._libraries: dict[str, Mapping[str, Collection[str]]] = {}
         self._lock = threading.Lock()
         self._users = 0
 
@@ -38,6 +41,43 @@ class Routes:
         with self._lock:
             self._owners |= dict.fromkeys(names, owner)
             self._find()
+
+    def add_library(self, module: str, functions: Mapping[str, Collection[str]]) -> None:
+        """Route a library's functions, too, once somebody has imported that module.
+
+        Those that are not as they are known here (the names of their arguments after the first, some of which
+        may be missing) stay their library's.
+        """
+        self._libraries[module] = functions
+
+    def _look_in(self, library: str) -> None:
+        """Look for the functions of a library, if it is there."""
+        module = sys.modules.get(library)
+        if module is None:
+            return
+        for name, arguments in self._libraries[library].items():
+            key, function = f"{library}.{name}", vars(module).get(name)
+            before = self._functions.get(key)
+            if function is before or not isinstance(function, FunctionType):
+                continue
+            taken = list(inspect.signature(function).parameters)[1:]
+            if before is not None:  # of a module that was imported anew
+                before.__code__ = self.originals[key].__code__
+            own = function.__globals__ is vars(module) and not function.__closure__
+            if own and {*taken} <= {*arguments}:
+                self._keep(key, function)
+
+    def _arrived(self, library: str) -> None:
+        """It was imported while functions are routed."""
+        with self._lock:
+            self._look_in(library)
+            if self._users:
+                self._put(self._routing)
+
+    def _keep(self, key: str, function: FunctionType) -> None:
+        self.originals[key] = _copy(function)
+        self._routing[key] = _routing_code(key, function, self._to)
+        self._functions[key] = function
 
     def _find(self) -> list[str]:
         """Look for the functions not found yet; which are still to be found."""
@@ -49,9 +89,7 @@ class Routes:
             if getattr(function, "__globals__", None) is not home or function.__name__ != name:
                 missing.append(name)  # somebody has put another in its place
                 continue
-            self.originals[name] = _copy(function)
-            self._routing[name] = _routing_code(name, function, self._to)
-            self._functions[name] = function
+            self._keep(name, function)
         return missing
 
     @contextmanager
@@ -63,23 +101,33 @@ class Routes:
         """
         with self._lock:
             missing = self._find()
+            for library in self._libraries:
+                self._look_in(library)
         if missing:
             raise RuntimeError(
                 f"other functions stand in for torch's {', '.join(sorted(missing))}, and did when tritoninit "
                 "was imported: import it before they do"
             )
-        self._enter(1, self._routing)
+        with self._entered(), awaited(self._libraries, self._arrived):
+            yield
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        with self._lock:
+            self._users += 1
+            self._put(self._routing)
         try:
             yield
         finally:
-            self._enter(-1, {name: original.__code__ for name, original in self.originals.items()})
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._put({name: original.__code__ for name, original in self.originals.items()})
 
-    def _enter(self, change: int, codes: Mapping[str, CodeType]) -> None:
-        with self._lock:
-            self._users += change
-            if self._users == (1 if change > 0 else 0):
-                for name, function in self._functions.items():
-                    function.__code__ = codes[name]
+    def _put(self, codes: Mapping[str, CodeType]) -> None:
+        for name, function in self._functions.items():
+            if function.__code__ is not codes[name]:
+                function.__code__ = codes[name]
 
 
 def _copy(function: FunctionType) -> FunctionType:
@@ -98,8 +146,9 @@ def _routing_code(name: str, function: FunctionType, to: str) -> CodeType:
     """The code of a function of the same signature that calls ``route`` of the module ``to``."""
     stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     names = ", ".join(stars.get(p.kind, "") + p.name for p in inspect.signature(function).parameters.values())
-    source = f"def {name}({names}):\n    from {to} import route\n    return route({name!r}, {names})\n"
+    body = f"    from {to} import route\n    return route({name!r}, {names})\n"
+    source = f"def {function.__name__}({names}):\n{body}"
     scope: dict[str, Any] = {}
     exec(compile(source, function.__code__.co_filename, "exec"), scope)
-    routing: FunctionType = scope[name]
+    routing: FunctionType = scope[function.__name__]
     return routing.__code__

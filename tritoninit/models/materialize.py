@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from torch.overrides import TorchFunctionMode
 from tritoninit.models import methods
 from tritoninit.models.methods import Call
 from tritoninit.models.slots import Slot
+
+# Whose block makes random numbers come of a name.
+DrawnFrom: TypeAlias = Callable[[str], AbstractContextManager[object]]
 
 # How modules say that they can compute their buffers anew; the last two are timm's.
 _BUFFER_METHODS = (
@@ -172,8 +175,12 @@ def _ways(slot: Slot) -> list[Call]:
     return list({way.identity: way for way in ways}.values())
 
 
-def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device | None) -> None:
+def recompute(
+    module: nn.Module, garbage: Sequence[Slot], device: torch.device | None, drawn_from: DrawnFrom
+) -> None:
     """Have modules compute their buffers that lie on the meta device, and nothing else.
+
+    What they draw comes of the name of the first buffer of each.
 
     Raises:
         ValueError: some were not computed; the message lists them. All are on the meta device then.
@@ -186,9 +193,9 @@ def recompute(module: nn.Module, garbage: Sequence[Slot], device: torch.device |
         owners.setdefault(id(slot.owner), []).append(slot)
     failed: list[str] = []
     try:
-        with set_aside(module, device, garbage), device, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with set_aside(module, device, garbage), device, torch.no_grad():
             for group in owners.values():
-                failed += _compute(group, device)
+                failed += _compute(group, device, drawn_from)
         if failed:
             names = ", ".join(failed)
             raise ValueError(f"on the meta device, and not computed by their modules: {names}: {WAY_OUT}")
@@ -265,7 +272,7 @@ def set_aside(module: nn.Module, device: torch.device, others: Sequence[Slot] = 
             entries.update({**originals, **ours})
 
 
-def _compute(group: Sequence[Slot], device: torch.device) -> list[str]:
+def _compute(group: Sequence[Slot], device: torch.device, drawn_from: DrawnFrom) -> list[str]:
     """Try the ways to compute the buffers of one module; the names of those that none did, and why."""
     for slot in group:
         _put(slot, torch.empty_like(slot.tensor, device=device))
@@ -273,7 +280,8 @@ def _compute(group: Sequence[Slot], device: torch.device) -> list[str]:
     for way, mark in product(_ways(group[0]), (0, 1)):
         marks = {slot: _marked(slot.tensor, mark) for slot in missing}
         try:
-            way()
+            with drawn_from(group[0].name):
+                way()
         except Exception as error:  # noqa: BLE001 - of a module's own code, and the next way may do
             why = f" ({type(error).__name__}: {error})"
             continue

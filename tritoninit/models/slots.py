@@ -21,6 +21,8 @@ _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Those whose attribute is called "module", a name that others use, too.
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
+# The id of a module, and the name that a tensor has there.
+Place: TypeAlias = tuple[int, str]
 Selection: TypeAlias = "str | nn.Module | Iterable[str | nn.Module]"
 
 
@@ -56,6 +58,11 @@ class Slot:
     @property
     def is_parametrized(self) -> bool:
         return bool(self.originals)
+
+
+def places(slot: Slot) -> set[Place]:
+    """Where a slot is held."""
+    return {(id(owner), local) for owner, local in slot.places}
 
 
 def slots(module: nn.Module) -> list[Slot]:
