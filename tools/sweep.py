@@ -5,9 +5,10 @@
 
 Each model is built as small as its configuration allows, directly and on the meta device, and initialised
 both times. It is right if no parameter or buffer differs in a bit. One that cannot be built on the meta
-device is built directly twice. Each has a process of its own (made by ``fork``, so not on Windows), a
-deadline and a bound on its memory. Packages that are not installed are passed over. ``--page`` writes
-docs/models.md from a file of results.
+device is built directly twice. Then each is built twice in a block of ``intercept(seed=0)``, from generators
+in other states, which is to give the same numbers, too. Each has a process of its own (made by ``fork``, so
+not on Windows), a deadline and a bound on its memory. Packages that are not installed are passed over.
+``--page`` writes docs/models.md from a file of results.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import importlib.metadata
 import json
 import logging
 import multiprocessing
+import random
 import re
 import resource
 import sys
@@ -27,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,21 +37,24 @@ import tritoninit as ti
 from tools.sweep_models import PACKAGES, Build, check_size
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
-SECONDS = 90  # of the processor; of the clock, on a busy machine, ten times as many
+SECONDS = 150  # of the processor; of the clock, on a busy machine, ten times as many
 BYTES = 12 * 2**30
 REFUSED = ("refused", "refused on meta", "wrong", "failed")
-OUTCOMES = ("tried", "right", "right, and not built on meta", *REFUSED)
+OUTCOMES = ("tried", "right", "right, and not built on meta", *REFUSED, "intercepted")
 HEAD = """\
 # Models as they come
 
 Public models, each as small as its configuration allows, built directly and on the meta device and then
 initialised by `ti.initialize_(model, seed=0)`, whose default rules end with `ti.OWN_CODE`. Right are those of
 which both ways gave every parameter and buffer, equal in every bit; those that cannot be built on the meta
-device were built directly twice. Made by `tools/sweep.py`, which installs nothing and tries what is there.
+device were built directly twice. Intercepted are those that `ti.intercept(seed=0)` gave the same numbers when
+they were built in it twice, whatever torch's, NumPy's and Python's generators were before. Made by
+`tools/sweep.py`, which installs nothing and tries what is there.
 
 What is refused has parameters whose numbers only a constructor knows: rules have to say them, such as
-`ti.Rule("*.gamma", ti.Ones())`. Refused on meta are those with buffers that only a constructor computes:
-build them with their parameters on the meta device and their buffers real.
+`ti.Rule("*.gamma", ti.Ones())`; or build such a model in `ti.intercept`. Refused on meta are those with
+buffers that only a constructor computes: build them with their parameters on the meta device and their
+buffers real.
 """
 
 
@@ -91,6 +97,21 @@ def _from_meta(build: Build, expected: dict[str, torch.Tensor], by_own_code: int
     return ("wrong", found) if found else ("right", why)
 
 
+def intercepted(build: Build) -> str:
+    """What differs between two builds in ``intercept(seed=0)``, whatever generators were; "" if nothing."""
+    states = []
+    for other in (1, 2):
+        torch.manual_seed(other)
+        np.random.seed(other)  # noqa: NPY002 - the one that packages draw from
+        random.seed(other)
+        try:
+            with ti.intercept(seed=0):
+                states.append(tensors(build()))
+        except Exception as error:  # noqa: BLE001 - it was built without
+            return words(error)
+    return difference(*states)
+
+
 def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
@@ -111,22 +132,22 @@ def words(error: Exception) -> str:
 
 
 def run(build: Build) -> dict[str, str]:
-    """:func:`outcome`, in a process of its own."""
+    """:func:`outcome` and :func:`intercepted`, in a process of its own."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(build, there))
     process.start()
     there.close()
-    told = ("failed", f"no answer in {10 * SECONDS} s")
+    told = {"outcome": "failed", "why": f"no answer in {10 * SECONDS} s"}
     try:
         if here.poll(10 * SECONDS):
             told = here.recv()
     except EOFError:
         process.join()
-        told = ("failed", f"exit status {process.exitcode}")
+        told = {"outcome": "failed", "why": f"exit status {process.exitcode}"}
     process.kill()
     process.join()
-    return dict(zip(("outcome", "why"), told, strict=True))
+    return told
 
 
 def _child(build: Build, there: Any) -> None:
@@ -134,7 +155,10 @@ def _child(build: Build, there: Any) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + SECONDS,) * 2)
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open("/dev/null", "w")  # noqa: SIM115 - until the process ends
-    there.send(outcome(build))
+    told = dict(zip(("outcome", "why"), outcome(build), strict=True))
+    if told["outcome"] != "not built":
+        told["intercepted"] = intercepted(build)
+    there.send(told)
 
 
 def sweep(packages: Sequence[str], match: str) -> Iterator[tuple[str, str, dict[str, str]]]:
@@ -162,9 +186,14 @@ def page(results: dict[str, Any]) -> str:
     lines.append(f"| all | {' | '.join(str(totals[each]) for each in OUTCOMES)} |")
     for package, found in sorted(results.items()):
         others = {name: told for name, told in found["models"].items() if told["outcome"] in REFUSED}
-        if others:
-            lines += ["", f"## {package}", ""]
-            lines += [f"- {name}, {told['outcome']}: {_brief(told['why'])}" for name, told in others.items()]
+        notes = [f"- {name}, {told['outcome']}: {_brief(told['why'])}" for name, told in others.items()]
+        notes += [
+            f"- {name}, not the same twice in `intercept`: {_brief(told['intercepted'])}"
+            for name, told in found["models"].items()
+            if told.get("intercepted")
+        ]
+        if notes:
+            lines += ["", f"## {package}", "", *notes]
     return "\n".join(lines) + "\n"
 
 
@@ -172,6 +201,7 @@ def _counts(models: dict[str, dict[str, str]]) -> Counter[str]:
     """How many models have which outcome; tried are those that could be built."""
     counts = Counter(told["outcome"] for told in models.values())
     counts["tried"] = len(models) - counts["not built"]
+    counts["intercepted"] = sum(told.get("intercepted") == "" for told in models.values())
     return counts
 
 
