@@ -14,7 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from tritoninit.auditing.assignments import Assignment
-from tritoninit.auditing.reading import constant
+from tritoninit.auditing.reading import constants
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import Keep
 from tritoninit.fans import module_axes
@@ -42,14 +42,21 @@ class _Problems:
     def __init__(self) -> None:
         self.errors: list[tuple[str, Exception]] = []
         self.unmatched: list[tuple[str, Sequence[str]]] = []
+        self._name = ""
 
-    @contextmanager
-    def of(self, slot: Slot) -> Iterator[None]:
-        """What says in this block that a slot cannot be set is a problem, and goes no further."""
-        try:
-            yield
-        except (TypeError, ValueError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
-            self.errors.append((slot.name, error))
+    def of(self, slot: Slot) -> _Problems:
+        """What says in a block of this that the slot cannot be set is a problem, and goes no further."""
+        self._name = slot.name
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, (TypeError, ValueError, RuntimeError)):  # NotImplementedError is the last
+            return False
+        self.errors.append((self._name, error))
+        return True
 
     def raise_any(self) -> None:
         lines = [f"{name}: {error}" for name, error in self.errors]
@@ -130,13 +137,13 @@ def initialize_(
         kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
     with at_rest(module):  # rules may look at weights
         initializers, garbage, renewed, own, given = _choose(module, found, rules, kept, target, dtype)
-    streams = {slot: Key(0).fold_in(slot.name).stream for slot, how in initializers.items() if how.random}
     noticed = [(part, "matches nothing in the model") for part in rules.idle(found, given)]
     noticed += _constants_to_be_drawn(initializers)
     keep = Keep()
     named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
+        keys = {slot: key.fold_in(slot.name) for slot, how in initializers.items() if how.random}
         initializers |= drawn(module, own, key)
         apart = _drawn_apart(initializers, key, target, dtype, named)
         if target is not None or dtype is not None:
@@ -150,7 +157,7 @@ def initialize_(
     for slot in found:
         initializer = initializers.get(slot, keep)
         if not isinstance(initializer, Keep):
-            used = Key(key.seed, streams[slot]) if initializer.random else None
+            used = keys.get(slot)
             tensor, became = apart.get(slot, (slot.tensor, ""))
             if slot in apart:
                 plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name), named))
@@ -168,11 +175,9 @@ def initialize_(
 
 def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
     """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
-    for slot, initializer in chosen.items():
-        if initializer.random and not slot.tensor.is_meta:
-            value = constant(slot.tensor)
-            if value is not None:
-                yield slot.name, f"was {short(value, 6)} throughout, and is drawn now"
+    drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.tensor.is_meta]
+    for place, value in constants(slot.tensor for slot in drawn_now):
+        yield drawn_now[place].name, f"was {short(value, 6)} throughout, and is drawn now"
 
 
 @contextmanager

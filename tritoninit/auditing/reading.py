@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -36,16 +36,27 @@ def pieces(x: Tensor, most: int) -> Iterator[tuple[int, Tensor]]:
         yield begin, piece if piece.device.type in ("cpu", "cuda") else piece.cpu()
 
 
-def constant(x: Tensor) -> float | None:
-    """The one number that all of several elements are; None if, as the ends mostly show, they are not."""
-    if x.numel() < 2 or x.is_complex():
-        return None
-    x = x.detach()
-    flat = x.view(-1) if x.is_contiguous() else x
-    first = flat[(0,) * flat.dim()].item()
-    if flat[(-1,) * flat.dim()].item() != first or not (x == first).all():
-        return None
-    return float(first)
+def constants(tensors: Iterable[Tensor]) -> Iterator[tuple[int, float]]:
+    """Which of several tensors, by their places, are one number throughout, and which; of one element, none is.
+
+    Their ends, of which most differ, are looked at first: of all tensors on a device together, since a device
+    takes as long to tell of one.
+    """
+    alike: dict[tuple[torch.device, torch.dtype], list[tuple[int, Tensor]]] = {}
+    for place, x in enumerate(tensors):
+        if x.numel() > 1 and not x.is_complex():
+            alike.setdefault((x.device, x.dtype), []).append((place, x.detach()))
+    for group in alike.values():
+        ends = iter(torch.cat([_ends(x) for _, x in group]).tolist())
+        for (place, x), first, last in zip(group, ends, ends, strict=True):
+            if first == last and (x == first).all():
+                yield place, float(first)
+
+
+def _ends(x: Tensor) -> Tensor:
+    if x.is_contiguous():
+        return x.view(-1)[:: x.numel() - 1]
+    return torch.stack([x[(0,) * x.dim()], x[(-1,) * x.dim()]])
 
 
 def _slabs(x: Tensor, begin: int, most: int) -> Iterator[tuple[int, Tensor]]:
