@@ -37,7 +37,7 @@ def pieces(x: Tensor, most: int) -> Iterator[tuple[int, Tensor]]:
 
 
 def constants(tensors: Iterable[Tensor]) -> Iterator[tuple[int, float]]:
-    """Which of several tensors, by their places, are one number throughout, and which; of one element, none is.
+    """Which of several tensors, by place, are one number throughout, and which; of one element, none is.
 
     Their ends, of which most differ, are looked at first: of all tensors on a device together, since a device
     takes as long to tell of one.
