@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from heapq import merge
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 from torch import nn
 
 from tritoninit.fills import Initializer
+from tritoninit.models.globs import Globs, compiled
 
 if TYPE_CHECKING:
     from tritoninit.models.slots import Slot
@@ -71,7 +72,7 @@ class Rule:
         if isinstance(self.pattern, type):
             return isinstance(module, self.pattern)
         if isinstance(self.pattern, str):
-            return name == self.pattern or fnmatchcase(name, self.pattern)
+            return name == self.pattern or compiled(self.pattern).match(name) is not None
         return self.pattern(name, module)
 
 
@@ -103,7 +104,14 @@ class RuleSet(Sequence[Rule]):
         self.name = name
         self.citation = citation
         self._rules = tuple(rules)
-        self._by_class: dict[type[nn.Module], list[Rule]] = {}
+        # Rules by name are looked up together; one of a class of its own may not go by its pattern.
+        by_name = [
+            k for k, rule in enumerate(self._rules) if type(rule) is Rule and isinstance(rule.pattern, str)
+        ]
+        self._by_name = by_name
+        self._globs = Globs(str(self._rules[k].pattern) for k in by_name)
+        self._others = sorted(set(range(len(self._rules))).difference(by_name))
+        self._by_class: dict[type[nn.Module], list[int]] = {}
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleSet:
@@ -117,19 +125,22 @@ class RuleSet(Sequence[Rule]):
 
     def find(self, slot: Slot) -> Initializer | None:
         """The initializer of the first rule that has one; None if there is none."""
-        owner = type(slot.owner)
-        rules = self._by_class.get(owner)
-        if rules is None:  # a model has many slots of few classes
-            rules = self._by_class[owner] = [
-                rule
-                for rule in self._rules
-                if not isinstance(rule.pattern, type) or issubclass(owner, rule.pattern)
-            ]
-        for rule in rules:
-            found = rule.find(slot)
+        named = (self._by_name[k] for k in self._globs.matching(slot.name))
+        for index in merge(self._not_by_name(type(slot.owner)), named):
+            found = self._rules[index].find(slot)
             if found is not None:
                 return found
         return None
+
+    def _not_by_name(self, owner: type[nn.Module]) -> list[int]:
+        """Which rules may have something for a module's parameters, whatever their names."""
+        found = self._by_class.get(owner)
+        if found is None:  # a model has many slots of few classes
+            patterns = ((k, self._rules[k].pattern) for k in self._others)
+            found = self._by_class[owner] = [
+                k for k, kind in patterns if not isinstance(kind, type) or issubclass(owner, kind)
+            ]
+        return found
 
     @overload
     def __getitem__(self, index: int) -> Rule: ...
