@@ -22,8 +22,8 @@ _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Those whose attribute is called "module", a name that others use, too.
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
-# Where modules that share others lie inside such modules, places double at every level. All modules are looked
-# at in their first; of the others so many, or so many a module.
+# Where modules that share others lie inside such modules, places double at every level. Each module is looked
+# at in its first; of the others so many count, or so many a module.
 _MOST_PLACES: Final = 1 << 14
 _PLACES_A_MODULE: Final = 32
 
