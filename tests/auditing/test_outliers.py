@@ -16,6 +16,7 @@ from tritoninit.auditing.findings import audit
 from tritoninit.auditing.moments import measure
 from tritoninit.auditing.outliers import LARGEST, outliers, reach, support
 from tritoninit.combinators import Keep
+from tritoninit.presets import PRESETS
 
 
 def drawn(*shape, std=0.02, seed=0, dtype=torch.float32):
@@ -30,7 +31,7 @@ class TestFindings:
     """Of a model that nobody reports on, unless it says so."""
 
     @pytest.mark.parametrize(
-        "shape", [(4, 5), (8, 8), (12, 12), (16, 16), (24, 40), (256, 256), (1024, 1024)]
+        "shape", [(4, 5), (8, 8), (16, 16), (24, 40), (30, 34), (32, 32), (256, 256), (1024, 1024)]
     )
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
     def test_weight(self, shape, dtype):
@@ -41,7 +42,8 @@ class TestFindings:
             module.weight[3, 4] = -2
         (finding,) = audit(module).findings
         assert re.fullmatch(
-            r"weight holds -2, \d+ standard deviations of the others away, where draws reach \d\.\d", finding
+            r"weight holds -2, \d+ standard deviations of the others away, where draws reach \d(\.\d)?",
+            finding,
         )
 
     @pytest.mark.parametrize("value", [-2.0, 50.0, 1e36])
@@ -108,7 +110,7 @@ class TestFindings:
         assert rest == [
             "0.norm.bias should be 0 throughout and is 0 to 0.1",
             "0.up.bias reaches 0.21, which Uniform [-0.1, 0.2) does not",
-            "0.up.weight reaches 0.041, which TruncatedNormal \N{GREEK SMALL LETTER SIGMA} 0.02 in ±0.04 does not",
+            f"0.up.weight reaches 0.041, which {report.audit.rows[0].summary} does not",
         ]
 
     def test_buffers_are_a_remark(self):
@@ -166,11 +168,11 @@ class TestNoAlarm:
         module.table = nn.Parameter(torch.tensor([0] * 500 + [10**6]), requires_grad=False)
         assert audit(module).ok
 
-    @pytest.mark.parametrize("n", [4, 7, 16, 64, 255, 256, 1000, 4000])
+    @pytest.mark.parametrize("n", [4, 7, 16, 64, 255, 1000, 1024, 4000])
     def test_independent_draws(self, n):
         """Not one of 4,000 tensors, whatever the tail."""
         g = np.random.Generator(np.random.PCG64(n))
-        few = n < 256
+        few = n < 1024
         for draw in (
             g.standard_normal,
             g.random,
@@ -192,19 +194,31 @@ class TestNoAlarm:
             assert found_in(torch.from_numpy(g.standard_t(freedom, 2**20))) is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "resnet-50", "vit-b-16"])
+def test_presets(name):
+    """Built by torch's own code, and by their rules."""
+    preset = PRESETS[name]
+    model = preset.build()
+    assert audit(model).ok
+    report = ti.initialize_(model, preset.rules, seed=0)
+    assert report.audit.ok
+    assert audit(model).ok
+
+
 class TestThresholds:
     @pytest.mark.parametrize("n", [10, 1000, 10**9])
     def test_reach(self, n):
         assert 2 * n * stats.norm.sf(reach(n)) == pytest.approx(file.CHANCE, rel=1e-6)
 
-    @pytest.mark.parametrize("n", [3, 5, 7, 16, 255])
+    @pytest.mark.parametrize("n", [3, 5, 7, 16, 1023])
     def test_student(self, n):
         chance = 2 * n * stats.t.sf(file._student_reach(n), min(5, n - 2))
         assert 0.9 * file.CHANCE < chance <= file.CHANCE * (1 + 1e-9)
 
     def test_spacings_of_power_laws(self, monkeypatch):
         """With a chance that 4,000 tensors show: as many alarms as it says, for every power."""
-        monkeypatch.setattr(file, "CHANCE", 0.08)
+        monkeypatch.setattr(file, "CHANCE", 0.02)
         g = np.random.Generator(np.random.PCG64(0))
         for power in (1, 3, 9):
             far = -np.sort(-(1 + g.pareto(power, (4000, 500))))[:, :41]
@@ -229,7 +243,7 @@ class TestSupport:
             ti.TruncatedNormal(0.0, 1.0, -math.inf, math.inf),
             ti.Stacked((ti.Uniform(1.0, 2.0), ti.Normal(0.0, 0.01))),
             ti.ZeroRow(ti.Uniform(1.0, 2.0), 0),
-            ti.Scaled(ti.Normal(), -3.0),
+            ti.Scaled(ti.Normal(), 3.0),
             ti.KaimingUniform(),
             ti.Constant(0.1),
         ],

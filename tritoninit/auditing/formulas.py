@@ -15,12 +15,12 @@ Floats = npt.NDArray[np.float64]
 _SAMPLE: Final = 256
 _SIDE: Final = 64  # of a block of rows and columns, and so are
 _BLOCK: Final = 4096  # its elements
-# Of what is drawn, a neighbour tells nothing. By the mean squared step from element to element over twice the
-# variance, which is 1 for m independent steps, give or take 1 / sqrt(m) ...
+# Of what is drawn, a neighbour tells nothing. By the mean squared step from element to element over twice
+# the variance, which is 1 for m independent steps, give or take 1 / sqrt(m) ...
 _SMOOTH: Final = 0.5
 _SIGMAS: Final = 4.0
-# ... and by what is left of x[t + 1] + x[t - 1] when the multiple of x[t] next to it is taken away: nothing of
-# a sinusoid, whatever its frequency, and nearly all of independent numbers, in so many of which that is sure.
+# ... and by what is left of x[t + 1] + x[t - 1] without the multiple of x[t] next to it: nothing of a
+# sinusoid, whatever its frequency, and nearly all of independent numbers, which so many of them make sure.
 _LEFT: Final = 0.25
 _SURE: Final = 40
 
@@ -67,4 +67,5 @@ def _is_curve(lines: Floats) -> bool:
         sides, middle = x[2:] + x[:-2], x[1:-1]
         squares = (middle**2).sum(0)
         multiple = (sides * middle).sum(0) / np.where(squares, squares, 1.0)
-        return bool(((sides - multiple * middle) ** 2).sum() < _LEFT * (sides**2).sum())
+        left = ((sides - multiple * middle) ** 2).sum()
+        return bool(left < _LEFT * ((sides - sides.mean(0)) ** 2).sum())

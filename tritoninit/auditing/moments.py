@@ -37,7 +37,8 @@ _RESOLVED: Final = 2.0**-16
 class Moments:
     """Of a tensor's elements; complex ones count as two. All but the counts None if one is not finite.
 
-    ``mean`` and ``std`` are None, too, if only float64's squares are not. ``std`` is that of the elements themselves: the root of their mean squared distance from ``mean``.
+    ``std`` is that of the elements themselves: the root of their mean squared distance from ``mean``. Both
+    are None, too, where elements are finite and float64 has no such number.
     """
 
     count: int
@@ -73,7 +74,7 @@ def measure(x: Tensor) -> Moments:
     for count, (mean, around, low, high) in zip(counts, torch.stack(rows).tolist(), strict=True):
         distance = mean - mean_
         mean_ += distance * count / (total + count)
-        squares += around + distance**2 * total * count / (total + count)
+        squares += around + distance * distance * total * count / (total + count)  # inf, where ** raises
         total += count
         least, greatest = min(least, low), max(greatest, high)
     std = math.sqrt(squares / total) if squares >= 0 else math.nan

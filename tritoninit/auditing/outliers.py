@@ -16,7 +16,7 @@ from tritoninit.combinators import Keep
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 
-CHANCE: Final = 1e-6  # of a false alarm, a tensor; see :func:`outliers`
+CHANCE: Final = 1e-5  # of a false alarm, a tensor; see :func:`outliers`
 # What is larger has no square in float32, so neither a norm nor a variance.
 LARGEST: Final = math.sqrt(torch.finfo(torch.float32).max)
 
@@ -25,7 +25,7 @@ _MOST: Final = 8  # elements that stand apart; more of them are a part of the wh
 _FRACTION: Final = 32
 _SPACINGS: Final = 32  # below them, which tell how fast the tail falls
 _FEWEST_SPACINGS: Final = 8
-_FEW: Final = 256  # of fewer elements, no tail is seen
+_FEW: Final = 1024  # of fewer elements, no tail is seen
 _FREEDOM: Final = 5  # degrees of it, of Student's t, which stands for the tail then
 _SURE: Final = 512  # of more elements, eight that stand apart do not hide in their own standard deviation
 _MEDIAN_OF: Final = 1 << 16
@@ -69,15 +69,17 @@ def _ends(fill: Fill) -> tuple[float, float]:
         case Normal(mean, std):
             return mean - _NORMAL_REACH * std, mean + _NORMAL_REACH * std
         case TruncatedNormal(mean, std, a, b):
-            far = 20 * std  # beyond where a tail begins, 2**-32 of it lies nearer
-            return max(a, min(mean, b) - far), min(b, max(mean, a) + far)
+            # Where nothing cuts them, tails end where 2**-33 of the mass is left, and a little farther.
+            mass = fill.parameters("float32").mass
+            far = -std * NormalDist().inv_cdf(max(mass / 4, 1e-300))
+            return max(a, mean - far), min(b, mean + far)
     raise NotImplementedError(f"the support of {type(fill).__name__}")
 
 
 def reach(count: int) -> float:
     """How far the farthest of so many normals comes, in standard deviations, but with :data:`CHANCE`.
 
-    The z with count P(abs(Z) > z) = CHANCE: 6.1 for 1,000 and 7.1 for 10**6.
+    The z with count P(abs(Z) > z) = CHANCE: 5.7 for 1,000 and 6.8 for 10**6.
     """
     return -NormalDist().inv_cdf(CHANCE / (2 * count))
 
@@ -93,18 +95,20 @@ def outliers(x: Tensor, found: Moments) -> Outliers | None:
     - A tail that is as heavy as the others say does not, either. By Renyi (1953), the spacings
       i (log d[i] - log d[i + 1]) of a power law's largest elements are independent and exponential, of one
       mean whatever the power. So of the j-th by the mean of the next m, at most 32, P(ratio > f) is
-      (1 + f / m)**-m, and f is where that comes to CHANCE / 8. The mean is taken for no less than reach**-2,
-      that of normals, so that a grid's ties are no tail. Tails between the normal's and a power law's
-      (Laplace, log-normal) thin out and so give fewer alarms. In a million normals the threshold is 15 to 20 standard
-      deviations, in a thousand 40.
-    - Of fewer than 256 elements, which show no tail, instead: d[j] > s t, where n P(abs(T) > t) = CHANCE for
-      Student's T with five degrees of freedom, or n - 2 (Grubbs 1950) of fewer than seven elements. That is
-      50 standard deviations of 16 elements, 87 of 255.
+      (1 + f / m)**-m, and f is where that comes to CHANCE / 2**j. The mean is taken for no less than
+      reach**-2, that of normals, so that a grid's ties are no tail. Tails between the normal's and a power
+      law's (Laplace, log-normal) thin out and so give fewer alarms. In a million normals the threshold is
+      about 10 standard deviations, in a thousand 50.
+    - Of fewer than 1,024 elements, which show little of a tail, instead: d[j] > s t, where
+      n P(abs(T) > t) = CHANCE for Student's T with five degrees of freedom, or n - 2 (Grubbs 1950) of fewer
+      than seven elements. That is 31 standard deviations of 16 elements, 72 of 1,000.
 
-    So a tensor gives a false alarm with a chance of about 1e-6 if its elements are independent and its tail a
-    power law's (of few elements: with five degrees of freedom; with three it is 1e-3), with far less if they
-    are normal, uniform or truncated. Where all others are one number, elements stand apart that are more than
-    8 of it away, or 8: neither a one among zeros nor a norm's weight that has moved.
+    So a tensor gives a false alarm with a chance of about 1e-5 if its elements are independent and its tail
+    is a power law's, with far less if they are normal, uniform or truncated. Of few elements that holds for
+    five degrees of freedom; with four it is 2e-4 and with three 6e-3 of a thousand.
+
+    Where all others are one number, elements stand apart that are more than 8 of it away, or 8: neither a one
+    among zeros nor a norm's weight that has moved.
     """
     count = found.count
     if found.mean is None or found.min is None or found.max is None or not found.std or count < 3:
@@ -160,7 +164,7 @@ def _is_apart(far: Sequence[float], apart: int, limit: float) -> bool:
     if len(below) < _FEWEST_SPACINGS:
         return False
     mean = max(math.fsum(below) / len(below), limit**-2)
-    widest = len(below) * float((CHANCE / _MOST) ** (-1 / len(below)) - 1)
+    widest = len(below) * float((CHANCE / 2**apart) ** (-1 / len(below)) - 1)
     return spacings[apart - 1] > widest * mean
 
 
