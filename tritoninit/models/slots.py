@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
 from tritoninit.fans import Axes, module_axes
-from tritoninit.models.globs import Globs
+from tritoninit.models.globs import Globs, compiled
 
 # Where torch.compile, FSDP and activation checkpointing hold the module that they wrap.
 _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -208,15 +208,17 @@ def select(found: Iterable[Slot], selection: Selection, what: str) -> set[Slot]:
     chosen: set[Slot] = set()
     idle = []
     by_name: dict[str, Slot] = {name: slot for slot in found for name in slot.names}
-    chosen_by = _by_name([each for each in entries if isinstance(each, str)], by_name)
+    named, useful = _by_name([each for each in entries if isinstance(each, str)], by_name)
+    chosen |= named
     for entry in entries:
         if isinstance(entry, nn.Module):
             matching = {slot for slot in found if id(entry) in slot.around}
         elif not isinstance(entry, str):
             raise TypeError(f"{what} takes names, globs and modules, not {entry!r}")
         else:
-            matching = chosen_by[entry] or _at(found, entry)
-        if not matching and not (isinstance(entry, str) and entry.endswith("_extra_state")):
+            matching = set() if entry in useful else _at(found, entry)
+        state = isinstance(entry, str) and (entry in useful or entry.endswith("_extra_state"))
+        if not matching and not state:
             idle.append(type(entry).__name__ if isinstance(entry, nn.Module) else entry)
         chosen.update(matching)
     if idle:
@@ -224,24 +226,29 @@ def select(found: Iterable[Slot], selection: Selection, what: str) -> set[Slot]:
     return chosen
 
 
-def _by_name(entries: Iterable[str], by_name: dict[str, Slot]) -> dict[str, set[Slot]]:
-    """The slots that each entry names: the one of that name, else those that it matches or is a module of."""
-    selected = {entry: {by_name[entry]} if entry in by_name else set() for entry in entries}
-    others = [entry for entry, matching in selected.items() if not matching]
-    if not others:
-        return selected
-    globs = Globs(others)
-    names = sorted(by_name)
+def _by_name(entries: Iterable[str], by_name: dict[str, Slot]) -> tuple[set[Slot], set[str]]:
+    """The slots that entries name, and which entries name some.
+
+    An entry is the name of one, or else it matches names, or is a module of theirs.
+    """
+    entries = dict.fromkeys(entries)
+    useful = {entry for entry in entries if entry in by_name}
+    chosen = {by_name[entry] for entry in useful}
+    others = [entry for entry in entries if entry not in useful]
+    globs, names = Globs(others), sorted(by_name) if others else []
     for name in names:
-        for k in globs.matching(name):
-            selected[others[k]].add(by_name[name])
+        first = next(globs.matching(name), None)
+        if first is not None:
+            chosen.add(by_name[name])
+            useful.add(others[first])
     for entry in others:
-        inside = f"{entry}."
-        for k in range(bisect_left(names, inside), len(names)):
-            if not names[k].startswith(inside):
-                break
-            selected[entry].add(by_name[names[k]])
-    return selected
+        within = names[
+            bisect_left(names, f"{entry}.") : bisect_left(names, f"{entry}/")
+        ]  # "/" comes after "."
+        chosen.update(by_name[name] for name in within)
+        if within or (entry not in useful and any(map(compiled(entry).match, names))):
+            useful.add(entry)
+    return chosen, useful
 
 
 def _at(found: Sequence[Slot], name: str) -> set[Slot]:
