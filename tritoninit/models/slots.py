@@ -217,8 +217,8 @@ def select(found: Iterable[Slot], selection: Selection, what: str) -> set[Slot]:
             raise TypeError(f"{what} takes names, globs and modules, not {entry!r}")
         else:
             matching = set() if entry in useful else _at(found, entry)
-        state = isinstance(entry, str) and (entry in useful or entry.endswith("_extra_state"))
-        if not matching and not state:
+        known = isinstance(entry, str) and (entry in useful or entry.endswith("_extra_state"))
+        if not matching and not known:
             idle.append(type(entry).__name__ if isinstance(entry, nn.Module) else entry)
         chosen.update(matching)
     if idle:
@@ -242,9 +242,8 @@ def _by_name(entries: Iterable[str], by_name: dict[str, Slot]) -> tuple[set[Slot
             chosen.add(by_name[name])
             useful.add(others[first])
     for entry in others:
-        within = names[
-            bisect_left(names, f"{entry}.") : bisect_left(names, f"{entry}/")
-        ]  # "/" comes after "."
+        begin, end = bisect_left(names, f"{entry}."), bisect_left(names, f"{entry}/")  # which comes after "."
+        within = names[begin:end]
         chosen.update(by_name[name] for name in within)
         if within or (entry not in useful and any(map(compiled(entry).match, names))):
             useful.add(entry)
