@@ -188,3 +188,50 @@ class TestFindings:
         worst = [initialized(module, seed=seed).audit for seed in range(100)]
         assert all(found.ok for found in worst)
         assert max(found.worst_z for found in worst) < 6
+
+
+class TestWhatIsAudited:
+    @pytest.mark.parametrize(
+        ("given", "named"),
+        [
+            (None, "None"),
+            ([nn.Linear(2, 2)], "list [Linear(in_features=2, out_features=2"),
+            ({}, "dict {}"),
+            ("gpt2", "str 'gpt2'"),
+            (3, "int 3"),
+            (nn.Linear, "<class 'torch.nn.modules.linear.Linear'>"),
+            (torch.ones(1), "Tensor tensor([1.])"),
+            ((p for p in ()), "generator <generator object"),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    @pytest.mark.parametrize(
+        "look",
+        [
+            audit,
+            lambda given: audit(given, report=[]),
+            ti.initialize_,
+            lambda given: ti.mup(ti.TORCH_DEFAULTS, given),
+        ],
+    )
+    def test_only_modules(self, look, given, named):
+        with pytest.raises(TypeError, match=re.escape(f"a model is an nn.Module, not {named}")):
+            look(given)
+
+    def test_only_modules_by_an_intercept(self):
+        with ti.intercept(seed=0) as done:
+            pass
+        for look in (done.assignments, lambda given: done.report(given).audit):
+            with pytest.raises(TypeError, match=r"a model is an nn\.Module, not None"):
+                look(None)
+
+    @pytest.mark.parametrize("report", ["abc", [3], [None]])
+    def test_only_assignments(self, report):
+        with pytest.raises(TypeError, match="a report is a sequence of Assignment"):
+            audit(nn.Linear(2, 2), report=report)
+
+    @pytest.mark.parametrize("module", [nn.ReLU(), nn.Sequential(), nn.Module()], ids=str)
+    def test_a_module_without_parameters(self, module):
+        found = audit(module)
+        assert (found.ok, found.rows) == (True, ())
+        assert str(found)

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tritoninit.auditing.assignments import TORCH, Assignment
 from tritoninit.auditing.fingerprint import bits_hash
+from tritoninit.auditing.formulas import looks_drawn
 from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure, scores
+from tritoninit.auditing.outliers import LARGEST, outliers, support
 from tritoninit.auditing.overlap import share_memory
 from tritoninit.auditing.reading import check_readable, pieces
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
@@ -29,7 +30,6 @@ from tritoninit.models.slots import slots
 from tritoninit.targets import TargetError, dtype_name
 from tritoninit.words import describe, lowered, name_of_many, name_pattern, short
 
-_SAMPLE: Final = 256  # elements that tell whether a tensor looks random
 _FEWEST: Final = 16  # of fewer elements, equal ones may be chance or design
 
 
@@ -41,14 +41,23 @@ def audit(model: nn.Module, *, report: Sequence[Assignment] | None = None) -> Au
     seeded anew or a layer copied (of parameters that need no gradient only if a report says that they are
     random); parameters that share memory without being tied. With a report also a mean or a standard
     deviation more than 8 standard errors (:data:`~tritoninit.auditing.moments.ALARM`) from what the
-    initializer says, and a constant that is not one. Weights that are zero throughout are a remark. Each
-    tensor is read twice, where it is, in a few MiB of scratch.
+    initializer says, an element where it does not reach, and a constant that is not one. Of other parameters,
+    elements that so many draws do not reach (:func:`~tritoninit.auditing.outliers.outliers` has the
+    threshold and its rate of false alarms), or that have no square in float32; in buffers a remark, too.
+    Weights that are zero throughout are a remark. Each tensor is read twice, or four times if it is small or
+    something in it is far out, where it is, in a few MiB of scratch.
 
     Args:
         model: any module.
         report: what ``initialize_`` returned for it; measured again, unlike ``report.audit``.
+
+    Raises:
+        TypeError: ``model`` is no module, or ``report`` no assignments.
     """
-    return _audit(_subjects(model, report or ()), reported=report is not None)
+    given: Sequence[object] = report or ()
+    if not all(isinstance(each, Assignment) for each in given):
+        raise TypeError(f"a report is a sequence of Assignment, not {given!r:.60}")
+    return _audit(_subjects_in(model, report or ()), reported=report is not None)
 
 
 def audit_of(
@@ -58,7 +67,8 @@ def audit_of(
 
     What was ``noticed`` then, of which name, is a remark.
     """
-    return _audit(_subjects(model, done), reported=True, noticed=noticed)
+    subjects = _subjects(done) if model is None else _subjects_in(model, done)
+    return _audit(subjects, reported=True, noticed=noticed)
 
 
 class _Subject(NamedTuple):
@@ -75,13 +85,16 @@ class _Subject(NamedTuple):
         return self.assignment is not None and bool(self.assignment.backend)
 
 
-def _subjects(model: nn.Module | None, assignments: Iterable[Assignment]) -> list[_Subject]:
+def _subjects(assignments: Iterable[Assignment]) -> list[_Subject]:
     by_name = {each.name: each for each in assignments}
-    if model is None:
-        return [
-            _Subject(name, each.tensor, not isinstance(each.tensor, nn.Parameter), each)
-            for name, each in by_name.items()
-        ]
+    return [
+        _Subject(name, each.tensor, not isinstance(each.tensor, nn.Parameter), each)
+        for name, each in by_name.items()
+    ]
+
+
+def _subjects_in(model: nn.Module, assignments: Iterable[Assignment]) -> list[_Subject]:
+    by_name = {each.name: each for each in assignments}
     return [
         _Subject(slot.name, slot.tensor, slot.is_buffer, by_name.get(slot.name), slot.is_parametrized)
         for slot in slots(model)
@@ -123,11 +136,15 @@ def _mistakes(subject: _Subject, row: TensorRecord) -> Iterator[str]:
         yield _nonfinite(row)
     else:
         yield from _deviations(subject, row)
+        if not subject.is_buffer or subject.is_set:
+            yield from _far_out(subject, row)
 
 
 def _oddities(subject: _Subject, row: TensorRecord) -> Iterator[str]:
     if subject.is_buffer and row.inf and not row.nan:
         yield _nonfinite(row)
+    elif subject.is_buffer and not subject.is_set:
+        yield from _far_out(subject, row)
     elif len(row.shape) > 1 and row.constant == 0 and not subject.is_buffer:
         yield "is zero throughout"
     done = subject.assignment
@@ -218,6 +235,49 @@ def _deviations(subject: _Subject, row: TensorRecord) -> Iterator[str]:
             )
 
 
+def _far_out(subject: _Subject, row: TensorRecord) -> Iterator[str]:
+    """What lies where no draw does."""
+    x, done = subject.tensor, subject.assignment
+    if row.min is None or row.max is None or not (x.is_floating_point() or x.is_complex()):
+        return
+    farthest = max(row.min, row.max, key=abs)
+    known = subject.is_set and done is not None and not subject.is_parametrized
+    ends = support(done.initializer, row.shape, x.dtype) if known and done else None
+    if ends is not None:
+        varies = _varies(subject)
+        for value, is_out in ((row.min, row.min < ends[0]), (row.max, row.max > ends[1])):
+            if is_out and varies:
+                yield f"reaches {short(value, 3)}, which {row.summary} does not"
+    elif abs(farthest) > LARGEST:
+        yield f"reaches {short(farthest, 3)}, which has no square in float32"
+    else:
+        found = outliers(x, Moments(_elements(x), row.mean, row.std, row.min, row.max))
+        if found is not None:
+            what = (
+                short(found.value, 3)
+                if found.elements == 1
+                else f"{found.elements} like {short(found.value, 3)}"
+            )
+            if found.distance is None:
+                yield f"is {short(found.median, 3)} but for {what}"
+            else:
+                yield (
+                    f"holds {what}, {short(found.distance, 3)} standard deviations of the others away, where"
+                    f" draws reach {short(found.reach, 2)}"
+                )
+
+
+def _varies(subject: _Subject) -> bool:
+    """Whether what a tensor should be is more than one number, for which another sentence stands."""
+    wanted = _expected(subject)
+    return wanted is None or bool(wanted.std)
+
+
+def _elements(x: Tensor) -> int:
+    """As moments count them."""
+    return x.numel() * (2 if x.is_complex() else 1)
+
+
 def _nonfinite(row: TensorRecord) -> str:
     counts = [f"{count:,} {what}" for count, what in ((row.nan, "NaN"), (row.inf, "infinite")) if count]
     return f"holds {' and '.join(counts)} of {math.prod(row.shape):,} elements"
@@ -245,18 +305,11 @@ def _repeated(pairs: Iterable[tuple[_Subject, TensorRecord]]) -> Iterator[str]:
 
 
 def _random_start(x: Tensor) -> tuple[str, ...] | None:
-    """A tensor's first elements relative to the very first; None if they do not look random.
-
-    Mostly different and in no order: no table of a formula's values.
-    """
-    if x.numel() < _FEWEST or not x.is_floating_point():
+    """A tensor's first elements relative to the very first; None if they do not look random."""
+    if x.numel() < _FEWEST or not x.is_floating_point() or not looks_drawn(x):
         return None
-    sample = next(pieces(x, _SAMPLE))[1].double().cpu().numpy()
-    steps = np.diff(sample)
-    ordered = bool((steps >= 0).all() or (steps <= 0).all())
-    if ordered or 2 * np.unique(sample).size <= sample.size or not sample[0]:
-        return None
-    return tuple(f"{ratio:.4g}" for ratio in sample[1:_FEWEST] / sample[0])
+    first = next(pieces(x, _FEWEST))[1].double().tolist()
+    return tuple(f"{value / first[0]:.4g}" for value in first[1:]) if first[0] else None
 
 
 def _sharing(subjects: Sequence[_Subject]) -> list[tuple[str, str]]:

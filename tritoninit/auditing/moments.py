@@ -19,7 +19,7 @@ from tritoninit.kernels.lowering import FLOAT_DTYPES
 
 Floats = npt.NDArray[np.float64]
 
-_CHUNK: Final = 1 << 18  # elements measured together: 2 MiB in float64
+CHUNK: Final = 1 << 18  # elements measured together: 2 MiB in float64
 # |z| beyond this is an alarm. A mean comes there with a probability of 2 exp(-8**2 / 2) = 2.5e-14 at most
 # (tails like the normal's or lighter); the standard deviation of n normals, by the chi-squared distribution,
 # with 1.6e-12 (the worst n is 2); that of uniforms, by Chernoff's bound, with 1.4e-11 (n = 34). So of 10**8
@@ -37,7 +37,8 @@ _RESOLVED: Final = 2.0**-16
 class Moments:
     """Of a tensor's elements; complex ones count as two. All but the counts None if one is not finite.
 
-    ``std`` is that of the elements themselves: the root of their mean squared distance from ``mean``.
+    ``std`` is that of the elements themselves: the root of their mean squared distance from ``mean``. Both
+    are None, too, where elements are finite and float64 has no such number.
     """
 
     count: int
@@ -57,8 +58,8 @@ def measure(x: Tensor) -> Moments:
     """
     counts, rows = [], []
     scratch: Tensor | None = None
-    for _, piece in pieces(x, _CHUNK):
-        real = _real(piece)
+    for _, piece in pieces(x, CHUNK):
+        real = as_real(piece)
         if scratch is None:  # one for all pieces: fresh pages each time took most of the time
             scratch = torch.empty_like(real, dtype=torch.float64)
         wide = scratch[: real.numel()].copy_(real)
@@ -73,20 +74,24 @@ def measure(x: Tensor) -> Moments:
     for count, (mean, around, low, high) in zip(counts, torch.stack(rows).tolist(), strict=True):
         distance = mean - mean_
         mean_ += distance * count / (total + count)
-        squares += around + distance**2 * total * count / (total + count)
+        squares += around + distance * distance * total * count / (total + count)  # inf, where ** raises
         total += count
         least, greatest = min(least, low), max(greatest, high)
     std = math.sqrt(squares / total) if squares >= 0 else math.nan
     if not math.isfinite(mean_ + std):
-        return Moments(total, nan=_how_many(x, torch.isnan), inf=_how_many(x, torch.isinf))
+        nan, inf = _how_many(x, torch.isnan), _how_many(x, torch.isinf)
+        if nan or inf:
+            return Moments(total, nan=nan, inf=inf)
+        return Moments(total, min=least, max=greatest)
     return Moments(total, mean_, std, least, greatest)
 
 
 def _how_many(x: Tensor, test: Callable[[Tensor], Tensor]) -> int:
-    return sum(int(test(_real(piece).to(torch.float64)).sum()) for _, piece in pieces(x, _CHUNK))
+    return sum(int(test(as_real(piece).to(torch.float64)).sum()) for _, piece in pieces(x, CHUNK))
 
 
-def _real(piece: Tensor) -> Tensor:
+def as_real(piece: Tensor) -> Tensor:
+    """A 1-d piece; of complex numbers, two real ones each."""
     return torch.view_as_real(piece).view(-1) if piece.is_complex() else piece
 
 

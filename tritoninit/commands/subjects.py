@@ -95,7 +95,7 @@ def constructed(subject: Subject, device: torch.device, dtype: torch.dtype) -> n
     try:
         with device:
             module = subject.build()
-            if isinstance(module, nn.Module):
+            if isinstance(module, nn.Module) and not _lies_on(module, device):
                 module.to(device)
     except Exception as error:  # whatever the user's code raises is the answer
         raise UsageError(f"cannot build {subject.name}: {one_line(error)}{_place(error)}") from error
@@ -106,6 +106,11 @@ def constructed(subject: Subject, device: torch.device, dtype: torch.dtype) -> n
     if not any(True for _ in module.parameters()):
         raise UsageError(f"{subject.name} has no parameters")
     return module
+
+
+def _lies_on(module: nn.Module, device: torch.device) -> bool:
+    """Whether nothing has to move, for which torch walks into every place that shared modules have."""
+    return all(each.device == device for each in (*module.parameters(), *module.buffers()))
 
 
 def _place(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,9 @@ def save(model: nn.Module, path: Path, progress: Progress | None) -> None:
     safetensors = import_safetensors()
     seen: set[int] = set()
     tensors: dict[str, Tensor] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
+    with _each_once(model):
+        state = model.state_dict(keep_vars=True)
+    for name, value in state.items():
         if isinstance(value, Tensor) and id(value) not in seen:
             seen.add(id(value))
             tensors[name] = value.detach().contiguous()
@@ -45,3 +49,22 @@ def save(model: nn.Module, path: Path, progress: Progress | None) -> None:
         except safetensors.SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from None
         temporary.chmod(mode)
+
+
+@contextmanager
+def _each_once(model: nn.Module) -> Iterator[None]:
+    """Modules are in their first place only: a state dict walks into all, which may double at every level."""
+    first = {id(module): name for name, module in model.named_modules()}
+    hidden: list[tuple[nn.Module, str, nn.Module]] = []
+    for owner in model.modules():
+        prefix = first[id(owner)]
+        for local, child in owner._modules.items():
+            if child is not None and first[id(child)] != (f"{prefix}.{local}" if prefix else local):
+                hidden.append((owner, local, child))
+    for owner, local, _ in hidden:
+        owner._modules[local] = None
+    try:
+        yield
+    finally:
+        for owner, local, child in hidden:
+            owner._modules[local] = child

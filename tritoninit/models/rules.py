@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from heapq import merge
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 from torch import nn
 
 from tritoninit.fills import Atom, Initializer
+from tritoninit.models.globs import Globs, compiled
 from tritoninit.plan import KeySource, Plan
 from tritoninit.targets import Target
 from tritoninit.window import Window
@@ -92,7 +93,7 @@ class Rule:
         if isinstance(self.pattern, type):
             matches = isinstance(slot.owner, self.pattern)
         elif isinstance(self.pattern, str):
-            matches = slot.name == self.pattern or fnmatchcase(slot.name, self.pattern)
+            matches = slot.name == self.pattern or compiled(self.pattern).match(slot.name) is not None
         else:
             matches = self.pattern(slot.name, slot.owner)
         return matches and (self.within is None or any(isinstance(m, self.within) for m in slot.ancestors))
@@ -149,7 +150,14 @@ class RuleSet(Sequence[Rule]):
         self.name = name
         self.citation = citation
         self._rules = tuple(replace(rule, optional=True) if citation else rule for rule in rules)
-        self._by_class: dict[type[nn.Module], list[Rule]] = {}
+        # Rules by name are looked up together; one of a class of its own may not go by its pattern.
+        by_name = [
+            k for k, rule in enumerate(self._rules) if type(rule) is Rule and isinstance(rule.pattern, str)
+        ]
+        self._by_name = by_name
+        self._globs = Globs(str(self._rules[k].pattern) for k in by_name)
+        self._others = sorted(set(range(len(self._rules))).difference(by_name))
+        self._by_class: dict[type[nn.Module], list[int]] = {}
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleSet:
@@ -167,22 +175,25 @@ class RuleSet(Sequence[Rule]):
         Args:
             own_code: False to pass over the rules that leave it to the model's own code.
         """
-        owner = type(slot.owner)
-        rules = self._by_class.get(owner)
-        if rules is None:  # a model has many slots of few classes
-            rules = self._by_class[owner] = [
-                rule
-                for rule in self._rules
-                if not isinstance(rule.pattern, type) or issubclass(owner, rule.pattern)
-            ]
+        named = (self._by_name[k] for k in self._globs.matching(slot.name))
         fallback = None
-        for rule in rules:
-            found = rule.find(slot)
+        for index in merge(self._not_by_name(type(slot.owner)), named):
+            found = self._rules[index].find(slot)
             if isinstance(found, OwnCode) and (found.last or not own_code):
                 fallback = found if own_code else None
             elif found is not None:
                 return found
         return fallback
+
+    def _not_by_name(self, owner: type[nn.Module]) -> list[int]:
+        """Which rules may have something for a module's parameters, whatever their names."""
+        found = self._by_class.get(owner)
+        if found is None:  # a model has many slots of few classes
+            patterns = ((k, self._rules[k].pattern) for k in self._others)
+            found = self._by_class[owner] = [
+                k for k, kind in patterns if not isinstance(kind, type) or issubclass(owner, kind)
+            ]
+        return found
 
     @overload
     def __getitem__(self, index: int) -> Rule: ...
@@ -206,10 +217,18 @@ class RuleSet(Sequence[Rule]):
         """
         used = set(map(id, given))
         holders = Counter(id(rule.initializers) for rule in self)
-        for rule in self:
-            held = id(rule.initializers)
-            if not (held in used and holders[held] == 1):  # else it is known, without a look at every name
-                yield from rule.idle(found)
+        unknown = [  # the others were of use, without a look at every name
+            k
+            for k, rule in enumerate(self)
+            if not (rule.optional or (id(rule.initializers) in used and holders[id(rule.initializers)] == 1))
+        ]
+        named: dict[int, list[Slot]] = {k: [] for k in set(unknown) & set(self._by_name)}
+        for slot in found if named else ():
+            for place in self._globs.matching(slot.name):
+                if (k := self._by_name[place]) in named:
+                    named[k].append(slot)
+        for k in unknown:
+            yield from self._rules[k].idle(named.get(k, found))
 
     def __add__(self, after: Iterable[Rule]) -> RuleSet:
         return self._joined((*self, *after))
