@@ -1,7 +1,6 @@
 """The registry: who serves which device, the overrides, and the way round for devices that nobody serves."""
 
 import os
-import re
 import subprocess
 import sys
 import threading
