@@ -146,6 +146,7 @@ class TestRead:
             ("extra_info", "torch_ratio", "fast", "torch_ratio is 'fast'"),
             ("stats", "median", None, "median is None"),
             ("stats", "median", math.nan, "median is nan"),
+            ("extra_info", "contender", "x\ud800", "contender is 'x\\ud800'"),
             ("stats", "median", 10**400, "median is inf"),
             ("stats", "q3", -(10**400), "q3 is -inf"),
             ("extra_info", "gb_per_s", 10**400, "gb_per_s is inf"),

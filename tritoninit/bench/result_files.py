@@ -29,6 +29,8 @@ _NOISE: Final = re.compile(
     r"\((?:R|TM|C)\)|\bNVIDIA\b|^AMD (?=Instinct)|\bCPU\b|\bProcessor\b|@ *[\d.]+ *GHz"
 )
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # half a character, which JSON may have and no file
+
 
 class _Damaged(ValueError):
     """Something in a row is missing or cannot be; the message names it."""
@@ -185,7 +187,7 @@ def _value(name: str, kind: str, info: Mapping[str, Any], stats: Mapping[str, An
     elif kind == "int":
         good = type(value) is int and value >= 0
     else:
-        good = type(value).__name__ == kind
+        good = type(value).__name__ == kind and not (kind == "str" and _SURROGATE.search(value))
     if not good:
         raise _Damaged(f"{name} is {value!r:.40}")
     return value
