@@ -100,7 +100,6 @@ class TestBadInput:
                 ["init", "torch.nn:Linear", "--rules", "gpt2", *LINEAR],
                 "cannot find rules for torch.nn:Linear: ",
             ),
-            (["init", "torch.nn:Linear", "--rules", "vit-jax", *LINEAR], "torch.nn:Linear: "),
             (["init", "gpt2", "--rules", "gpt4"], "argument --rules: invalid choice: 'gpt4'"),
             (
                 ["init", "zoo:attribute_that_raises"],
