@@ -3,19 +3,48 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import tritoninit as ti
 from tests.zoo import init, written
 from tritoninit.cli import main
+from tritoninit.commands import info
+from tritoninit.outputs import UsageError
 
 pytestmark = pytest.mark.usefixtures("folder")
 
 ROOT = Path(__file__).parents[1]
+
+
+LINEAR = ("--set", "in_features=3", "--set", "out_features=2")
+# The last two are seconds, though no timer has as many.
+NUMBERS = ("0", "-1", "nan", "inf", "-inf", "1e400", "fast", "", "1e300", "9999999999")
+ABSURD = (
+    "-1",
+    "1.5",
+    "nan",
+    "1e400",
+    "'",
+    "{[]: 1}",
+    "{{}}",
+    "1" * 5000,
+    str(10**400),
+    "[" * 3000,
+    "(" * 3000 + ")" * 3000,
+    "-" * 20000 + "1",
+    "'\\d'",
+    "__import__('os')",
+    "None",
+    str(2**62),
+    str(10**15),
+    "\udcff",
+)
 
 
 class TestBadInput:
@@ -66,6 +95,54 @@ class TestBadInput:
             (["init", "gpt2", "--out", "/dev/null"], "/dev/null is not a file"),
             (["init", "gpt2", "--out", "w" * 300], "File name too long"),
             (["init", "gpt2", "--out", "w", "--json", "./w"], "--out and --json name the same file"),
+            (["init", "zoo:tiny", "--rules", "gpt2"], "cannot .* zoo:tiny: "),
+            (
+                ["init", "torch.nn:Linear", "--rules", "gpt2", *LINEAR],
+                "cannot find rules for torch.nn:Linear: ",
+            ),
+            (["init", "gpt2", "--rules", "gpt4"], "argument --rules: invalid choice: 'gpt4'"),
+            (
+                ["init", "zoo:attribute_that_raises"],
+                "cannot take 'attribute_that_raises' from .*: ImportError: needs",
+            ),
+            (["init", "kit:resnet18"], r"no 'resnet18' in .* \(did you mean kit.models:resnet18\?\)"),
+            (["init", "kit:resnet19"], "no 'resnet19' in the module of 'kit:resnet19'\n$"),
+            (["init", "sys:exit"], r"cannot build sys:exit: SystemExit \(.*subjects.py:\d+\)"),
+            (["init", "zoo:leaves"], r"cannot build zoo:leaves: Exit: gone \(.*zoo.py:\d+\)"),
+            (["init", "torch.nn:Linear"], "cannot build torch.nn:Linear: TypeError: "),
+            *(
+                (
+                    ["init", "torch.nn:Linear", *LINEAR, "--set", f"in_features={value}"],
+                    "cannot build torch.nn:Linear: ",
+                )
+                for value in ABSURD
+            ),
+            (["init", "gpt2", "--set", "n_embd"], "'n_embd' is not NAME=VALUE"),
+            (["init", "gpt2", "--set", "=1"], "'=1' is not NAME=VALUE"),
+            (["init", "gpt2", "--set", "a b=1"], "'a b=1' is not NAME=VALUE"),
+            (["init", "gpt2", "--set", "x=1"], "cannot build gpt2: TypeError: .*'x'"),
+            (["init", "zoo:shared", "--out", "w"], "safetensors cannot hold the weights: .*share memory"),
+            (["init", "gpt2", "--device", ""], "no device '' here"),
+            (["init", "gpt2", "--device", "lazy"], "no device 'lazy' here"),
+            (["init", "gpt2", "--backend", ""], "unknown backend ''"),
+            (["init", "gpt2", "--seed", "9" * 5000], "is no integer of 64 bits"),
+            (["init", "gpt2", "x\ny"], r"unrecognized arguments: x\\ny"),
+            (["init", "gpt2\udcff"], r"unknown preset 'gpt2\\udcff'"),
+            (["init", "gpt2", "--out", "a\0b"], "cannot write"),
+            *(
+                (["bench", option, value], f"argument {option}: ")
+                for option in ("--seconds", "--limit")
+                for value in NUMBERS
+            ),
+            (["bench", "--resume"], "--resume continues what --out names"),
+            (["compare", "absent\udcff.json"], r"absent\\udcff.json': no such file"),
+            (["compare", "/dev/zero"], "/dev/zero is not a file"),
+            (["compare", "."], "a result file has a name"),
+            (["compare", "zoo.py", "zoo.py"], "zoo.py is given twice"),
+            *(
+                (["compare", "a", "b", "--fail-below", value], "--fail-below|--fail-below is")
+                for value in NUMBERS[:-2]
+            ),
             (["check", "--seed", "x"], "'x' is no integer of 64 bits"),
             (["check", "--emulate", "sm_90,sm_1"], "unknown architecture sm_1; known are sm_80, "),
             (["check", "--emulate", ""], "unknown architecture"),
@@ -93,6 +170,124 @@ class TestBadInput:
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "TERM": "xterm"}
+
+
+class TestLastResort:
+    """What nobody foresaw costs one line, too; for its way there Python has an option."""
+
+    @pytest.mark.parametrize(
+        ("error", "code", "said"),
+        [
+            (
+                RuntimeError("first\nsecond"),
+                1,
+                r"RuntimeError: first \(.*test_cli.py:\d+; python -X dev .*\)",
+            ),
+            (OverflowError(), 1, r"OverflowError \(.*test_cli.py:\d+; .*\)"),
+            (RecursionError("too deep"), 1, r"RecursionError: too deep \(.*"),
+            (MemoryError(), 1, "out of memory"),
+            (torch.OutOfMemoryError("CUDA out of memory\nand more"), 1, "CUDA out of memory"),
+            (OSError(28, "No space left"), 1, r"\[Errno 28\] No space left"),
+            (UsageError("a\rb\u2028c\x1b[31m\udcff"), 2, r"a\\rb\\u2028c\\x1b\[31m\\udcff"),
+            (KeyboardInterrupt(), 130, "interrupted"),
+        ],
+    )
+    def test_one_line(self, monkeypatch, capsys, error, code, said):
+        def run(arguments):
+            raise error
+
+        monkeypatch.setattr(info, "run", run)
+        assert main(["info"]) == code
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert re.fullmatch(f"tritoninit: {said}\n", err)
+
+    def test_as_it_is_for_developers(self):
+        program = """
+from tritoninit.cli import main
+from tritoninit.commands import info
+info.run = lambda arguments: 1 / 0
+main(["info"])
+"""
+        command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", program]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("Traceback")
+        assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+# torch as it is when Ctrl-C is pressed, in less time: every import of it is interrupted at once.
+INTERRUPTED_TORCH = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(9)
+except BaseException as error:  # as some extensions do
+    raise ImportError("cannot import torch") from error
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and shells are Unix's")
+class TestStreamsAndSignals:
+    @pytest.mark.parametrize("how", ["python -m", "python -mtritoninit", "the command"])
+    def test_interrupted_while_importing(self, folder, how):
+        (folder / "torch.py").write_text(INTERRUPTED_TORCH)
+        script = folder / "tritoninit"
+        script.write_text("import sys\nfrom tritoninit.cli import main\nsys.exit(main())\n")
+        arguments = {
+            "python -m": ["-m", "tritoninit", "init", "-m"],
+            "python -mtritoninit": ["-mtritoninit", "info"],
+            "the command": [str(script), "info"],
+        }[how]
+        result = subprocess.run(
+            [sys.executable, *arguments],
+            env={**ENVIRONMENT, "PYTHONPATH": f"{folder}:{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # in a background job it is ignored
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (130, "", "tritoninit: interrupted\n")
+
+    def test_in_other_programs_an_interrupt_is_an_exception(self, folder):
+        (folder / "torch.py").write_text(INTERRUPTED_TORCH)
+        result = subprocess.run(
+            [sys.executable, "-c", "import tritoninit", "-m", "tritoninit"],
+            env={**ENVIRONMENT, "PYTHONPATH": f"{folder}:{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        assert result.returncode == 1
+        assert "ImportError: cannot import torch" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("shell", "code", "out", "err"),
+        [
+            ("{} compare absent >&-", 2, "", "tritoninit: absent: no such file\n"),
+            ("{} compare absent 2>&-", 2, "", ""),
+            ("{} init zoo:tiny --device cpu --out w <&- >&- 2>&- && ls -A w", 0, "w\n", ""),
+            pytest.param("{} compare absent 2>/dev/full", 2, "", "", marks=pytest.mark.slow),
+            ("{} --help | true; exit ${{PIPESTATUS[0]}}", 1, "", ""),
+            ("{} --help > /dev/full", 1, "", "tritoninit: [Errno 28] No space left on device\n"),
+            pytest.param(
+                "{} info > /dev/full",
+                1,
+                "",
+                "tritoninit: [Errno 28] No space left on device\n",
+                marks=pytest.mark.slow,
+            ),
+        ],
+    )
+    def test_closed_full_and_unread(self, shell, code, out, err):
+        command = shell.format(f"{sys.executable} -m tritoninit")
+        result = subprocess.run(
+            ["bash", "-c", command], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (code, out, err)
 
 
 class TestProcess:

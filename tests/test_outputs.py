@@ -45,12 +45,22 @@ class TestWritable:
             ("no/where", "cannot write no/where: No such file or directory"),
             ("w" * 300, "cannot write w+: File name too long"),
             ("a\nb/c", r"cannot write 'a\\nb/c': No such file"),
+            ("a\0b", r"cannot write 'a\\x00b': "),
         ],
     )
     def test_what_cannot_be_written(self, name, message):
         with pytest.raises(UsageError, match=message):
             writable(name)
         assert os.listdir() == []
+
+    @pytest.mark.parametrize("name", ["loop", "loop/inner", "there"])
+    def test_links_in_a_circle(self, folder, name):
+        (folder / "loop").symlink_to("loop")
+        (folder / "there").symlink_to("back")
+        (folder / "back").symlink_to("there")
+        with pytest.raises(UsageError, match=f"cannot write {name}: "):
+            writable(name)
+        assert sorted(os.listdir()) == ["back", "loop", "there"]
 
 
 class TestReplacing:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -366,20 +367,116 @@ class TestNumba:
         finally:
             registry._numba_unavailable.cache_clear()
 
-    def test_installed_and_not_to_be_imported(self, monkeypatch):
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (ImportError("needs another NumPy"), "needs another NumPy"),
+            (ImportError("first\nsecond"), "first"),
+            (AttributeError("numpy has no attribute"), "AttributeError: numpy has no attribute"),
+            (RuntimeError("first\nsecond"), "RuntimeError: first"),
+            (OSError(12, "no memory for the library"), "OSError: [Errno 12] no memory for the library"),
+            (KeyError("NUMBA"), "KeyError: 'NUMBA'"),
+            (SystemError(), "SystemError: "),
+            (MemoryError(), "MemoryError: "),
+            (AssertionError(), "AssertionError: "),
+            (SystemExit(3), "SystemExit: 3"),
+        ],
+    )
+    def test_installed_and_not_to_be_imported(self, monkeypatch, error, reason):
+        """Whatever it raises, fills work: one warning, however many fills, and the reason on show."""
+
         def refuse():
-            raise ImportError("needs another NumPy")
+            raise error
 
         registry._numba_unavailable.cache_clear()
         monkeypatch.setattr(registry, "_load_numba", refuse)
         try:
-            assert resolve("cpu").name == "numpy"
-            (found,) = (each for each in backends() if each.name == "numba")
-            assert found.unavailable == "numba cannot be imported: needs another NumPy"
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                assert resolve("cpu").name == "numpy"
+                assert resolve("cpu").name == "numpy"
+                (found,) = (each for each in backends() if each.name == "numba")
+            (warning,) = caught
+            assert warning.category is RuntimeWarning
+            assert str(warning.message).startswith(f"numba cannot be imported: {reason}. NumPy fills")
+            assert found.unavailable == f"numba cannot be imported: {reason}"
         finally:
             registry._numba_unavailable.cache_clear()
+
+    def test_something_else_by_its_name(self, monkeypatch):
+        """As a stub for documentation may stand in sys.modules, of which find_spec raises."""
+        registry._numba_unavailable.cache_clear()
+        monkeypatch.setitem(sys.modules, "numba", SimpleNamespace())
+        try:
+            with pytest.warns(RuntimeWarning, match="numba cannot be imported: ValueError"):
+                assert resolve("cpu").name == "numpy"
+        finally:
+            registry._numba_unavailable.cache_clear()
+
+    def test_interrupted_while_importing(self, monkeypatch):
+        """Which says nothing of numba: the next fill tries again."""
+
+        def interrupt():
+            raise KeyboardInterrupt
+
+        registry._numba_unavailable.cache_clear()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            patch.setattr(registry, "_load_numba", interrupt)
+            resolve("cpu")
+        assert registry._numba_unavailable("cpu") is None or "not installed" in registry._numba_unavailable(
+            "cpu"
+        )
 
     def test_installed(self):
         pytest.importorskip("numba")
         assert resolve("cpu").name == "numba"
         assert registry._numba_unavailable("cuda") == "it does not serve 'cuda'"
+
+
+COMPILED = """
+import sys, warnings
+import torch, tritoninit
+from torch._dynamo.exc import Unsupported
+warnings.simplefilter("ignore")  # torch's own, of what it traces
+key = tritoninit.Key(3)
+linear = torch.nn.Linear(8, 8)
+
+def filled(x):
+    return tritoninit.normal_(x * 2, key=key) + 1
+
+def by_plan(x):
+    plan, y = tritoninit.Plan(), x * 2
+    plan.add(y, tritoninit.Normal(), key)
+    plan.run()
+    return y + 1
+
+def whole_model(x):
+    tritoninit.initialize_(linear, seed=0)
+    return linear(x)
+
+x = torch.ones(8, 8)
+try:
+    torch.compile(filled, backend="eager", fullgraph=True)(x)
+except Unsupported as error:
+    assert "numba" not in str(error), error
+else:
+    raise AssertionError("fills are in graphs: test that they are right")
+assert "numba" not in sys.modules
+first = {"filled": filled, "by_plan": by_plan, "whole_model": whole_model}[sys.argv[1]]
+for each in (first, filled, by_plan, whole_model):
+    assert torch.equal(torch.compile(each, backend="eager")(x), each(x))
+print(tritoninit.registry.resolve("cpu").name)
+"""
+
+
+@pytest.mark.parametrize(
+    "first", ["whole_model", *(pytest.param(name, marks=pytest.mark.slow) for name in ("filled", "by_plan"))]
+)
+def test_the_first_fill_of_a_process_inside_torch_compile(first):
+    """numba's import is not traced; and where a graph may not break, it is torch that says why."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITONINIT_BACKEND"}
+    environment["PYTHONPATH"] = str(Path(tritoninit.__file__).parents[1])
+    command = [sys.executable, "-c", COMPILED, first]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == resolve("cpu").name

@@ -53,6 +53,16 @@ def unmatched():
 def empty(): return nn.ReLU()
 def wide(): return nn.Linear(3, 3).double()
 def lazy(): return nn.LazyLinear(3)
+def shared():
+    model = nn.Linear(4, 4)
+    model.part = nn.Parameter(model.weight.data[:2])
+    return model
+class Exit(BaseException): pass
+def leaves(): raise Exit("gone")
+def __getattr__(name):
+    if name == "attribute_that_raises":
+        raise ImportError("needs\\nmore")
+    raise AttributeError(name)
 times_built = 0
 def counted():
     global times_built
@@ -75,17 +85,28 @@ def interrupted():
 """
 
 
+# As timm is: its functions are in a module of the package.
+KIT = """
+import sys, types
+models = sys.modules["kit.models"] = types.ModuleType("kit.models")
+models.resnet18 = dict
+__path__ = []
+"""
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty working directory with the modules zoo and broken in it."""
     (tmp_path / "zoo.py").write_text(ZOO)
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "kit.py").write_text(KIT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.delitem(sys.modules, "zoo", raising=False)
     yield tmp_path
-    sys.modules.pop("zoo", None)
+    for name in ("zoo", "kit", "kit.models"):
+        sys.modules.pop(name, None)
 
 
 def written(folder):

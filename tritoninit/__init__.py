@@ -1,5 +1,8 @@
 """Weight-initialization kernels that give the same weights on every device, GPU model, dtype and sharding."""
 
+from tritoninit import _start  # noqa: F401 - before what takes a second to import
+
+# isort: split
 from tritoninit import presets, registry, schemes
 from tritoninit._version import __version__
 from tritoninit.auditing.assignments import Assignment

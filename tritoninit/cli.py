@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import ast
 import math
-import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
+from tritoninit import _start
 from tritoninit._version import __version__
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.stream import STREAM_VERSION
@@ -20,29 +21,50 @@ from tritoninit.keys import Key
 from tritoninit.outputs import UsageError, writable
 from tritoninit.presets import PRESETS
 from tritoninit.schemes import SCHEMES
-from tritoninit.terminal import fail
+from tritoninit.terminal import fail, let_go, one_line, place, provide_streams
+
+_MOST_SECONDS = 1e9  # what a timer takes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 (it failed), 2 (bad input) or 130 (interrupted)."""
+    _start.imported()
+    provide_streams()
+    try:
+        return _run(argv)
+    except UsageError as error:
+        return fail(str(error), 2)
+    except BrokenPipeError:  # whoever read our output has read enough
+        return 1
+    except (OSError, torch.OutOfMemoryError) as error:
+        return fail(str(error).strip().partition("\n")[0], 1)
+    except MemoryError as error:
+        return fail(f"out of memory{f': {error}' if str(error) else ''}", 1)
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        return fail(f"{one_line(error)} ({place(error)}; python -X dev -m tritoninit shows the way there)", 1)
+    finally:
+        let_go(sys.stdout)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         code: int = arguments.run(arguments)
         return code
-    except UsageError as error:
-        return fail(str(error), 2)
-    except BrokenPipeError:  # whoever read our output has read enough; Python must not complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (OSError, torch.OutOfMemoryError) as error:
-        return fail(str(error).strip().partition("\n")[0], 1)
-    except KeyboardInterrupt:
-        return fail("interrupted", 130)
+    finally:
+        sys.stdout.flush()  # --help ends by SystemExit, and may have no reader
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} ({self.prog} --help)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stdout).write(message)  # argparse takes no notice of what goes wrong
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -187,8 +209,8 @@ def _positive(text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    if not 0 < number <= _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number up to {_MOST_SECONDS:g}")
     return number
 
 
@@ -197,8 +219,10 @@ def _setting(text: str) -> tuple[str, Any]:
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # a string without quotes may have backslashes
+            return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # as its documentation has them
         return name, value  # a string without quotes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,15 +27,18 @@ def writable(name: str | Path | None) -> Path | None:
     """
     if name is None:
         return None
-    path = Path(name).resolve()  # os.replace would put a file in a symbolic link's place
     try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{shown(name)} is not a file")
-        with _temporary(path) as temporary:
-            temporary.touch()
-    except OSError as error:
-        raise UsageError(f"cannot write {shown(name)}: {error.strerror}") from None
-    return path
+        path = Path(name).resolve()  # os.replace would put a file in a symbolic link's place
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if not path.exists() or path.is_file():
+            with _temporary(path) as temporary:
+                temporary.touch()
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle until Python 3.13; a NUL byte
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition(" from ")[0]
+        raise UsageError(f"cannot write {shown(name)}: {reason}") from None
+    raise UsageError(f"{shown(name)} is not a file")
 
 
 @contextmanager

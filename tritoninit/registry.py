@@ -6,16 +6,21 @@ import contextvars
 import gc
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from tritoninit.kernels.stream import Draw
 from tritoninit.targets import Target, as_array, device_type, dtype_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 FillFunction = Callable[[Sequence[tuple[Target, Draw]]], None]
 
@@ -197,6 +202,25 @@ def _first_reason(backend: Backend) -> str | None:
     return None if None in reasons else reasons[0]
 
 
+def _untraced(load: Callable[P, R]) -> Callable[P, R]:
+    """``load`` where torch.compile does not look: it would trace all that a backend imports."""
+
+    @wraps(load)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if "torch._dynamo" not in sys.modules:  # nobody compiles, and to import it takes seconds
+            return load(*args, **kwargs)
+        result: R = torch.compiler.disable(load)(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return result
+
+    vars(run)["_torchdynamo_disable"] = True  # as torch.compiler.disable marks what it returns
+    return run
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+@_untraced
 def _load_numpy() -> FillFunction:
     from tritoninit.kernels import reference
 
@@ -216,6 +240,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 @cache
+@_untraced
 def _load_numba() -> FillFunction:
     with _collector_paused():
         from tritoninit.kernels import numba_kernels
@@ -236,16 +261,22 @@ def _fill_arrays(fill_many: Callable[..., None], items: Sequence[tuple[Target, D
 
 
 @cache
+@_untraced
 def _numba_unavailable(device: str) -> str | None:
     if device != "cpu":
         return f"it does not serve {device!r}"
-    if importlib.util.find_spec("numba") is None:
-        return "numba is not installed (pip install numba)"
     try:
+        if importlib.util.find_spec("numba") is None:
+            return "numba is not installed (pip install numba)"
         _load_numba()
     except ImportError as error:  # numba refuses a NumPy newer than it knows
-        return f"numba cannot be imported: {error}"
-    return None
+        reason = f"numba cannot be imported: {_first_line(error)}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - nor may what else goes wrong there stop a fill
+        reason = f"numba cannot be imported: {type(error).__name__}: {_first_line(error)}"
+    else:
+        return None
+    warnings.warn(f"{reason}. NumPy fills instead: same values, slower", RuntimeWarning, stacklevel=2)
+    return reason
 
 
 def interpreting() -> bool:
@@ -254,6 +285,7 @@ def interpreting() -> bool:
 
 
 @cache
+@_untraced
 def _load_triton() -> FillFunction:
     import triton
 
@@ -276,6 +308,7 @@ def _load_triton() -> FillFunction:
 
 
 @cache
+@_untraced
 def _triton_unavailable(device: str) -> str | None:
     if device == "cpu":
         return (
@@ -293,7 +326,7 @@ def _triton_unavailable(device: str) -> str | None:
     except torch.OutOfMemoryError:  # says nothing of Triton, and passes
         raise
     except Exception as error:  # noqa: BLE001 - whatever stops Triton (no compiler, an old GPU) is shown
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        return f"{type(error).__name__}: {_first_line(error)}"
     return None
 
 

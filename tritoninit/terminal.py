@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+def provide_streams() -> None:
+    """Streams that were closed when the process began lead nowhere, and no file gets their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - to the end
+
+
+def let_go(stream: TextIO) -> None:
+    """Write what is left, or have it lead nowhere if that fails: Python would complain of it on exit."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError):  # one that is no file
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def print_lines(*lines: str) -> None:
@@ -102,8 +125,11 @@ def _elide(text: str, room: int) -> str:
 
 
 def fail(message: str, code: int) -> int:
-    """Say on standard error why a command ends, and return the code to exit with."""
-    sys.stderr.write(f"tritoninit: {message}\n")
+    """Say on standard error, on one line, why a command ends, and return the code to exit with."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    with suppress(OSError):  # nobody reads it
+        sys.stderr.write(f"tritoninit: {text}\n")
+    let_go(sys.stderr)
     return code
 
 
@@ -111,3 +137,9 @@ def one_line(error: BaseException) -> str:
     """An exception's type and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def place(error: BaseException) -> str:
+    """Where an exception was raised, file and line."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"

@@ -84,6 +84,17 @@ class TestRead:
     def test_bad_file(self, tmp_path, content, message):
         assert refusal(tmp_path, content) == message
 
+    def test_a_device_is_not_read(self):
+        """Some never end."""
+        for name in ("/dev/zero", "/dev/null"):
+            with pytest.raises(UsageError, match=f"{name} is not a file"):
+                read(Path(name))
+
+    @pytest.mark.parametrize("digits", ["1" + 5000 * "0", "-" + 5000 * "9"])
+    def test_more_digits_than_python_reads(self, tmp_path, document, digits):
+        text = json.dumps(document).replace('"rounds": 9', f'"rounds": {digits}')
+        assert refusal(tmp_path, text.encode()).endswith("inf")
+
     def test_no_file(self, tmp_path):
         with pytest.raises(UsageError) as caught:
             read(tmp_path / "none.json")
@@ -135,6 +146,12 @@ class TestRead:
             ("extra_info", "torch_ratio", "fast", "torch_ratio is 'fast'"),
             ("stats", "median", None, "median is None"),
             ("stats", "median", math.nan, "median is nan"),
+            ("extra_info", "contender", "x\ud800", "contender is 'x\\ud800'"),
+            ("stats", "median", 10**400, "median is inf"),
+            ("stats", "q3", -(10**400), "q3 is -inf"),
+            ("extra_info", "gb_per_s", 10**400, "gb_per_s is inf"),
+            ("extra_info", "elements", 10**400, "elements is inf"),
+            ("extra_info", "bytes", 10**20, "bytes is 1e+20"),
             ("stats", "q1", math.inf, "q1 is inf"),
         ],
     )

@@ -189,3 +189,14 @@ class TestFiles:
         assert refusal(files, md=tmp_path / "x.md") == f"{files[1]} is not a file of pytest-benchmark's"
         assert not (tmp_path / "x.md").exists()
         assert capsys.readouterr().out == ""
+
+
+def test_half_a_character_in_a_machine_s_facts(tmp_path, capsys):
+    document = made_up.cpu()
+    document["machine_info"].update(torch="x\ud800", system="\udfff")
+    document["commit_info"]["id"] = "\ud800"
+    (path,) = made_up.save(tmp_path, x=document)
+    outputs = {form: tmp_path / f"out.{form}" for form in ("html", "md", "csv")}
+    assert run([path], **outputs) == 0
+    assert "x\\ud800" in outputs["html"].read_text(encoding="utf-8")
+    assert "torch x" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -183,6 +184,11 @@ def _earlier(path: Path) -> dict[str, Any] | None:
     document = result_files.document(path)
     if document["benchmarks"]:
         result_files.read(path)  # which looks at every row
+    for row in document["benchmarks"]:
+        if not _is_amount(least := row["stats"].get("min", "missing")) or least is None:
+            raise UsageError(f"{shown(path)} is damaged: the min of a row is {least!r:.40}")
+    if not _is_amount(busy := document["machine_info"].get(_PASSING[0], 0.0)):
+        raise UsageError(f"{shown(path)} is damaged: {_PASSING[0]} is {busy!r:.40}")
     unfinished = document.get("unfinished", [])
     if not (isinstance(unfinished, list) and all(isinstance(name, str) for name in unfinished)):
         raise UsageError(f"{shown(path)} is damaged: unfinished is {unfinished!r:.40}")
@@ -190,6 +196,11 @@ def _earlier(path: Path) -> dict[str, Any] | None:
     if not (isinstance(failed, dict) and all(isinstance(why, str) for why in failed.values())):
         raise UsageError(f"{shown(path)} is damaged: failed is {failed!r:.40}")
     return document
+
+
+def _is_amount(value: Any) -> bool:
+    """Whether it is what a duration or a number of CPUs can be, or is not known."""
+    return value is None or (type(value) in (int, float) and 0 <= value < math.inf)
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -29,6 +29,8 @@ _NOISE: Final = re.compile(
     r"\((?:R|TM|C)\)|\bNVIDIA\b|^AMD (?=Instinct)|\bCPU\b|\bProcessor\b|@ *[\d.]+ *GHz"
 )
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # half a character, which JSON may have and no file
+
 
 class _Damaged(ValueError):
     """Something in a row is missing or cannot be; the message names it."""
@@ -99,7 +101,7 @@ def read(path: Path) -> Results:
     name = shown(path)
     machine = content["machine_info"]
     if machine["protocol"] != PROTOCOL:
-        protocol = shown(machine["protocol"])
+        protocol = f"{shown(machine['protocol']):.40}"
         raise UsageError(f"{name} was timed by protocol {protocol}, and this release reads {PROTOCOL}")
     for field, kind in (("stream_version", int), ("gate", str), ("threads", int)):
         if type(machine.get(field)) is not kind:
@@ -129,11 +131,15 @@ def document(path: Path) -> dict[str, Any]:
         raise UsageError("a result file has a name, and not '' or '.'")
     name = shown(path)
     try:
-        content = json.loads(path.read_bytes())
+        if path.is_char_device() or path.is_block_device():  # some have no end
+            raise UsageError(f"{name} is not a file")
+        content = json.loads(path.read_bytes(), parse_int=_integer)
     except FileNotFoundError:
         raise UsageError(f"{name}: no such file") from None
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}") from None
+    except UsageError:
+        raise
     except (ValueError, RecursionError):
         raise UsageError(f"{name} is not JSON") from None
     if not isinstance(content, dict) or not (
@@ -143,6 +149,11 @@ def document(path: Path) -> dict[str, Any]:
     if "protocol" not in content["machine_info"]:
         raise UsageError(f"{name} is not from this suite, though from pytest-benchmark: it names no protocol")
     return content
+
+
+def _integer(digits: str) -> int | float:
+    """An integer; one of more digits than anything here has is a float, which may be infinite."""
+    return int(digits) if len(digits) < 20 else float(digits)
 
 
 def _row(path: Path, number: int, found: Any) -> Row:
@@ -176,7 +187,7 @@ def _value(name: str, kind: str, info: Mapping[str, Any], stats: Mapping[str, An
     elif kind == "int":
         good = type(value) is int and value >= 0
     else:
-        good = type(value).__name__ == kind
+        good = type(value).__name__ == kind and not (kind == "str" and _SURROGATE.search(value))
     if not good:
         raise _Damaged(f"{name} is {value!r:.40}")
     return value

@@ -67,16 +67,21 @@ def _documents(found: Comparison, **paths: Path | None) -> dict[Path, bytes]:
     makers: dict[str, Callable[[Comparison], bytes]] = {
         "html": _page,
         "png": _figure,
-        "md": lambda c: "\n".join([*tables.markdown(c), ""]).encode(),
-        "csv": lambda c: tables.tidy(c).encode(),
+        "md": lambda c: _encoded("\n".join([*tables.markdown(c), ""])),
+        "csv": lambda c: _encoded(tables.tidy(c)),
     }
     return {path: makers[name](found) for name, path in paths.items() if path is not None}
+
+
+def _encoded(text: str) -> bytes:
+    """Halves of characters, which a result file's JSON may have, come as they are written there."""
+    return text.encode(errors="backslashreplace")
 
 
 def _page(found: Comparison) -> bytes:
     from tritoninit.bench import page
 
-    return page.html(found).encode()
+    return _encoded(page.html(found))
 
 
 def _figure(found: Comparison) -> bytes:

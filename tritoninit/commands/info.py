@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 
 import torch
 
@@ -14,9 +15,10 @@ from tritoninit.words import availability
 
 def run(_: argparse.Namespace) -> int:
     devices = [torch.device("cpu"), *(torch.device("cuda", k) for k in range(torch.cuda.device_count()))]
-    backends = [
-        [status.name, ", ".join(status.devices), availability(status)] for status in registry.backends()
-    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the table says why a backend is passed over
+        statuses = registry.backends()
+    backends = [[status.name, ", ".join(status.devices), availability(status)] for status in statuses]
     print_lines(
         "  ".join(f"{name} {version}" for name, version in software().items()),
         "",

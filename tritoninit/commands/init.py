@@ -75,7 +75,7 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:  # by what it is that is missing
+    except Exception as error:  # noqa: BLE001 - by what it is that is missing another one
         raise UsageError(f"no device {name!r} here: {one_line(error)}") from None
     if device.type == "meta":
         raise UsageError("the meta device has no memory to fill")
@@ -116,7 +116,8 @@ def _initialized(subject: Subject, seed: int, small: Tensor, progress: Progress 
         model = subjects.constructed(
             subject, torch.device("meta") if subject.on_meta else small.device, small.dtype
         )
-        rules = subject.rules(model)
+        with _usage_errors(f"cannot find rules for {subject.name}"):
+            rules = subject.rules(model)
         if subject.on_meta:
             with _usage_errors(f"cannot initialise {subject.name}"):
                 initialize_(model, rules, seed=0, device=small.device, dtype=small.dtype)
@@ -161,8 +162,12 @@ def _by_rules(
 def _usage_errors(what: str) -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UsageError(f"{what}: {error}") from error
+    except Exception as error:  # a scheme looks for what the model may not have; memory has an end
+        raise UsageError(f"{what}: {one_line(error)}") from error
 
 
 def _touch(module: nn.Module) -> None:

@@ -7,7 +7,6 @@ import functools
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from tritoninit.models.rules import RuleSet
 from tritoninit.outputs import UsageError
 from tritoninit.presets import PRESETS, Preset
 from tritoninit.schemes import SCHEMES
-from tritoninit.terminal import one_line
+from tritoninit.terminal import one_line, place
 
 
 class Subject(NamedTuple):
@@ -75,8 +74,23 @@ def _attribute(module: Any, path: str, spec: str) -> Any:
     try:
         return functools.reduce(getattr, path.split("."), module)
     except AttributeError:
-        near = _close_matches(path, [name for name in vars(module) if not name.startswith("_")])
+        near = _elsewhere(module, path) or _close_matches(
+            path, [name for name in dir(module) if not name.startswith("_")]
+        )
         raise UsageError(f"no {path!r} in the module of {spec!r}{near}") from None
+    except (Exception, SystemExit) as error:  # modules that import what is asked of them, and cannot
+        raise UsageError(f"cannot take {path!r} from the module of {spec!r}: {one_line(error)}") from error
+
+
+def _elsewhere(package: Any, path: str) -> str:
+    """Where else a package may keep what is missing: timm and torchvision have functions in ``models``."""
+    name = f"{getattr(package, '__name__', '')}.models"
+    try:
+        models = importlib.import_module(name)
+        functools.reduce(getattr, path.split("."), models)
+    except (Exception, SystemExit):  # noqa: BLE001 - not there then
+        return ""
+    return f" (did you mean {name}:{path}?)"
 
 
 def _close_matches(word: str, known: Sequence[str]) -> str:
@@ -97,8 +111,10 @@ def constructed(subject: Subject, device: torch.device, dtype: torch.dtype) -> n
             module = subject.build()
             if isinstance(module, nn.Module) and not _lies_on(module, device):
                 module.to(device)
-    except Exception as error:  # whatever the user's code raises is the answer
-        raise UsageError(f"cannot build {subject.name}: {one_line(error)}{_place(error)}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's code raises is the answer, SystemExit too
+        raise UsageError(f"cannot build {subject.name}: {one_line(error)} ({place(error)})") from error
     finally:
         torch.set_default_dtype(default)
     if not isinstance(module, nn.Module):
@@ -111,9 +127,3 @@ def constructed(subject: Subject, device: torch.device, dtype: torch.dtype) -> n
 def _lies_on(module: nn.Module, device: torch.device) -> bool:
     """Whether nothing has to move, for which torch walks into every place that shared modules have."""
     return all(each.device == device for each in (*module.parameters(), *module.buffers()))
-
-
-def _place(error: BaseException) -> str:
-    """Where an exception was raised, file and line."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f" ({frame.filename}:{frame.lineno})"

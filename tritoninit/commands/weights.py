@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from tritoninit.outputs import UsageError, replacing
-from tritoninit.terminal import stage
+from tritoninit.terminal import one_line, stage
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -39,7 +39,7 @@ def save(model: nn.Module, path: Path, progress: Progress | None) -> None:
     for name, value in state.items():
         if isinstance(value, Tensor) and id(value) not in seen:
             seen.add(id(value))
-            tensors[name] = value.detach().contiguous()
+            tensors[name] = _plain(name, value)
     with stage(progress, f"writing {path.name}"), replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # safetensors would let nobody else read the file
@@ -48,6 +48,8 @@ def save(model: nn.Module, path: Path, progress: Progress | None) -> None:
             safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
         except safetensors.SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from None
+        except (RuntimeError, ValueError, KeyError) as error:  # tensors that share memory, or of an odd dtype
+            raise UsageError(f"safetensors cannot hold the weights: {one_line(error)}") from None
         temporary.chmod(mode)
 
 
@@ -68,3 +70,10 @@ def _each_once(model: nn.Module) -> Iterator[None]:
     finally:
         for owner, local, child in hidden:
             owner._modules[local] = child
+
+
+def _plain(name: str, value: Tensor) -> Tensor:
+    try:
+        return value.detach().contiguous()
+    except (RuntimeError, ValueError) as error:  # sparse, or without memory
+        raise UsageError(f"safetensors cannot hold {name}: {one_line(error)}") from None

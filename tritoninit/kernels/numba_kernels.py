@@ -10,17 +10,22 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, config, njit, types
 from numba.extending import intrinsic
 
 from tritoninit.kernels import chunks, lowering, reference, stream
 from tritoninit.kernels.chunks import Array, Drawer, Item, Places
+from tritoninit.kernels.numba_cache import KernelCache
 from tritoninit.kernels.stream import Draw
+
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT keeps it from compiling")
 
 f32, i32, i64, u16, u32, u64 = np.float32, np.int32, np.int64, np.uint16, np.uint32, np.uint64
 
@@ -288,15 +293,16 @@ _CONSTANTS = zlib.crc32(repr([item for item in vars(stream).items() if item[0].i
 
 
 def _kernel(*signature: Any) -> Any:
-    """Compile on import, or load from numba's cache on disk; without one where numba can write none."""
+    """Compile on import, or load from the cache on disk; without one where numba can write none."""
 
     def compiled(function: Any) -> Any:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
         function.__qualname__ += f"_{_CONSTANTS:08x}"  # part of the name of the cache's file
-        try:
-            return njit(types.void(*signature), cache=True, **options)(function)
-        except (RuntimeError, OSError):  # "no locator available", or no room on the disk: slower to start
-            return njit(types.void(*signature), **options)(function)
+        dispatcher = njit(nogil=True, error_model="numpy")(function)
+        with suppress(RuntimeError, OSError):  # "no locator available": slower to start
+            dispatcher._cache = KernelCache(function)
+        dispatcher.compile(types.void(*signature))
+        dispatcher.disable_compile()
+        return dispatcher
 
     return compiled
 
