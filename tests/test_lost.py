@@ -210,14 +210,23 @@ class TestPlaceholders:
     def test_zero3(self):
         model = nn.Sequential(nn.Linear(3, 4), zero3(nn.Linear(4, 5)))
         before = model[0].weight.detach().clone()
-        for rules in ([Rule("*", Normal())], [Rule("*", Constant(1.0))]):
+        for rules in ([Rule("*", Normal())], [Rule("*", Constant(1.0))], ti.TORCH_DEFAULTS):
             with pytest.raises(TargetError, match=r"^1\.weight: .*GatheredParameters.*; 1\.bias: "):
                 initialize_(model, rules, seed=0)
+        with pytest.raises(TargetError, match=r"^weight: .*GatheredParameters"):
+            initialize_(zero3(nn.Bilinear(2, 3, 4)), seed=0)
         assert model[0].weight.equal(before)
         initialize_(model, seed=0, skip="1")
         for call in (ti.normal_, ti.zeros_, Normal()):
             with pytest.raises(TargetError, match="GatheredParameters"):
                 call(model[1].weight)
+
+    def test_zero3_of_what_is_computed(self):
+        """To compute a weight from empty ones ends in a signal, and rules do."""
+        model = nn.Sequential(zero3(parametrizations.weight_norm(nn.Linear(4, 5))))
+        for call in (ti.initialize_, ti.audit):
+            with pytest.raises(TargetError, match=r"^0\.weight: .*GatheredParameters"):
+                call(model)
 
     def test_zero3_gathered(self):
         model = zero3(nn.Linear(3, 4))
@@ -344,6 +353,20 @@ class TestParametrized:
         assert [each.name for each in report] == ["table"]
         assert model.parametrizations.table.original.equal(torch.full((3, 3), 2.0))
         assert "Scale" in report[0].became
+
+    @pytest.mark.parametrize("make", [getattr(parametrizations, f"{x}_norm") for x in ("weight", "spectral")])
+    def test_what_it_is_computed_from_stays_where_it_is(self, make):
+        """Other processes look at shared memory, flattened parameters lie in one tensor."""
+        plain, module = make(nn.Linear(4, 5)), make(nn.Linear(4, 5))
+        each = module.parametrizations.weight
+        original = getattr(each, "original1", None)
+        original = each.original if original is None else original
+        flat = torch.zeros(30)
+        original.data = flat[10:].view(5, 4).fill_(0.5)
+        initialize_(module, seed=0)
+        initialize_(plain, seed=0)
+        assert flat[10:].equal(original.detach().flatten())
+        assert module.weight.equal(plain.weight)
 
     def test_infinities_that_were_asked_for(self):
         model = nn.Linear(3, 3)

@@ -304,6 +304,28 @@ class TestUnusual:
         assert models[1]["kept"].parametrizations.weight[0]._u.equal(kept)
         assert all(tensor.isfinite().all() for tensor in first.values())
 
+    def test_parametrisations_under_autocast(self):
+        models = [parametrizations.spectral_norm(nn.Linear(9, 8)) for _ in range(2)]
+        models += [parametrizations.orthogonal(nn.Linear(9, 8)) for _ in range(2)]
+        for model in models[::2]:
+            initialize_(model, seed=0)
+        for model in models[1::2]:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                initialize_(model, seed=0)
+        assert_equal_states(state(models[0]), state(models[1]))
+        assert_equal_states(state(models[2]), state(models[3]))
+
+    @pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+    def test_spectral_norms_whatever_the_default_dtype(self, default):
+        models = [parametrizations.spectral_norm(nn.Linear(4, 4)) for _ in range(2)]
+        initialize_(models[0], seed=0)
+        torch.set_default_dtype(default)
+        try:
+            initialize_(models[1], seed=0)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert_equal_states(state(models[0]), state(models[1]))
+
     def test_spectral_vectors_that_a_rule_names(self):
         model = parametrizations.spectral_norm(nn.Linear(4, 4))
         initialize_(model, [Rule("*.weight.0._u", {"_u": Constant(0.5)}), *TORCH_DEFAULTS], seed=0)

@@ -376,13 +376,14 @@ class TestRange:
     @given(
         st.floats(-(2.0**40), 2.0**40), st.integers(1, 2**34), st.sampled_from(sorted(LARGEST, key=str)), KEYS
     )
-    def test_no_uniform_reaches_its_upper_bound(self, low, steps, dtype, key):
-        """Bounds that float32 cannot tell apart among them."""
+    def test_no_uniform_leaves_its_bounds(self, low, steps, dtype, key):
+        """Bounds that float32 cannot tell apart among them. The lower one is rounded to float32."""
         high = low + steps * math.ulp(low)
-        target = torch.full((16,), -math.inf, dtype=dtype)
+        target = torch.empty(16, dtype=dtype)
         with contextlib.suppress(ParameterError):
             Uniform(low, high)(target, key=key)
-        assert (target.double() < high).all()
+            assert (target.double() < high).all()
+            assert (target.double() >= torch.tensor(low)).all()
 
     def test_bounds_of_one_float32_number(self):
         for bounds in ((2.0**32 - 3, 2.0**32 - 1), (0.1, 0.1 + 1e-12), (-1e-46, 0.0)):
@@ -390,6 +391,8 @@ class TestRange:
                 Uniform(*bounds)
         with pytest.raises(ParameterError, match="no bfloat16 number lies in"):
             Uniform(1.007, 1.007 + 1e-9)(torch.empty(3, dtype=torch.bfloat16))
+        with pytest.raises(ParameterError, match="no bfloat16 number lies in"):  # it had given 1
+            Uniform(1 + 2.0**-9, 1 + 2.0**-9 + 1e-9)(torch.empty(3, dtype=torch.bfloat16))
         for bounds, only in (((0.1, 0.1), 0.1), ((5 - 1e-12, 5 + 1e-12), 5.0), ((-1e-46, 1e-46), 0.0)):
             assert Uniform(*bounds)(torch.empty(3), key=KEY).tolist() == torch.full((3,), only).tolist()
 
@@ -453,6 +456,10 @@ class TestNothingIsDoneByHalves:
         plan.run()
         assert (target == 7).all()
         assert torch.get_rng_state().equal(state)
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", np.float32])
+    def test_a_dtype_that_is_none_of_torchs(self, dtype):
+        self.refused(lambda: [Rule("*", Normal())], "dtype must be a torch.dtype", seed=0, dtype=dtype)
 
     def test_a_backend_that_cannot_run(self):
         model = two_layers()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.initializer_helpers import DTYPES, KEY, Z, drawn, gram_error, in_every_dtype
-from tritoninit import Dirac, Eye, Normal, Orthogonal, Sparse
+from tritoninit import Dirac, Eye, Normal, Orthogonal, Scaled, Sparse, Value
 from tritoninit.structured import _smallest
 
 
@@ -241,3 +241,17 @@ class TestSparse:
     def test_a_matrix_only(self, shape):
         with pytest.raises(ValueError, match="2 dimensions"):
             Sparse(0.5)(torch.empty(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float8_e5m2, torch.int8, torch.float16])
+def test_values_of_a_lazy_view(dtype):
+    """Into some dtypes torch cannot copy them, which is too late to know when others are written."""
+    view = torch.full((3,), -1j).conj().imag
+    assert Value(view)(torch.zeros(3, dtype=dtype)).float().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_values_of_8_bits(dtype):
+    values = Value(torch.tensor([0.5, 2.0]).to(dtype))
+    assert values(np.zeros(2, np.float32)).tolist() == [0.5, 2.0]
+    assert Scaled(values, 3.0)(torch.zeros(2)).tolist() == [1.5, 6.0]

@@ -56,6 +56,8 @@ class TestAccepted:
             lambda: torch.empty(20).as_strided((3, 3), (3, 2)),  # 0 2 4, 3 5 7, 6 8 10: interleaved, apart
             lambda: np.empty((4, 6), np.float32)[::-1, ::-2],
             lambda: np.empty((), np.float32),
+            lambda: np.empty((5, 6), [("x", np.float32), ("y", np.int16)])["x"],
+            lambda: np.ndarray((2, 5), np.float32, bytearray(200), 1, (33, 6)),
         ],
     )
     def test_any_layout_whose_elements_are_apart(self, make):
@@ -106,6 +108,10 @@ class TestRefused:
             (lambda: torch.eye(2).to_sparse_csr(), "only strided"),
             (lambda: torch.ones(2, dtype=torch.complex64).conj().imag, "negation"),
             (lambda: torch.empty(3).expand(2, 3), "more than one element"),
+            # More addresses than there is memory to look at.
+            (lambda: torch.empty(1).expand(2**40), "more than one element"),
+            (lambda: torch.empty(2**18).as_strided((2**15, 2**15), (2, 3)), "more than one element"),
+            (lambda: np.ndarray((2, 5), np.float32, bytearray(60), 0, (20, 7)), "more than one element"),
             (lambda: torch.empty(9).as_strided((3, 3), (2, 1)), "more than one element"),
             # 0 2 4 6, 3 5 7 9, 6 8 10 12: neighbours are apart.
             (lambda: torch.empty(20).as_strided((3, 4), (3, 2)), "more than one element"),

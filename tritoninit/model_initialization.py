@@ -193,6 +193,8 @@ def _generator_put_back() -> Iterator[None]:
 
 def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> torch.device | None:
     """The device, found to be there; raises if parameters cannot be on it or of the dtype."""
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype must be a torch.dtype, not {dtype!r}")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point one, not {dtype}")
     if device is None:
@@ -247,7 +249,7 @@ def _choose(
                 continue
             if nn.parameter.is_lazy(slot.tensor):
                 raise TargetError(LAZY)
-            wish = rules.find(slot)
+            wish = _wish(rules, slot)
             if not (slot.is_buffer or isinstance(wish, Keep)):
                 check_held(slot)
             wanted[slot] = wish
@@ -276,6 +278,15 @@ def _choose(
         problems.errors += loose_meta_tensors(module, found)
     problems.raise_any()
     return choice
+
+
+def _wish(rules: RuleSet, slot: Slot) -> Initializer | None:
+    """What rules have for a slot; they may fail for want of a shape where it holds a place."""
+    try:
+        return rules.find(slot)
+    except Exception:
+        check_held(slot)
+        raise
 
 
 def _meant(slot: Slot, initializer: Initializer) -> Initializer:

@@ -11,7 +11,7 @@ from torch import nn
 
 from tritoninit.auditing.moments import measure
 from tritoninit.keys import Key
-from tritoninit.models.slots import Place, Slot, at_rest
+from tritoninit.models.slots import Place, Slot, at_rest, exactly, originals_of
 from tritoninit.models.spectral import renew_vectors, torchs
 from tritoninit.words import short
 
@@ -40,10 +40,15 @@ def check_invertible(slot: Slot) -> None:
 def assign(slot: Slot, value: torch.Tensor, key: Key, besides: Container[Place] = ()) -> None:
     """Make a parametrised weight of ``value``; what parametrisations draw on the way comes of the key.
 
-    ``besides`` says where buffers are that are set otherwise.
+    ``besides`` says where buffers are that are set otherwise. What it is computed from stays where it is, and
+    others may look: torch would give it the memory of the value.
     """
-    with torch.no_grad(), _generator_of(key, value.device):
+    with torch.no_grad(), _by_key_alone(key, value.device):
+        memory = [(x, x.data) for x in originals_of(_of(slot))]
         setattr(slot.owner, slot.local, value)
+        for original, before in memory:
+            if original.shape == before.shape:
+                original.data = before.copy_(original)
         renew_vectors(_of(slot), key, besides)
 
 
@@ -66,7 +71,7 @@ def becomes(
     with (
         at_rest(parametrizations),
         _on_copies(parametrizations, value.device, dtype),
-        _generator_of(key, value.device),
+        _by_key_alone(key, value.device),
     ):
         try:
             parametrizations.right_inverse(value.clone())
@@ -124,11 +129,14 @@ def memory_like(tensor: torch.Tensor, device: torch.device | None, dtype: torch.
 
 
 @contextmanager
-def _generator_of(key: Key, device: torch.device) -> Iterator[None]:
-    """Torch's generators of the host and of a device draw by a key, and go on as before afterwards."""
+def _by_key_alone(key: Key, device: torch.device) -> Iterator[None]:
+    """Torch's generators of the host and of a device draw by a key, and go on as before afterwards.
+
+    Nothing is computed in a dtype that autocast chooses.
+    """
     elsewhere = device.type != "cpu"
     devices, kind = ([device], device.type) if elsewhere else ([], "cuda")
-    with torch.random.fork_rng(devices, device_type=kind):
+    with exactly(device.type), torch.random.fork_rng(devices, device_type=kind):
         seed = key.seed ^ key.fold_in("parametrization").stream
         torch.default_generator.manual_seed(seed)
         if elsewhere:

@@ -262,8 +262,8 @@ class Value(Structured):
     """The given numbers, rounded to the tensor's dtype, which has to reach them. Equal to itself alone.
 
     Args:
-        values: an array, a tensor or nested lists, of the (global) shape; kept as a tensor, not copied.
-            Infinities and NaN are numbers like others.
+        values: an array, a tensor or nested lists, of the (global) shape; kept as a tensor, and not copied
+            unless it is a lazy view or has floats of 8 bits. Infinities and NaN are numbers like others.
     """
 
     values: Any
@@ -277,7 +277,10 @@ class Value(Structured):
             except (TypeError, ValueError) as error:
                 raise NumberError(f"values must be numbers in an array or nested lists: {error}") from error
         _check_values(values)
-        object.__setattr__(self, "values", values.detach())
+        values = values.detach().resolve_conj().resolve_neg()
+        if values.is_floating_point() and values.itemsize == 1:
+            values = values.to(torch.float32)  # few operations are made for 8 bits
+        object.__setattr__(self, "values", values)
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -339,7 +342,7 @@ def _check_values(values: torch.Tensor) -> None:
 def _ends(values: torch.Tensor) -> tuple[float, float]:
     """The smallest and the largest of the finite numbers in a tensor; 0 and 0 if there are none."""
     if values.is_complex():
-        values = torch.view_as_real(values.resolve_conj().resolve_neg())
+        values = torch.view_as_real(values)
     if values.dtype not in _ORDERED:
         values = values.to(torch.float64)
     for numbers in (values, values[values.isfinite()]) if values.is_floating_point() else (values,):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -53,7 +55,7 @@ def as_target(x: Any) -> Target:
 
 def _check_tensor(x: torch.Tensor) -> None:
     if not check_memory(x, True):
-        _check_overlap(x.shape, x.stride())
+        _check_overlap(1, x.shape, x.stride())
     if x.is_neg():
         raise TargetError(_LAZY_VIEW)
     if x.is_inference() and not torch.is_inference_mode_enabled():
@@ -154,14 +156,17 @@ WRAPPED = (
 )
 
 
+PLACEHOLDER = (
+    "a placeholder of DeepSpeed's ZeRO-3, whose elements lie with all ranks: gather it first"
+    " (with deepspeed.zero.GatheredParameters(module.parameters(), modifier_rank=0))"
+)
+
+
 def _explain_memory(x: torch.Tensor) -> None:
     """Raise TargetError for a tensor that has no memory of its own, or too little; unless it needs none."""
     if x.layout is torch.strided and x.numel() == 0:
         if is_placeholder(x):
-            raise LostError(
-                "a placeholder of DeepSpeed's ZeRO-3, whose elements lie with all ranks: gather it first"
-                " (with deepspeed.zero.GatheredParameters(module.parameters(), modifier_rank=0))"
-            )
+            raise LostError(PLACEHOLDER)
         return
     if x.is_meta and not _acts_for_itself(x):
         raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
@@ -232,7 +237,7 @@ def _check_array(x: npt.NDArray[Any]) -> None:
         raise TargetError(f"an array of {x.dtype} holds no numbers")
     if not x.dtype.isnative:
         raise TargetError(f"the array's byte order is not this machine's: {x.dtype}")
-    _check_overlap(x.shape, [stride // x.itemsize for stride in x.strides])
+    _check_overlap(x.itemsize, x.shape, x.strides)
 
 
 def _imported(x: Any) -> torch.Tensor:
@@ -278,26 +283,31 @@ def _address(capsule: Any) -> int | None:
 _VERSIONED = b"dltensor_versioned"
 
 
-def _check_overlap(shape: tuple[int, ...], strides: list[int] | tuple[int, ...]) -> None:
-    """Raise TargetError unless every element has memory of its own."""
+def _check_overlap(size: int, shape: Sequence[int], strides: Sequence[int]) -> None:
+    """Raise TargetError unless every element has memory of its own: ``size`` of the units of strides."""
     if 0 in shape:
         return
-    reach = 1
-    for stride, size in sorted((abs(s), n) for s, n in zip(strides, shape, strict=True) if n > 1):
+    reach = size
+    for stride, count in sorted((abs(s), n) for s, n in zip(strides, shape, strict=True) if n > 1):
         if stride < reach:
             break
-        reach += stride * (size - 1)
+        reach += stride * (count - 1)
     else:
         return
-    # Dimensions interleave: rare, so decided by looking at every address.
-    addresses = np.zeros(shape, np.int64)
-    for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
-        steps = np.arange(size, dtype=np.int64) * stride
-        addresses += steps.reshape([-1 if d == axis else 1 for d in range(len(shape))])
-    if np.unique(addresses).size != addresses.size:
+    begin, end = extent(size, shape, strides)
+    # Dimensions interleave: rare, so decided by looking at every address, if there are enough of them at all.
+    if math.prod(shape) * size > end - begin or _meet(size, shape, strides):
         raise TargetError(
             "more than one element of the tensor refers to the same memory (expanded?): clone it first"
         )
+
+
+def _meet(size: int, shape: Sequence[int], strides: Sequence[int]) -> bool:
+    addresses = np.zeros(shape, np.int64)
+    for axis, (count, stride) in enumerate(zip(shape, strides, strict=True)):
+        steps = np.arange(count, dtype=np.int64) * stride
+        addresses += steps.reshape([-1 if d == axis else 1 for d in range(len(shape))])
+    return bool((np.diff(np.sort(addresses, axis=None)) < size).any())
 
 
 def dtype_name(target: Target) -> str:

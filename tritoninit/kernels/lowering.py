@@ -224,7 +224,7 @@ def uniform(low: float, high: float, dtype: str) -> UniformNumbers:
     if not math.isfinite(span):
         raise ParameterError(f"high - low overflows float32: low={low}, high={high}")
     if low32 == high32:
-        if low < high <= _rounded(low32, dtype):
+        if low < high and not low32 <= _rounded(low32, dtype) < high:
             raise ParameterError(f"no {dtype} number lies in [{low}, {high})")
         return UniformNumbers(low32, 0.0, low32, low32)
     floor = 0.0 - largest_rounding_within(-low32, dtype, strict=False)

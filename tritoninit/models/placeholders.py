@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from tritoninit.models.slots import Slot
-from tritoninit.targets import LostError, TargetError
+from tritoninit.targets import PLACEHOLDER, LostError, TargetError, is_placeholder
 
 
 def check_held(slot: Slot) -> None:
     """Raise TargetError unless what a slot holds is all of it, and stays."""
     for tensor in slot.originals or (slot.tensor,):
+        if is_placeholder(tensor):
+            raise LostError(PLACEHOLDER)
         if _is_fsdp_shard(tensor, slot.ancestors):
             raise TargetError(
                 "a shard of FSDP's, which does not say of what: initialise before wrapping, or within"

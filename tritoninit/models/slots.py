@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from tritoninit.fans import Axes, module_axes
 from tritoninit.models.globs import Globs, compiled
-from tritoninit.targets import ShortError, check_freed
+from tritoninit.targets import PLACEHOLDER, LostError, ShortError, check_freed, is_placeholder
 
 # Where torch.compile, FSDP and activation checkpointing hold the module that they wrap.
 _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -170,9 +170,8 @@ def _own(owner: nn.Module, prefix: str) -> Iterator[tuple[str, torch.Tensor, boo
     if parametrize.is_parametrized(owner):
         parametrizations: Any = owner.parametrizations
         for local, each in parametrizations.items():
-            held = each._parameters | each._buffers
-            originals = tuple(held[name] for name in held if name.startswith("original"))
-            _check_freed(f"{prefix}{local}", originals)
+            originals = originals_of(each)
+            _check_readable(f"{prefix}{local}", originals)
             is_buffer = not isinstance(originals[0], nn.Parameter)
             yield local, _computed(owner, local, originals), is_buffer, originals
     for local, buffer in owner._buffers.items():
@@ -180,13 +179,21 @@ def _own(owner: nn.Module, prefix: str) -> Iterator[tuple[str, torch.Tensor, boo
             yield local, buffer, True, ()
 
 
-def _check_freed(name: str, originals: Iterable[torch.Tensor]) -> None:
-    """Raise ShortError if what a weight is computed from cannot be read."""
-    try:
-        for original in originals:
+def originals_of(parametrizations: nn.ModuleList) -> tuple[torch.Tensor, ...]:
+    """What a weight is computed from by these."""
+    held: Any = parametrizations._parameters | parametrizations._buffers
+    return tuple(x for name, x in held.items() if x is not None and name.startswith("original"))
+
+
+def _check_readable(name: str, originals: Iterable[torch.Tensor]) -> None:
+    """Raise TargetError if a weight cannot be computed from its originals: trying may end in a signal."""
+    for original in originals:
+        try:
             check_freed(original)
-    except ShortError as error:
-        raise ShortError(f"{name}: {error}") from error
+        except ShortError as error:
+            raise ShortError(f"{name}: {error}") from error
+        if is_placeholder(original):
+            raise LostError(f"{name}: {PLACEHOLDER}")
 
 
 def _computed(owner: nn.Module, local: str, originals: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -200,15 +207,26 @@ def _computed(owner: nn.Module, local: str, originals: Sequence[torch.Tensor]) -
     return value
 
 
+def exactly(device_type: str) -> AbstractContextManager[object]:
+    """Autocast does nothing there."""
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if known else nullcontext()
+
+
 @contextmanager
 def at_rest(module: nn.Module) -> Iterator[None]:
-    """Parametrised weights can be looked at without a trace: in training, spectral_norm takes a step."""
+    """Parametrised weights can be looked at without a trace: in training, spectral_norm takes a step.
+
+    They are what they are outside of autocast, which may compute them in another dtype.
+    """
     lists = [m for m in module.modules() if isinstance(m, parametrize.ParametrizationList)]
     training = [m for each in lists for m in each.modules() if m.training]
     for m in training:
         m.training = False
     try:
-        with torch.no_grad():
+        with torch.no_grad(), ExitStack() as stack:
+            for kind in {x.device.type for each in lists for x in originals_of(each)}:
+                stack.enter_context(exactly(kind))
             yield
     finally:
         for m in training:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tritoninit.fills import Normal
 from tritoninit.keys import Key
-from tritoninit.models.slots import Place, at_rest
+from tritoninit.models.slots import Place, at_rest, originals_of
 
 _STEPS = 15  # of the power iteration: torch's own number for new vectors
 
@@ -27,15 +27,14 @@ def renew_vectors(parametrizations: nn.ModuleList, key: Key, besides: Container[
     """
     if not any(map(_is_spectral_norm, parametrizations)):
         return
-    held = parametrizations._parameters | parametrizations._buffers
-    values = [x for name, x in held.items() if x is not None and name.startswith("original")]
+    values: Sequence[torch.Tensor] = originals_of(parametrizations)
     with torch.no_grad(), at_rest(parametrizations):
         for number, each in enumerate(parametrizations):
             vectors = {name: each._buffers.get(name) for name in ("_u", "_v")}
             if _is_spectral_norm(each) and not any((id(each), name) in besides for name in vectors):
                 for name, vector in vectors.items():
                     if vector is not None:
-                        drawn = torch.empty(vector.shape, device=vector.device)
+                        drawn = torch.empty(vector.shape, dtype=torch.float32, device=vector.device)
                         vector.copy_(Normal()(drawn, key=key.fold_in(f"{number}.{name}")))
                 _iterate(each, *values)
             values = [each(*values)]
