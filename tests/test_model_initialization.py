@@ -273,6 +273,12 @@ class TestUnusual:
             1, rel=1e-3
         )
         torch.testing.assert_close(u @ weight @ v, torch.linalg.matrix_norm(weight, 2), rtol=1e-3, atol=0)
+        torch.set_default_dtype(torch.float64)
+        try:
+            initialize_(models[1], seed=0)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert_equal_states(state(models[0]), state(models[1]))
         initialize_(models[1], seed=1)
         assert not models[1].parametrizations.weight[0]._u.equal(u)
 

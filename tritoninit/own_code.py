@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from tritoninit.fills import Constant, Initializer
-from tritoninit.interception.entry import quietly
+from tritoninit.interception.entry import alone, quietly
 from tritoninit.interception.intercepted import Intercepted
 from tritoninit.keys import Key
 from tritoninit.models import methods
@@ -222,15 +222,16 @@ def _raised(error: Exception) -> str:
 @contextmanager
 def _stage(module: nn.Module) -> Iterator[None]:
     """No tensor of the model has memory, and what is made anew is on the CPU, and in float32 if of floats."""
-    dtype = torch.get_default_dtype()
     cpu = torch.device("cpu")
     aside, kept = set_aside(module, cpu), _attributes_kept([*module.modules()])
-    try:
-        torch.set_default_dtype(torch.float32)  # a seed gives the same numbers whatever it is
-        with aside, kept, cpu, torch.no_grad():
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
+    with alone():  # the default dtype is the process's
+        dtype = torch.get_default_dtype()
+        try:
+            torch.set_default_dtype(torch.float32)  # a seed gives the same numbers whatever it is
+            with aside, kept, cpu, torch.no_grad():
+                yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 @contextmanager

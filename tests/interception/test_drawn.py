@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from tests.interception.cases import key, nans, parameter
-from tritoninit import Normal, ZeroRow, Zeros
+from tritoninit import Normal, XavierNormal, ZeroRow, Zeros
+from tritoninit.fills import sole_fill
 from tritoninit.interception.entry import intercept
-from tritoninit.interception.filled import DrawnByTorch
+from tritoninit.interception.filled import DrawnByTorch, Overlaid
 
 WORDS = "drawn by torch, from the block's seed"
 
@@ -38,11 +39,31 @@ def parts():
     return weight
 
 
+@torch.no_grad
+def assigned_from(value):
+    weight = parameter(6, 4)
+    weight[:] = value
+    return weight
+
+
+@torch.no_grad
+def copied_by_name(value):
+    weight = parameter(6, 4)
+    weight.copy_(other=value)
+    return weight
+
+
 def copied(value):
     weight = nn.Parameter(torch.empty(6, 4))
     with torch.no_grad():
         weight.copy_(value)
     return weight
+
+
+def assigned(value, by=...):
+    drawn = torch.randn(6, 4)
+    drawn[by] = value
+    return drawn
 
 
 @torch.no_grad
@@ -108,6 +129,9 @@ NOT_DRAWN = {
     "zeroed": lambda: torch.randn(6, 4).zero_(),
     "filled": lambda: torch.rand(6, 4).fill_(2.0),
     "copied over": lambda: torch.rand(6, 4).copy_(torch.ones(6, 4)),
+    "assigned over": lambda: assigned(torch.ones(6, 4)),
+    "assigned over by a view": lambda: assigned(torch.ones(6, 4), by=slice(0, 6)),
+    "a number over": lambda: assigned(2.0),
     "out": lambda: torch.mul(torch.ones(6, 4), 2.0, out=torch.rand(6, 4)),
     "like": lambda: torch.zeros_like(torch.rand(6, 4)),
     "its shape": lambda: torch.ones(torch.rand(6, 4).shape),
@@ -148,12 +172,16 @@ class TestListed:
             drawn = nn.Parameter(torch.randn(6, 4))
             drawn.data[3].zero_()
             model.append(drawn)
+            assigned_to = nn.init.normal_(parameter(6, 4))
+            assigned_to.data[2:4] = torch.randn(4)
+            model.append(assigned_to)
         told = [each.initializer for each in intercepted.assignments(model)]
         assert told == [
             DrawnByTorch(parts=True),
             DrawnByTorch(parts=True),
             ZeroRow(Normal(), 2),
             ZeroRow(DrawnByTorch(), 3),
+            DrawnByTorch(parts=True),
         ]
 
     def test_filled_afterwards(self):
@@ -222,6 +250,10 @@ class TestCopies:
             lambda w: nn.Parameter(w.data.clone()),
             lambda w: nn.Parameter(w.detach().cpu().clone()),
             lambda w: copied(w),
+            lambda w: copied_by_name(w),
+            lambda w: assigned_from(w),
+            lambda w: nn.Parameter(torch.clone(input=w.data)),
+            torch.inference_mode()(lambda w: assigned_from(w)),
             lambda w: nn.Parameter(w.detach().to(torch.bfloat16)),
             lambda w: nn.Parameter(w.detach().half()),
         ],
@@ -265,6 +297,25 @@ class TestCopies:
         first, second = intercepted.assignments(model)
         assert (first.initializer, first.key) == (Normal(), key(0))
         assert (second.initializer, second.key) == (Normal(), key(1))
+
+    @pytest.mark.parametrize(
+        "put", [lambda to, rows: to.copy_(rows), lambda to, rows: to.__setitem__(..., rows)]
+    )
+    def test_of_rows(self, put):
+        """Into rows of others: what is told of their rest has not changed."""
+        with intercept(seed=0) as intercepted:
+            weight = nn.init.xavier_normal_(parameter(6, 4))
+            edged = nn.init.normal_(parameter(6, 4))
+            edged.data[3:5].zero_()
+            model = nn.ParameterList([parameter(6, 4), nn.init.zeros_(parameter(6, 4)), parameter(6, 4)])
+            put(model[0].data[2:4], weight.data[2:4])
+            put(model[1].data[2:4], weight.data[2:4])
+            put(model[2].data[2:4], edged.data[2:4])
+            rows = nn.Parameter(model[1].data[2:4])
+            model.append(rows)
+        one, other = intercepted.assignments(model)
+        assert (one.name, one.initializer) == ("1", Overlaid(Zeros(), 1))
+        assert (other.name, other.initializer) == ("3", sole_fill(XavierNormal(), (6, 4)))
 
     def test_copies_go_their_own_way(self):
         with intercept(seed=0) as intercepted:
@@ -386,10 +437,11 @@ class TestElsewhere:
     @torch.inference_mode()
     def test_inference_tensors(self):
         with intercept(seed=0) as intercepted:
-            model = nn.ParameterList([nn.Parameter(torch.randn(3)), parameter(3), parameter(3)])
+            model = nn.ParameterList([nn.Parameter(torch.randn(3)), *(parameter(3) for _ in range(3))])
             model[1].data.exponential_()
+            model[3][:] = torch.randn(3)
             model[0] * model[2]
-        assert [each.name for each in intercepted.assignments(model)] == ["0", "1"]
+        assert [each.name for each in intercepted.assignments(model)] == ["0", "1", "3"]
 
     @pytest.mark.parametrize("mode", [FakeTensorMode, lambda: torch.device("meta")])
     def test_tensors_without_numbers(self, mode):

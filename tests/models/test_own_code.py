@@ -3,6 +3,8 @@
 
 import math
 import random
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -349,6 +351,36 @@ class TestHowItIsCalled:
             initialize_(model, seed=0, device="cpu")
             assert (model.other == 1).all()
             assert (model.gain == 3).all()
+
+    def test_threads_beside_each_other(self):
+        """Generators and the default dtype are the process's: own code runs as if it were alone."""
+
+        class Slow(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.steps = nn.Parameter(torch.empty(4, dtype=torch.float32))
+
+            def reset_parameters(self):
+                torch.rand(1)
+                for number in range(4):
+                    time.sleep(0.005)
+                    self.steps.data[number] = float(np.random.rand() * random.random() + torch.rand(()))
+
+        expected, models = Slow(), [Slow() for _ in range(4)]
+        initialize_(expected, seed=0)
+        threads = [threading.Thread(target=initialize_, args=(m,), kwargs={"seed": 0}) for m in models]
+        torch.set_default_dtype(torch.float64)
+        try:
+            for thread in threads:
+                thread.start()
+                time.sleep(0.005)
+            for thread in threads:
+                thread.join()
+            assert torch.get_default_dtype() == torch.float64
+        finally:
+            torch.set_default_dtype(torch.float32)
+        for model in models:
+            assert_equal_states(state(model), state(expected))
 
     def test_a_parameter_list(self):
         model = Holder(reset_parameters=lambda self: [nn.init.ones_(p) for p in self.several])

@@ -35,8 +35,9 @@ Inside the transformations of ``torch.func`` every fill is torch's. So is that o
 anew when it is needed, and keeps nothing (a weight under ``weight_norm``, ``p[[0, 1]]``): with a warning.
 
 The generators are the process's. Where blocks of several threads or tasks overlap, each of them, and tasks
-outside, has torch draw from states of its own; NumPy's and Python's change hands as torch is called, and
-other threads that are in no block draw from whichever are in use. Of generators that code makes itself
+outside, has torch draw from states of its own; NumPy's and Python's change hands as torch is called. Other
+threads that are in no block draw from whichever are in use, a block's too, whose numbers then depend on when
+they do. Of generators that code makes itself
 (``numpy.random.default_rng()``, ``torch.Generator()``) nobody knows here, nor that NumPy or Python drew a
 number, or what a transformation of ``torch.func`` made of one.
 """
@@ -83,8 +84,20 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
         yield intercepted
 
 
-def quietly(key: Key) -> AbstractContextManager[Intercepted]:
-    """:func:`intercept` by a key, of code that this library calls: nobody is warned of what is lost."""
+@contextmanager
+def quietly(key: Key) -> Iterator[Intercepted]:
+    """:func:`intercept` by a key, of code that this library calls: nobody is warned of what is lost.
+
+    What the code draws is the same whatever other threads do: their blocks wait.
+    """
     from tritoninit.interception import recorder  # as above
 
-    return recorder.recording(key, aloud=False)
+    with alone(), recorder.recording(key, aloud=False) as intercepted:
+        yield intercepted
+
+
+def alone() -> AbstractContextManager[object]:
+    """While in it, a thread is the only one that exchanges the generators' states."""
+    from tritoninit.interception.generators import TURNS  # as above
+
+    return TURNS.lock

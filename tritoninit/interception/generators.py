@@ -94,10 +94,9 @@ class _NumPy:
     """The generator behind ``numpy.random``'s functions."""
 
     def seed(self, bits: int) -> None:
-        if isinstance(mtrand.get_bit_generator(), np.random.MT19937):
-            np.random.seed([bits & 0xFFFFFFFF, bits >> 32])  # noqa: NPY002 - it is the legacy one
-        else:
-            mtrand.set_bit_generator(np.random.MT19937(bits))
+        if not isinstance(mtrand.get_bit_generator(), np.random.MT19937):
+            mtrand.set_bit_generator(np.random.MT19937())
+        np.random.seed([bits & 0xFFFFFFFF, bits >> 32])  # noqa: NPY002 - it is the legacy one
 
     def get(self) -> Any:
         return mtrand.get_bit_generator(), np.random.get_state(legacy=False)  # noqa: NPY002
@@ -196,11 +195,11 @@ class Turns:
 
     def __init__(self) -> None:
         self._holder = OUTSIDE
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     def to(self, share: Share) -> None:
         """Put the generators in this share's states, and keep those of who had them."""
-        with self._lock:
+        with self.lock:
             if self._holder is not share:
                 self._holder.keep()
                 share.put()
@@ -208,7 +207,7 @@ class Turns:
 
     def begin(self, share: Share, key: Key) -> None:
         """A block's first turn: its generators come from its key."""
-        with self._lock:
+        with self.lock:
             self._holder.keep()
             self._holder = share
             for name, source in _SOURCES.items():
@@ -216,7 +215,7 @@ class Turns:
 
     def end(self, share: Share, then: Share) -> None:
         """A block has no more turns, and goes on in ``then``."""
-        with self._lock:
+        with self.lock:
             if self._holder is share:
                 then.put()
                 self._holder = then
@@ -224,7 +223,7 @@ class Turns:
     @contextmanager
     def taken(self, share: Share, *, alone: bool) -> Iterator[None]:
         """This share's turn for the length of a call: ``alone`` if that waits for no other thread."""
-        with self._lock if alone else nullcontext():
+        with self.lock if alone else nullcontext():
             self.to(share)
             yield
 

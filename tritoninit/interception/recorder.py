@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -414,12 +415,16 @@ class Recorder(Intercepted):
                 self.flush()
             else:
                 self._run_touched(tensors)
+            into = function in INTO
+            if function is Tensor.__setitem__ and is_basic(args[1]):
+                into, tensors = True, tensors_among(args[0][args[1]], args[2])
             keyed = [(key, tensor) for tensor in tensors if (key := storage_key(tensor)) is not None]
             if function in HANDED_OUT:
                 self._handed_out.update(key for key, _ in keyed)
             may_draw = function not in NEVER_DRAWS
-            drawn = bool(self._drawn) and self._reads_drawn(function, args, kwargs, keyed)
-            all_of_them = may_draw or drawn or function in INTO
+            unread = [kwargs.get("out"), *(tensors[:1] if into or function in OVERWRITES else ())]
+            drawn = bool(self._drawn) and self._reads_drawn(keyed, unread)
+            all_of_them = may_draw or drawn or into
             before = [(k, t, _version(t)) for k, t in keyed if all_of_them or k in self._history]
         results: list[Tensor] = []
         try:
@@ -439,19 +444,15 @@ class Recorder(Intercepted):
         finally:
             with DisableTorchFunction():
                 if before and function not in SETS_DATA:
-                    self._learn_changes(function, args, before, drawn=drawn)
+                    source = tensors[1] if into and len(tensors) > 1 else None
+                    target = tensors[0] if tensors and (into or _in_place(function)) else None
+                    self._learn_changes(before, target, source, drawn=drawn)
                 if results:
-                    self._learn_results(function, args, {key for key, _ in keyed}, results, drawn=drawn)
+                    source = tensors[0] if tensors and function in COPIES else None
+                    self._learn_results(results, {key for key, _ in keyed}, source, drawn=drawn)
 
-    def _reads_drawn(
-        self,
-        function: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        keyed: Iterable[tuple[int, Tensor]],
-    ) -> bool:
-        """Whether a call reads what torch drew."""
-        unread = [kwargs.get("out"), *(args[:1] if function in OVERWRITES else ())]
+    def _reads_drawn(self, keyed: Iterable[tuple[int, Tensor]], unread: Collection[Any]) -> bool:
+        """Whether a call with these arguments, of which some are not read, reads what torch drew."""
         return any(
             self._is_drawn(key, tensor)
             for key, tensor in keyed
@@ -471,43 +472,43 @@ class Recorder(Intercepted):
 
     def _learn_changes(
         self,
-        function: Callable[..., Any],
-        args: Sequence[Any],
         before: Iterable[tuple[int, Tensor, int | None]],
+        target: Tensor | None,
+        source: Tensor | None,
         *,
         drawn: bool,
     ) -> None:
-        """What a call left in its arguments, which it was given as versions of ``before``."""
+        """What a call left in its arguments, which it was given as versions of ``before``.
+
+        Args:
+            target: which it changes, if it says so.
+            source: what it copied into that.
+        """
         for key, tensor, count in before:
-            copied = function in INTO and not drawn
-            if not (drawn or copied or key in self._history) or not tensor.numel():
+            if not (drawn or source is not None or key in self._history) or not tensor.numel():
                 continue
             if count is None:  # an inference tensor, of which torch does not count the changes
-                changed = not drawn or tensor is (args[0] if args and _in_place(function) else None)
+                changed = tensor is target or not (drawn or source is not None)
             else:
                 changed = version(tensor) != count
-            if not changed:
-                continue
-            if copied and self._inherit(args[1], tensor):
+            if not changed or (source is not None and self._inherit(source, tensor)):
                 continue
             if drawn or key in self._history:
                 self._learn(key, tensor, drawn=drawn)
 
     def _learn_results(
-        self,
-        function: Callable[..., Any],
-        args: Sequence[Any],
-        known: set[int],
-        results: Iterable[Tensor],
-        *,
-        drawn: bool,
+        self, results: Iterable[Tensor], known: Container[int], source: Tensor | None, *, drawn: bool
     ) -> None:
-        """What a call left in its results, where they are not its arguments."""
+        """What a call left in its results, where they are not its arguments.
+
+        Args:
+            source: what it copied.
+        """
         for tensor in results:
             key = storage_key(tensor)
             if key is None or key in known or not tensor.numel():
                 continue
-            if function in COPIES and isinstance(args[0], Tensor) and self._inherit(args[0], tensor):
+            if source is not None and self._inherit(source, tensor):
                 continue
             if drawn:
                 self._learn(key, tensor, drawn=True)
@@ -533,12 +534,16 @@ class Recorder(Intercepted):
             return False
         if here.strides != there.strides and met[last:] != [(here, met[last][1])]:
             return False
+        (whole, filled), *parts = met[last:]
+        if not all(here.covers(region) for region, _ in parts):  # some of it is not copied
+            return False
+        if filled is not None and filled.primitive is not None and whole != here:
+            filled = replace(filled, initializer=filled.primitive)
         self._keep_address(key, copy)
-        for region, filled in met[last:]:
-            moved = there if region == here else region.moved(here, there)
-            if is_drawn_by_torch(filled):
+        for region, each in [(here, filled), *parts]:
+            if is_drawn_by_torch(each):
                 self._drawn.add(key)
-            self._remember(key, moved, filled)
+            self._remember(key, there if region == here else region.moved(here, there), each)
         return True
 
 
@@ -611,7 +616,6 @@ def recording(seed: int | Key | None, *, aloud: bool = True) -> Iterator[Recorde
         try:
             yield recorder
         finally:
-            recorder.closed = True
             recorder.flush()
             if outer is not None:
                 outer._resume(recorder)
@@ -622,10 +626,11 @@ def _opened(recorder: Recorder) -> Iterator[None]:
     """The recorder serves this task, and the generators are its own, until it is closed."""
     _STACK.set((*_STACK.get(), recorder))
     _THREAD.served = recorder
-    TURNS.begin(recorder.generators, recorder.key)
     try:
+        TURNS.begin(recorder.generators, recorder.key)
         yield
     finally:
+        recorder.closed = True
         stack = tuple(each for each in _STACK.get() if not each.closed)
         _STACK.set(stack)
         then = _innermost(stack)
