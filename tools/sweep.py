@@ -52,8 +52,8 @@ they were built in it twice, whatever torch's, NumPy's and Python's generators w
 `tools/sweep.py`, which installs nothing and tries what is there.
 
 What is refused has parameters whose numbers only a constructor knows: rules have to say them, such as
-`ti.Rule("*.gamma", ti.Ones())`; or build such a model in `ti.intercept`. Refused on meta are those with
-buffers that only a constructor computes: build them with their parameters on the meta device and their
+`ti.Rule("*.gamma", ti.Ones())`, or the model is built under `ti.intercept(seed=0)`. Refused on meta are those
+with buffers that only a constructor computes: build them with their parameters on the meta device and their
 buffers real.
 """
 

@@ -21,7 +21,14 @@ from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer
 from tritoninit.interception.entry import quietly
 from tritoninit.keys import Key
-from tritoninit.models.materialize import check_computable, loose_meta_tensors, move, recompute
+from tritoninit.models.materialize import (
+    Held,
+    check_computable,
+    held_on_meta,
+    loose_meta_tensors,
+    move,
+    recompute,
+)
 from tritoninit.models.placeholders import check_held
 from tritoninit.models.rules import OwnCode, Rule, RuleSet
 from tritoninit.models.slots import Place, Selection, Slot, at_rest, places, select, slots
@@ -34,6 +41,12 @@ from tritoninit.structured import Value
 from tritoninit.targets import LAZY, TargetError, as_target, check_freed, check_memorable
 from tritoninit.window import Window
 from tritoninit.words import short
+
+# What neither rules nor own code know of.
+_CONSTRUCTORS = (
+    "give rules for them; what only constructors set is drawn where the model is built under"
+    " ti.intercept(seed=...) instead"
+)
 
 
 class _Problems:
@@ -62,7 +75,7 @@ class _Problems:
         lines = [f"{name}: {error}" for name, error in self.errors]
         if self.unmatched:
             names = [f"{name} ({'; '.join(why)})" if why else name for name, why in self.unmatched]
-            lines.append(f"no rule matches {len(names)} parameters: {', '.join(names)}")
+            lines.append(f"no rule matches {len(names)} parameters: {', '.join(names)}: {_CONSTRUCTORS}")
         if not lines:
             return
         kinds = {type(error) for _, error in self.errors}
@@ -102,7 +115,8 @@ def initialize_(
 
     Own code runs for one parameter on a stand-in for it, on the CPU, while all others are on the meta device.
     A fill that it asks for is drawn with the parameter's key, as if a rule had it; numbers that it computes
-    are drawn from generators that start from the key. What depends on other parameters is no answer.
+    are drawn from generators that start from the key. What depends on other parameters is no answer, nor is
+    what a second run does not give again.
 
     Unusual parameters: a parametrised weight is drawn as if it were plain and assigned, which its
     parametrisation inverts (``right_inverse``); what it makes of that is looked at first, and is a remark of
@@ -136,7 +150,8 @@ def initialize_(
     if only is not None:
         kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
     with at_rest(module):  # rules may look at weights
-        initializers, garbage, renewed, own, given = _choose(module, found, rules, kept, target, dtype)
+        choice = _choose(module, found, rules, kept, target, dtype)
+    initializers, garbage, renewed, own, given, aliases = choice
     noticed = [(part, "matches nothing in the model") for part in rules.idle(found, given)]
     noticed += _constants_to_be_drawn(initializers)
     keep = Keep()
@@ -144,13 +159,15 @@ def initialize_(
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
         keys = {slot: key.fold_in(slot.name) for slot, how in initializers.items() if how.random}
-        initializers |= drawn(module, own, key)
+        initializers |= _computed(module, own, key, target, dtype)
         apart = _drawn_apart(initializers, key, target, dtype, named)
         if target is not None or dtype is not None:
             recompute(module, garbage, target, lambda name: quietly(key.fold_in(name)))
             for slot in found:
                 overwritten = slot in renewed or not _keeps(initializers.get(slot, keep), slot)
                 move(slot, target, dtype, overwritten=overwritten)
+            for each, slot in aliases:
+                each.follow(slot.tensor)
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
@@ -221,6 +238,7 @@ class _Choice(NamedTuple):
         renewed: those that a parametrised weight is set with.
         own: which of the initializers are the model's own code's.
         given: the initializers that the rules have, as they are there.
+        aliases: other places of tensors on the meta device, in which they are exchanged.
     """
 
     initializers: dict[Slot, Initializer]
@@ -228,6 +246,7 @@ class _Choice(NamedTuple):
     renewed: set[Slot]
     own: dict[Slot, Own]
     given: list[Initializer | None]
+    aliases: list[tuple[Held, Slot]]
 
 
 def _choose(
@@ -254,7 +273,7 @@ def _choose(
                 check_held(slot)
             wanted[slot] = wish
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = _Choice({}, [], set(), own, list(wanted.values()))
+    choice = _Choice({}, [], set(), own, list(wanted.values()), [])
     along: set[Place] = set()  # of weights, which come first
     for slot, wish in wanted.items():
         with problems.of(slot):
@@ -275,7 +294,10 @@ def _choose(
                 choice.garbage.append(slot)
                 check_computable(slot, device)
     if device is not None:
-        problems.errors += loose_meta_tensors(module, found)
+        held = held_on_meta(module)
+        problems.errors += loose_meta_tensors(module, held, found)
+        known = {id(slot.tensor): slot for slot in found if not slot.is_parametrized}
+        choice.aliases.extend((each, known[id(each.tensor)]) for each in held if id(each.tensor) in known)
     problems.raise_any()
     return choice
 
@@ -316,6 +338,23 @@ def _check(
         tensor = torch.empty(tensor.shape, dtype=dtype, device="meta")
     initializer.check(tensor, Window.whole(tensor.shape))
     resolve((slot.tensor.device if device is None else device).type)  # raises if no backend serves it
+
+
+def _computed(
+    module: nn.Module,
+    own: Mapping[Slot, Own],
+    key: Key,
+    device: torch.device | None,
+    dtype: torch.dtype | None,
+) -> dict[Slot, Initializer]:
+    """The numbers that own code computes for a key; raises why they cannot set their slots."""
+    problems = _Problems()
+    computed = drawn(module, own, key)
+    for slot, initializer in computed.items():
+        with problems.of(slot):
+            _check(slot, initializer, device, dtype)
+    problems.raise_any()
+    return computed
 
 
 def _keeps(initializer: Initializer, slot: Slot) -> bool:

@@ -1,8 +1,13 @@
 """Parameters and buffers that move, change their dtype, or get memory for the first time."""
 
+import dataclasses
+import functools
+import math
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -512,3 +517,105 @@ def test_peak_memory_of_a_meta_model_is_the_parameters_own():
     assert int(size) == 2 * 1_235_814_400
     assert int(grown) < 1.05 * int(size)
     assert tied == "True"
+
+
+class Buffered(nn.Module):
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+        self.register_buffer("table", torch.zeros(3, dtype=dtype))
+
+
+class TestBuffersComeOutTheSameTwice:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.complex64])
+    @pytest.mark.parametrize(
+        "reset",
+        [
+            lambda table: table[:1].fill_(1),
+            lambda table: table.data[:1].fill_(1),
+            lambda table: table.copy_(table.add(1)),
+            lambda table: table.copy_(torch.tensor(np.random.default_rng().integers(2**60))),
+        ],
+    )
+    def test_what_is_set_in_part_or_from_what_was_there_is_not_computed(self, dtype, reset):
+        """The rest had been NaN, or whatever was in the memory."""
+        with META:
+            model = Buffered(dtype)
+        model.reset_buffers = lambda: reset(model.table)
+        with pytest.raises(ValueError, match="not computed by their modules: table"):
+            initialize_(model, seed=0, device="cpu")
+        assert model.table.is_meta
+        assert model.fc.weight.is_meta
+
+    @pytest.mark.parametrize("value", [0.0, 1.0, math.nan])
+    def test_a_method_that_remembers_that_it_was_called(self, value):
+        with META:
+            model = Buffered()
+        model.done = False
+
+        def reset_buffers():
+            if not model.done:
+                model.done = True
+                model.table.fill_(value)
+
+        model.reset_buffers = reset_buffers
+        initialize_(model, seed=0, device="cpu")
+        assert model.done
+        assert model.table.equal(torch.full((3,), value)) or math.isnan(value)
+
+    def test_modules_stay(self):
+        with META:
+            model = Buffered()
+
+        def reset_parameters():
+            model.table.fill_(1)
+            model.fc = nn.Linear(3, 3)
+
+        model.reset_parameters = reset_parameters
+        fc = model.fc
+        initialize_(model, seed=0, device="cpu")
+        assert model.fc is fc
+        assert (model.table == 1).all()
+
+
+class TestOtherPlaces:
+    """Meta tensors that are somewhere else than where modules hold parameters and buffers."""
+
+    def test_attributes_lists_dicts_and_objects_that_hold_the_same_follow(self):
+        with META:
+            model = Buffered()
+        model.reset_buffers = lambda: model.table.fill_(2)
+        vars(model)["again"] = model.table
+        model.several = [model.fc.weight, {"bias": model.fc.bias}, deque([model.table])]
+        model.kept = SimpleNamespace(weight=model.fc.weight)
+        initialize_(model, seed=0, device="cpu")
+        assert model.again is model.table
+        assert model.several[0] is model.kept.weight is model.fc.weight
+        assert model.several[1]["bias"] is model.fc.bias
+        assert model.several[2][0] is model.table
+
+    def test_what_cannot_follow_is_refused(self):
+        with META:
+            model = nn.Linear(2, 2)
+        model.several = (model.weight,)
+        with pytest.raises(ValueError, match=r"several\[0\]: a second place"):
+            initialize_(model, seed=0, device="cpu")
+        assert model.weight.is_meta
+
+    @pytest.mark.parametrize(
+        ("hold", "name"),
+        [
+            (lambda x: SimpleNamespace(x=x), r"held\.x"),
+            (lambda x: dataclasses.make_dataclass("Held", ["x"])(x), r"held\.x"),
+            (lambda x: deque([x]), r"held\[0\]"),
+            (lambda x: functools.partial(torch.add, x), r"held\[0\]"),
+            (lambda x: [nn.Linear(2, 2, device="meta")], r"held\[0\]\._parameters\['weight'\]"),
+        ],
+    )
+    def test_others_are_refused(self, hold, name):
+        with META:
+            model = nn.Linear(2, 2)
+        model.held = hold(torch.zeros(2, device="meta"))
+        with pytest.raises(ValueError, match=f"{name}: a plain attribute on the meta device"):
+            initialize_(model, seed=0, device="cpu")
+        assert model.weight.is_meta

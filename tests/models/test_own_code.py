@@ -254,7 +254,7 @@ class TestHowItIsCalled:
     def test_what_cannot_be_called_or_does_nothing(self, methods):
         model = Holder(**{k: v for k, v in methods.items() if callable(v)})
         vars(model).update({k: v for k, v in methods.items() if not callable(v)})
-        with pytest.raises(ValueError, match=r"no rule matches 1 parameters: inner\.weight$"):
+        with pytest.raises(ValueError, match=r"no rule matches 1 parameters: inner\.weight: give rules"):
             initialize_(model, seed=0)
         assert (model.inner.weight == 7).all()
 
@@ -382,6 +382,21 @@ class TestHowItIsCalled:
         for model in models:
             assert_equal_states(state(model), state(expected))
 
+    def test_what_is_made_of_others_shapes_is_as_if_they_were_there(self):
+        """RWKV multiplies one by zigzags only to have ones of its shape."""
+
+        class Shaping(Scaled):
+            def reset_parameters(self):
+                self.other.copy_(torch.ones_like(self.other * 2 + torch.arange(3.0)))
+                self.gain.copy_(torch.full_like(torch.arange(15.0).reshape(5, 3) - self.gain, 3))
+
+        for device in ("cpu", "meta"):
+            with torch.device(device):
+                model = Shaping()
+            initialize_(model, seed=0, device="cpu")
+            assert (model.other == 1).all()
+            assert (model.gain == 3).all()
+
     def test_a_parameter_list(self):
         model = Holder(reset_parameters=lambda self: [nn.init.ones_(p) for p in self.several])
         model.several = nn.ParameterList([torch.zeros(2), torch.zeros(3)])
@@ -400,7 +415,7 @@ class TestHowItIsCalled:
         model = Holder(_init_weights=counting)
         model.many = nn.ModuleList(Norm() for _ in range(100))
         initialize_(model, seed=0)
-        assert len(calls) == 1
+        assert len(calls) == 2
 
     def test_nothing_large_is_drawn_or_touched_twice(self):
         """What is asked for is drawn where it goes, once: nobody touches the memory of stand-ins."""
@@ -409,6 +424,185 @@ class TestHowItIsCalled:
             model.gain = nn.Parameter(torch.empty(2**14, 2**15))
         found = ti.own_code.ask(model, [s for s in ti.models.slots.slots(model) if s.name == "gain"])[0]
         assert [own.initializer for own in found.values()] == [Normal(std=0.3)]
+
+
+class TestNothingElseChanges:
+    def test_parameters_that_lists_hold_are_as_if_they_were_there(self):
+        """Code that reaches a kept parameter by way of a list had written to it."""
+
+        class Listing(Scaled):
+            def __init__(self):
+                super().__init__()
+                self.several = [self.gain, {"other": (self.other,)}]
+
+            def reset_parameters(self):
+                for p in (self.several[0], self.several[1]["other"][0]):
+                    nn.init.ones_(p)
+                    p.data.mul_(2)
+
+        model = Listing()
+        initialize_(model, seed=0)
+        assert (model.gain == 2).all()
+        assert (model.other == 2).all()
+        model = Listing()
+        initialize_(model, seed=0, skip="other")
+        assert (model.other == 7).all()
+        assert model.several[1]["other"][0] is model.other
+
+    def test_modules_hooks_and_containers_stay(self):
+        class Rebuilding(Scaled):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(2, 2)
+                self.log = []
+                self.cache = {"table": torch.zeros(2)}
+
+            def reset_parameters(self):
+                super().reset_parameters()
+                self.fc = self.another = nn.Linear(3, 3)
+                self.register_buffer("late", torch.ones(2), persistent=False)
+                self.register_forward_hook(lambda *_: None)
+                self.log.append(1)
+                self.cache["table"].fill_(5)
+
+        model = Rebuilding()
+        fc = model.fc
+        initialize_(model, seed=0)
+        assert list(model.children()) == [fc]
+        assert not any(model._buffers)
+        assert not any((model.log, model._forward_hooks, model._non_persistent_buffers_set))
+        assert not model.cache["table"].any()
+
+    @pytest.mark.filterwarnings("ignore:.*quantized:UserWarning")
+    @pytest.mark.parametrize("kind", ["freed", "sparse", "quantised buffer"])
+    def test_tensors_of_other_kinds_beside_it(self, kind):
+        model = Scaled()
+        if kind == "freed":
+            model.table = torch.ones(2**24)  # to copy it would end the process
+            model.table.untyped_storage().resize_(0)
+        elif kind == "sparse":
+            model.table = torch.eye(3).to_sparse()
+            model.register_buffer("other_table", torch.eye(3).to_sparse())
+        else:
+            quantised = torch._empty_affine_quantized((3,), scale=1, zero_point=0, dtype=torch.qint8)
+            model.register_buffer("table", quantised)
+        initialize_(model, seed=0)
+        assert (model.other == 2).all()
+
+    def test_in_float16_what_does_not_fit_is_known_before_anything_is_moved(self):
+        class Wide(Norm):
+            def reset_parameters(self):
+                self.weight.data.copy_(torch.randn(4) * 4e4)
+
+        refused = 0
+        for seed in range(10):
+            model = Wide()
+            initialize_(expected := Wide(), seed=seed)
+            if expected.weight.abs().max() > torch.finfo(torch.float16).max:
+                refused += 1
+                with pytest.raises(ValueError, match=r"weight: Computed.* is out of range"):
+                    initialize_(model, seed=seed, dtype=torch.float16)
+                assert (model.weight == 7).all()
+        assert refused
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+    def test_torchscript_modules_are_left_alone(self):
+        with pytest.raises(ValueError, match="no rule matches 1 parameters: weight"):
+            initialize_(torch.jit.trace(Traced(), torch.ones(4)), seed=0)
+
+
+class Traced(Norm):
+    def forward(self, x):
+        return x * self.weight
+
+
+class TestWhatComesOfTheSeed:
+    @pytest.mark.parametrize("drawn", [random.random, np.random.rand, lambda: torch.rand(1).item()])
+    def test_fills_with_numbers_that_were_drawn(self, drawn):
+        """Each was one number for all seeds and all layers."""
+
+        class Layer(Norm):
+            def reset_parameters(self):
+                nn.init.constant_(self.weight, drawn())
+
+        model = nn.Sequential(Layer(), Layer())
+        initialize_(model, seed=0)
+        one, other = (layer.weight[0].item() for layer in model)
+        assert one != other
+        initialize_(model, seed=1)
+        assert one != model[0].weight[0].item()
+        initialize_(model, seed=0)
+        assert one == model[0].weight[0].item()
+
+    @pytest.mark.parametrize("fill", [True, False])
+    def test_generators_of_its_own_are_no_answer(self, fill):
+        def reset(self):
+            drawn = np.random.default_rng().random(4)
+            if fill:
+                nn.init.constant_(self.inner.weight, drawn[0])
+            else:
+                self.inner.weight.data.copy_(torch.from_numpy(drawn))
+
+        with pytest.raises(ValueError, match=r"Holder\.reset_parameters draws from a generator of its own"):
+            initialize_(Holder(reset_parameters=reset), seed=0)
+
+    def test_autocast_changes_nothing(self):
+        class Product(Norm):
+            def reset_parameters(self):
+                self.weight.data.copy_((torch.randn(4, 64) @ torch.randn(64, 1))[:, 0])
+
+        initialize_(expected := Product(), seed=0)
+        with torch.autocast("cpu", torch.bfloat16):
+            initialize_(model := Product(), seed=0)
+        assert model.weight.equal(expected.weight)
+
+
+class Residual(nn.Module):
+    """Its ``_init_weights`` sets a block's end twice: as any norm, and then by the block, as GPT-2's does."""
+
+    def __init__(self, later):
+        super().__init__()
+        self.blocks = nn.ModuleList(Holder() for _ in range(2))
+        self.later = later
+
+    def _init_weights(self, module):
+        if isinstance(module, Norm):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, Holder):
+            self.later(module.inner.weight)
+
+
+class TestInitWeightsOfModulesAround:
+    def test_the_last_that_module_apply_would_call_counts(self):
+        report = initialize_(Residual(lambda p: nn.init.normal_(p, std=0.01)), seed=0)
+        assert [each.initializer for each in report] == [Normal(std=0.01)] * 2
+
+    def test_what_changes_is_computed_in_turn(self):
+        model = Residual(lambda p: p.data.mul_(0).add_(torch.rand(4)).add_(3))
+        initialize_(model, seed=0)
+        values = torch.cat([block.inner.weight for block in model.blocks])
+        assert ((values >= 3) & (values < 4)).all()
+        assert values.unique().numel() == 8
+
+    def test_gpt2(self):
+        transformers = pytest.importorskip("transformers")
+        config = transformers.GPT2Config(
+            n_layer=2, n_embd=8, n_head=2, vocab_size=16, bos_token_id=0, eos_token_id=0
+        )
+        report = named(initialize_(transformers.GPT2LMHeadModel(config), seed=0))
+        assert report["transformer.h.1.attn.c_attn.weight"].initializer == Normal(std=0.02)
+        for end in ("attn", "mlp"):
+            assert report[f"transformer.h.1.{end}.c_proj.weight"].initializer == Normal(std=0.01)
+
+    def test_a_class_of_parameters_of_its_own(self):
+        class Special(nn.Parameter):
+            def reset(self):
+                nn.init.ones_(self)
+
+        model = Holder(reset_parameters=lambda self: self.inner.weight.reset())
+        model.inner.weight = Special(torch.zeros(3))
+        initialize_(model, seed=0)
+        assert (model.inner.weight == 1).all()
 
 
 class TestAsRules:

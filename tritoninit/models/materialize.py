@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from itertools import product
-from typing import Any, TypeAlias
+from dataclasses import is_dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -57,7 +60,7 @@ def _move_parametrized(
         for original in slot.originals:
             new = _moved(original, device, dtype, overwritten=True)
             if isinstance(original, nn.Parameter):
-                new = _of_kind(original, new)
+                new = of_kind(original, new)
             for owner, local in places:
                 if getattr(owner, local) is original:
                     setattr(owner, local, new)
@@ -84,13 +87,13 @@ def _put(slot: Slot, new: torch.Tensor) -> None:
     if isinstance(old, nn.Parameter) and _move_data(old, new):
         return
     if isinstance(old, nn.Parameter):
-        new = _of_kind(old, new)
+        new = of_kind(old, new)
     for owner, local in slot.places:
         setattr(owner, local, new)  # modules such as nn.LSTM keep lists of their own up to date that way
     slot.tensor = new
 
 
-def _of_kind(old: nn.Parameter, new: torch.Tensor) -> torch.Tensor:
+def of_kind(old: nn.Parameter, new: torch.Tensor) -> torch.Tensor:
     """A parameter of the class and with the attributes of another, and the memory of ``new``."""
     parameter: torch.Tensor = torch.Tensor._make_subclass(type(old), new.detach(), old.requires_grad)
     vars(parameter).update(vars(old))
@@ -127,38 +130,85 @@ def check_computable(slot: Slot, device: torch.device | None) -> None:
         )
 
 
-def loose_meta_tensors(module: nn.Module, found: Iterable[Slot]) -> Iterator[tuple[str, ValueError]]:
-    """The meta tensors of a model that are in no slot: their names, and why they stay there."""
-    known = {id(tensor) for slot in found for tensor in (slot.tensor, *slot.originals)}
+class Held(NamedTuple):
+    """A meta tensor that is somewhere else than where modules hold parameters and buffers.
+
+    Attributes:
+        name: where, as one would reach it.
+        tensor: what is there.
+        holder: what it can be exchanged in, by the key; None if it cannot.
+    """
+
+    name: str
+    tensor: torch.Tensor
+    holder: Any
+    key: Any
+
+    def follow(self, tensor: torch.Tensor) -> None:
+        """Hold another tensor."""
+        self.holder[self.key] = tensor
+
+
+def held_on_meta(module: nn.Module) -> list[Held]:
+    """The meta tensors in attributes of a model's modules, in lists, dicts and plain objects, too."""
+    modules = dict(module.named_modules())
+    seen = set(map(id, modules.values()))
+    found: list[Held] = []
+    for path, owner in modules.items():
+        for name, value in vars(owner).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                place = f"{path}.{name}" if path else name
+                found += _meta_tensors(place, value, vars(owner), name, seen)
+    return found
+
+
+def _meta_tensors(place: str, value: Any, holder: Any, key: Any, seen: set[int]) -> Iterator[Held]:
+    if isinstance(value, torch.Tensor):
+        if value.is_meta:
+            yield Held(place, value, holder, key)
+        return
+    inside = _inside(value)
+    if inside is None or id(value) in seen:
+        return
+    seen.add(id(value))  # lists may hold themselves
+    holder, entries = inside
+    for key, inner in entries:
+        where = f"{place}.{key}" if holder is not None and holder is not value else f"{place}[{key!r}]"
+        yield from _meta_tensors(where, inner, holder, key, seen)
+
+
+def _inside(value: Any) -> tuple[Any, list[tuple[Any, Any]]] | None:
+    """What a value holds, by keys, and what these can be exchanged in; None if it is no container."""
+    if isinstance(value, dict):
+        return value, list(value.items())
+    if isinstance(value, (list, deque)):
+        return value, list(enumerate(value))
+    if isinstance(value, (tuple, set, frozenset)):
+        return None, list(enumerate(value))
+    if isinstance(value, partial):
+        return None, [*enumerate(value.args), *value.keywords.items()]
+    is_object = isinstance(value, (nn.Module, SimpleNamespace)) or is_dataclass(value)
+    if is_object and not isinstance(value, type) and hasattr(value, "__dict__"):
+        return vars(value), list(vars(value).items())
+    return None
+
+
+def loose_meta_tensors(
+    module: nn.Module, held: Iterable[Held], found: Iterable[Slot]
+) -> Iterator[tuple[str, ValueError]]:
+    """The meta tensors of a model that stay there: their names, and why."""
+    plain = {id(slot.tensor) for slot in found if not slot.is_parametrized}
+    known = plain | {id(tensor) for slot in found for tensor in (slot.tensor, *slot.originals)}
     for name, parameter in module.named_parameters():
         if parameter.is_meta and id(parameter) not in known:
             yield name, ValueError("on the meta device, and what it is computed with is tied to another")
             known.add(id(parameter))
-    for name in _loose(module, known):
-        why = "a plain attribute on the meta device, which nobody computes anew"
-        yield name, ValueError(f"{why}: {WAY_OUT}")
-
-
-def _loose(module: nn.Module, known: Container[int]) -> Iterator[str]:
-    """The names of meta tensors in modules' attributes, in lists and dicts too, less those with known ids."""
-    seen: set[int] = set()
-    for path, owner in module.named_modules():
-        for name, value in vars(owner).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                for inner in _meta_tensors(value, known, seen):
-                    yield f"{path}.{name}{inner}" if path else f"{name}{inner}"
-
-
-def _meta_tensors(value: object, known: Container[int], seen: set[int]) -> Iterator[str]:
-    """Where in a value there are meta tensors, as one indexes them."""
-    if isinstance(value, torch.Tensor):
-        if value.is_meta and id(value) not in known:
-            yield ""
-    elif isinstance(value, (list, tuple, dict, set, frozenset)) and id(value) not in seen:
-        seen.add(id(value))  # lists may hold themselves
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            for place in _meta_tensors(inner, known, seen):
-                yield f"[{key!r}]{place}"
+    for each in held:
+        if id(each.tensor) not in known:
+            why = "a plain attribute on the meta device, which nobody computes anew"
+            yield each.name, ValueError(f"{why}: {WAY_OUT}")
+        elif each.holder is None and id(each.tensor) in plain:
+            yield each.name, ValueError(f"a second place of a tensor on the meta device: {WAY_OUT}")
 
 
 def _ways(slot: Slot) -> list[Call]:
@@ -217,11 +267,22 @@ class _Twin(nn.Parameter):
         pass
 
 
+def _twin(tensor: torch.Tensor) -> _Twin:
+    if tensor.is_quantized:  # for which the meta device has nothing
+        meta = torch.empty(tensor.shape, device="meta")
+    else:
+        meta = torch.empty_like(tensor.detach(), device="meta")
+    twin = _Twin(meta, tensor.requires_grad)
+    vars(twin).update(vars(tensor))
+    return twin
+
+
 class _Aside(TorchFunctionMode):
     """How meta tensors behave that stand for others.
 
-    Whoever asks where one is wants to make others there, and is told a device that has memory. Where one is
-    to change what has memory, which torch may do by doing nothing, that is an error.
+    Whoever asks where one is wants to make others there, and is told a device that has memory. What is made
+    of both is a meta tensor, too. Where one is to change what has memory, which torch may do by doing
+    nothing, that is an error.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -237,7 +298,13 @@ class _Aside(TorchFunctionMode):
     ) -> Any:
         if func == _DEVICE and args[0].is_meta:
             return self._device
-        result = func(*args, **(kwargs or {}))
+        try:
+            result = func(*args, **(kwargs or {}))
+        except RuntimeError:
+            if _changes(func) or not any(isinstance(x, torch.Tensor) and x.is_meta for x in args):
+                raise
+            moved = (x.to("meta") if isinstance(x, torch.Tensor) else x for x in args)
+            result = func(*moved, **(kwargs or {}))
         given = [x for x in (*args, *(kwargs or {}).values()) if isinstance(x, torch.Tensor)]
         changed = given[:1] if func == torch.Tensor.__setitem__ else [x for x in given if x is result]
         if changed and not changed[0].is_meta and any(x.is_meta for x in given):
@@ -245,67 +312,101 @@ class _Aside(TorchFunctionMode):
         return result
 
 
+def _changes(func: Callable[..., Any]) -> bool:
+    """Whether a function of torch may change what it is given, by its name."""
+    name = getattr(func, "__name__", "_")
+    return name.startswith(("__i", "__set")) or (name.endswith("_") and not name.endswith("__"))
+
+
 _DEVICE: Any = torch.Tensor.device.__get__
 
 
 @contextmanager
-def set_aside(module: nn.Module, device: torch.device, others: Sequence[Slot] = ()) -> Iterator[None]:
+def set_aside(
+    module: nn.Module, device: torch.device, others: Sequence[Slot] = ()
+) -> Iterator[Mapping[int, torch.Tensor]]:
     """A model's tensors, but for others, are meta tensors, and say that they are on the device.
 
-    To reset them costs and changes nothing.
+    To reset them costs and changes nothing. What stands for them is given by their ids.
     """
     left = {id(slot.tensor) for slot in others}
     held: list[dict[str, Any]] = [h for m in module.modules() for h in (m._parameters, m._buffers)]
+    modules = [(m._modules, dict(m._modules)) for m in module.modules()]
     kept = [(h, dict(h)) for h in held]
+    twins: dict[int, torch.Tensor] = {}
     for entries, _ in kept:
         for name, tensor in entries.items():
             if tensor is not None and id(tensor) not in left and not nn.parameter.is_lazy(tensor):
-                entries[name] = _Twin(torch.empty_like(tensor.detach(), device="meta"), tensor.requires_grad)
-                vars(entries[name]).update(vars(tensor))
+                entries[name] = twins.setdefault(id(tensor), _twin(tensor))
     try:
         with _Aside(device):
-            yield
+            yield twins
     finally:
         for entries, originals in kept:
             ours = {name: tensor for name, tensor in entries.items() if id(originals.get(name)) in left}
             entries.clear()
             entries.update({**originals, **ours})
+        for children, before in modules:
+            children.clear()
+            children.update(before)
 
 
 def _compute(group: Sequence[Slot], device: torch.device, drawn_from: DrawnFrom) -> list[str]:
-    """Try the ways to compute the buffers of one module; the names of those that none did, and why."""
+    """Try the ways to compute the buffers of one module; the names of those that none did, and why.
+
+    Each way is gone twice, over different memory: what it sets is the same then.
+    """
     for slot in group:
         _put(slot, torch.empty_like(slot.tensor, device=device))
     missing, why = list(group), ""
-    for way, mark in product(_ways(group[0]), (0, 1)):
-        marks = {slot: _marked(slot.tensor, mark) for slot in missing}
+    computed: dict[Slot, torch.Tensor] = {}
+    for way in _ways(group[0]):
         try:
+            with drawn_from(group[0].name), _attributes_put_back([group[0].owner, *way.modules]):
+                first = _computed_over(0, way, missing)
             with drawn_from(group[0].name):
-                way()
+                again = _computed_over(1, way, missing)
         except Exception as error:  # noqa: BLE001 - of a module's own code, and the next way may do
             why = f" ({type(error).__name__}: {error})"
             continue
-        missing = [slot for slot in missing if not _is_computed(slot, *marks[slot])]
+        both = first.keys() & again.keys()
+        computed |= {slot: again[slot] for slot in both if _same(first[slot], again[slot])}
+        missing = [slot for slot in group if slot not in computed]
         if not missing:
             break
-    for slot in group:
-        now = slot.owner._buffers.get(slot.local)
-        if slot not in missing and now is not None and now is not slot.tensor:
+    for slot, now in computed.items():
+        if now is not slot.tensor:
             _put(slot, now.to(device))
     return [f"{slot.name}{why}" for slot in missing]
 
 
-def _marked(empty: torch.Tensor, mark: int) -> tuple[torch.Tensor, int]:
-    """Memory that shows whether it is written; one of two marks at least is not what is written there."""
-    empty.fill_(math.nan if empty.is_floating_point() else mark)
-    return empty.clone(), empty._version
+@contextmanager
+def _attributes_put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Modules have forgotten afterwards that they did something."""
+    kept = [(vars(module), dict(vars(module))) for module in modules]
+    try:
+        yield
+    finally:
+        for attributes, before in kept:
+            attributes.clear()
+            attributes.update(before)
 
 
-def _is_computed(slot: Slot, before: torch.Tensor, version: int) -> bool:
-    now = slot.owner._buffers.get(slot.local)
-    if now is None or now.is_meta or now is not slot.tensor or now._version != version:
-        return now is not None and not now.is_meta
-    unchanged = (
-        now.isnan() if now.is_floating_point() else now == before
-    )  # by way of .data, which counts nothing
-    return not bool(unchanged.all())
+def _computed_over(mark: int, way: Call, missing: Sequence[Slot]) -> dict[Slot, torch.Tensor]:
+    """What buffers are after a call of a module's own code, if they have memory, that starts from a mark."""
+    for slot in missing:
+        slot.tensor.fill_(math.nan if mark == 0 and slot.tensor.is_floating_point() else mark)
+        _put(slot, slot.tensor)
+    way()
+    found = {slot: slot.owner._buffers.get(slot.local) for slot in missing}
+    return {
+        slot: now if mark else now.clone()  # the second time, they stay
+        for slot, now in found.items()
+        if now is not None and not now.is_meta
+    }
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())

@@ -40,6 +40,17 @@ class Call(NamedTuple):
         return (self.code, id(getattr(self.method, "__self__", self.method)), *map(id, self.arguments))
 
 
+def in_turn(calls: Sequence[Call]) -> Call:
+    """Several calls as one, by the name of the last."""
+    modules = {id(module): module for each in calls for module in each.modules}
+
+    def run(*_: object) -> None:
+        for each in calls:
+            each()
+
+    return Call(calls[-1].code, run, tuple(modules.values()))
+
+
 def without_arguments(module: nn.Module, name: str) -> Call | None:
     """The call of a method that takes none; None if the module has no such method."""
     method = getattr(module, name, None)
