@@ -122,12 +122,12 @@ def initialize_(
     parametrisation inverts (``right_inverse``); what it makes of that is looked at first, and is a remark of
     the report where it is something else (``orthogonal``). The vectors of ``parametrizations.spectral_norm``
     are drawn by the name of the weight that they belong to, where that is set. Integer parameters take
-    constants and values only. Kept ones on the meta device stay there. Buffers that no rule sets stay as they
-    are; those on the meta device are computed, in the dtype that they come in, by the first that does of their
-    module's ``reset_buffers``, ``rope_init``, ``reset_parameters``, ``init_non_persistent_buffers`` and
-    ``_init_buffers`` and the ``_init_weights(module)`` of modules around it, as transformers' models have it;
-    what these draw comes of the first one's name, as under :func:`~tritoninit.intercept`. Where nothing
-    computes them, build the model with its parameters on the meta device and its buffers real, as
+    constants and values only. Kept ones on the meta device stay there. Buffers that no rule sets stay as
+    they are; those on the meta device are computed, in the dtype that they come in, by the first that does
+    of their module's ``reset_buffers``, ``rope_init``, ``reset_parameters``, ``init_non_persistent_buffers``
+    and ``_init_buffers`` and the ``_init_weights(module)`` of modules around it, as transformers' models
+    have it; what these draw comes of the first one's name, as under :func:`~tritoninit.intercept`. Where
+    nothing computes them, build the model with its parameters on the meta device and its buffers real, as
     accelerate's ``init_empty_weights`` does.
 
     Returns:
