@@ -275,7 +275,9 @@ def _numba_unavailable(device: str) -> str | None:
         reason = f"numba cannot be imported: {type(error).__name__}: {_first_line(error)}"
     else:
         return None
-    warnings.warn(f"{reason}. NumPy fills instead: same values, slower", RuntimeWarning, stacklevel=2)
+    warnings.warn(
+        f"{reason.rstrip('.')}. NumPy fills instead: same values, slower", RuntimeWarning, stacklevel=2
+    )
     return reason
 
 
