@@ -19,19 +19,8 @@ SAMPLE = (
     *("afmoe", "arcee", "bamba", "beit", "bert", "clap", "cohere", "cohere2", "convbert", "data2vec-vision"),
     *("deepseek_v2", "deepseek_v3", "deit", "diffllama", "dinov2", "doge", "ernie4_5_moe", "falcon_mamba"),
     *("fnet", "gemma", "gemma2", "gpt_oss", "granitemoe", "helium", "hubert", "ijepa", "jamba", "jetmoe"),
-    *(
-        "layoutlmv3",
-        "lfm2",
-        "llama",
-        "mamba",
-        "minimax",
-        "mistral",
-        "mixtral",
-        "mt5",
-        "qwen3_moe",
-        "t5",
-        "vit",
-    ),
+    *("layoutlmv3", "lfm2", "llama", "mamba", "minimax", "mistral", "mixtral", "mt5", "qwen3_moe"),
+    *("t5", "vit"),
     "wav2vec2",
 )
 BUILDS = dict(PACKAGES["transformers"]())
