@@ -505,8 +505,7 @@ class TestNothingElseChanges:
                 assert (model.weight == 7).all()
         assert refused
 
-    @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-    @pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")  # by torch 2.14
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
     def test_torchscript_modules_are_left_alone(self):
         with pytest.raises(ValueError, match="no rule matches 1 parameters: weight"):
             initialize_(torch.jit.trace(Traced(), torch.ones(4)), seed=0)
