@@ -5,13 +5,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from tools import sweep
-
-pytest.importorskip("transformers")
 from tools.sweep_models import PACKAGES
 
+transformers = pytest.importorskip("transformers")
 RESULTS = json.loads((Path(__file__).parents[1] / "docs" / "models.json").read_text())
+
+OLDER = Version(transformers.__version__) < Version(RESULTS["transformers"]["version"])
 
 # Norms that start from one, or from zero for 1 + w; experts and routers; A_log and dt_bias; class, mask and
 # position tokens; layer scales; weight_norm; relative positions.
@@ -31,7 +33,12 @@ BUILDS = dict(PACKAGES["transformers"]())
 def test_a_sample(name):
     if name not in BUILDS:
         pytest.skip("unknown to this version")
-    assert sweep.outcome(BUILDS[name])[0] == "right"
+    outcome, why = sweep.outcome(BUILDS[name])
+    if OLDER:  # has other code, in which more is left to constructors, and on meta nothing is tied
+        assert outcome != "failed"
+        assert "differ:" not in why
+    else:
+        assert outcome == "right"
 
 
 @pytest.mark.slow

@@ -237,7 +237,7 @@ class TestTransformers:
     def test_all_are_served(self, initialization, dtype):
         """By way of torch.nn.init's, which they call; orthogonal_ by way of a copy."""
         functions = self.functions(initialization)
-        assert {"lecun_normal_", "default_flax_embed_init_", "trunc_normal_"} <= set(functions)
+        assert {"trunc_normal_", "kaiming_uniform_", "orthogonal_"} <= set(functions)
         shapes = {name: (6, 4, 3) if name == "dirac_" else (6, 4) for name in functions}
         model = nn.ParameterDict({name: parameter(*shapes[name], dtype=dtype) for name in functions})
         with intercept(seed=0) as intercepted:
@@ -251,10 +251,13 @@ class TestTransformers:
         for each in told.values():
             keyed = {"key": each.key} if each.key else {}
             assert each.tensor.equal(each.initializer(torch.zeros_like(each.tensor.detach()), **keyed))
-        wide = 0.5 / 0.87962566103423978
-        assert told["lecun_normal_"].initializer == TruncatedNormal(0.0, wide)
-        assert told["default_flax_embed_init_"].initializer == Normal(0.0, 0.5)
-        assert told["orthogonal_"].initializer == Orthogonal()
+        expected = {
+            "lecun_normal_": TruncatedNormal(0.0, 0.5 / 0.87962566103423978),
+            "default_flax_embed_init_": Normal(0.0, 0.5),
+            "orthogonal_": Orthogonal(),
+        }
+        for name in expected.keys() & functions.keys():  # transformers 5.0 has the last alone
+            assert told[name].initializer == expected[name]
 
     def test_what_is_loaded_stays(self, initialization):
         weights = {name: nn.Parameter(torch.ones(6, 4, 3)) for name in self.functions(initialization)}
