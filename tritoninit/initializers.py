@@ -253,6 +253,8 @@ def _squared(gain: float) -> float:
 def _make_slope(initializer: KaimingUniform | KaimingNormal) -> None:
     """Have the slope be a float. A Boolean is none for a leaky ReLU, and torch looks at no other's."""
     given: Any = initializer.a
+    if type(given) is float:  # as most are: this is done at every call
+        return
     slope = _DEFAULT_SLOPE if given is None else given
     if isinstance(scalar("a", slope), bool) and initializer.nonlinearity == "leaky_relu":
         raise NumberError(f"a must be a number, not {slope}")

@@ -118,6 +118,14 @@ class TestMoving:
         assert all(parameter is before[name] for name, parameter in model.named_parameters())
 
 
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+    def right_inverse(self, x):
+        return x / 2
+
+
 class Rotary(nn.Module):
     def __init__(self, offers=True):
         super().__init__()
@@ -380,13 +388,6 @@ class TestMeta:
         assert_equal_states(state(model), state(direct))
 
     def test_a_parametrised_buffer(self):
-        class Doubled(nn.Module):
-            def forward(self, x):
-                return 2 * x
-
-            def right_inverse(self, x):
-                return x / 2
-
         model = nn.Module()
         model.register_buffer("table", torch.ones(3, 3))
         torch.nn.utils.parametrize.register_parametrization(model, "table", Doubled())
@@ -395,13 +396,6 @@ class TestMeta:
         assert model.table.equal(torch.full((3, 3), 2.0))
 
     def test_several_parametrisations_and_a_tie(self):
-        class Doubled(nn.Module):
-            def forward(self, x):
-                return 2 * x
-
-            def right_inverse(self, x):
-                return x / 2
-
         def build():
             model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
             for _ in range(2):
