@@ -71,6 +71,7 @@ from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 __all__ = [
     "OWN_CODE",
@@ -114,6 +115,7 @@ __all__ = [
     "Value",
     "VarianceScaling",
     "Window",
+    "Windows",
     "XavierNormal",
     "XavierUniform",
     "ZeroRow",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import product
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from tritoninit.distributed.held import is_dtensor
 from tritoninit.models import methods
 from tritoninit.models.methods import Call
 from tritoninit.models.slots import Slot
@@ -24,6 +26,27 @@ _BUFFER_METHODS = (
     *("reset_buffers", "rope_init", "reset_parameters"),
     *("init_non_persistent_buffers", "_init_buffers"),
 )
+
+
+def _fully_sharded(module: nn.Module) -> list[Any]:
+    """The modules that FSDP2 (``fully_shard``) manages."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return [m for m in module.modules() if isinstance(m, fsdp.FSDPModule)] if fsdp is not None else []
+
+
+def reshard(module: nn.Module) -> None:
+    """Have FSDP2's modules hold their shards, not copies that a forward pass gathered and nobody keeps."""
+    for each in _fully_sharded(module):
+        each.reshard()
+
+
+def reset_sharded(module: nn.Module) -> None:
+    """Have FSDP2's modules know of new memory, which they pad and pin, and gather from.
+
+    Now, so that what is written next is written to where it stays.
+    """
+    if _fully_sharded(module):
+        module._apply(lambda x: x)  # type: ignore[no-untyped-call]
 
 
 def move(slot: Slot, device: torch.device | None, dtype: torch.dtype | None, *, overwritten: bool) -> None:
@@ -81,7 +104,7 @@ def _moved(
 def _put(slot: Slot, new: torch.Tensor) -> None:
     """Make ``new`` the memory of a slot: of the same object if that can be, else of one of its kind."""
     old = slot.tensor
-    if isinstance(old, nn.Parameter) and _move_data(old, new):
+    if isinstance(old, nn.Parameter) and (_swap(old, new) if is_dtensor(old) else _move_data(old, new)):
         return
     if isinstance(old, nn.Parameter):
         new = _of_kind(old, new)
@@ -95,6 +118,17 @@ def _of_kind(old: nn.Parameter, new: torch.Tensor) -> torch.Tensor:
     parameter: torch.Tensor = torch.Tensor._make_subclass(type(old), new.detach(), old.requires_grad)
     vars(parameter).update(vars(old))
     return parameter
+
+
+def _swap(parameter: torch.Tensor, new: torch.Tensor) -> bool:
+    """Exchange what a DTensor is for another, as ``Module.to`` does: its data cannot be set."""
+    gradient, parameter.grad = parameter.grad, None
+    other = nn.Parameter(new.detach(), parameter.requires_grad)
+    vars(other).update(vars(parameter))
+    torch.utils.swap_tensors(parameter, other)  # type: ignore[no-untyped-call]
+    if gradient is not None:
+        parameter.grad = gradient.to(new.device, new.dtype)
+    return True
 
 
 def _move_data(parameter: torch.Tensor, new: torch.Tensor) -> bool:
@@ -260,7 +294,7 @@ def set_aside(module: nn.Module, device: torch.device, others: Sequence[Slot] = 
     for entries, _ in kept:
         for name, tensor in entries.items():
             if tensor is not None and id(tensor) not in left and not nn.parameter.is_lazy(tensor):
-                entries[name] = _Twin(torch.empty_like(tensor.detach(), device="meta"), tensor.requires_grad)
+                entries[name] = _Twin(_without_memory(tensor), tensor.requires_grad)
                 vars(entries[name]).update(vars(tensor))
     try:
         with _Aside(device):
@@ -270,6 +304,12 @@ def set_aside(module: nn.Module, device: torch.device, others: Sequence[Slot] = 
             ours = {name: tensor for name, tensor in entries.items() if id(originals.get(name)) in left}
             entries.clear()
             entries.update({**originals, **ours})
+
+
+def _without_memory(tensor: torch.Tensor) -> torch.Tensor:
+    if is_dtensor(tensor):  # whole, for code that was written for one process
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return torch.empty_like(tensor.detach(), device="meta")
 
 
 def _compute(group: Sequence[Slot], device: torch.device, drawn_from: DrawnFrom) -> list[str]:
