@@ -108,9 +108,9 @@ def initialize_(
         skip: keep these, in the same terms; for example the keys of a state dict that was loaded, less the
             ``unexpected_keys`` that ``load_state_dict`` returned.
 
-    Of a parameter that is a DTensor each rank sets its part of what a single process would have, by the global
-    shape and without communication: give all ranks the same rules and seed. With ``device=``, a model on the
-    meta device that ``fully_shard`` has cut gets the memory of its shards alone.
+    Of a parameter that is a DTensor each rank sets its part of what a single process would have, by the
+    global shape and without communication: give all ranks the same rules and seed. With ``device=``, a model
+    on the meta device that ``fully_shard`` has cut gets the memory of its shards alone.
 
     Own code runs for one parameter on a stand-in for it, on the CPU, while all others are on the meta device.
     A fill that it asks for is drawn with the parameter's key, as if a rule had it; numbers that it computes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
@@ -49,6 +49,21 @@ class Moments:
     inf: int = 0
 
 
+def merged(several: Iterable[Moments]) -> Moments:
+    """The moments of the elements of all of them: one alone is as it was."""
+    known = [each for each in several if each.count]
+    if len(known) < 2:
+        return known[0] if known else Moments(0)
+    total, nan, inf = (sum(getattr(each, name) for each in known) for name in ("count", "nan", "inf"))
+    if nan or inf or any(each.mean is None for each in known):
+        return Moments(total, nan=nan, inf=inf)
+    rows = [
+        (each.count, each.mean or 0.0, (each.std or 0.0) ** 2 * each.count, each.min or 0.0, each.max or 0.0)
+        for each in known
+    ]
+    return _of(rows)
+
+
 def measure(x: Tensor) -> Moments:
     """The moments of a tensor of any dtype and layout, on its device, in 2 MiB of scratch.
 
@@ -69,17 +84,22 @@ def measure(x: Tensor) -> Moments:
         rows.append(torch.stack((mean, wide.dot(wide), low, high)))
     if not rows:
         return Moments(0)
+    found = _of((count, *row) for count, row in zip(counts, torch.stack(rows).tolist(), strict=True))
+    if found.mean is None or found.std is None or not math.isfinite(found.mean + found.std):
+        return Moments(found.count, nan=_how_many(x, torch.isnan), inf=_how_many(x, torch.isinf))
+    return found
+
+
+def _of(rows: Iterable[tuple[int, float, float, float, float]]) -> Moments:
+    """Those of (count, mean, squared distances from it, least, greatest) of several parts."""
     total, mean_, squares, least, greatest = 0, 0.0, 0.0, math.inf, -math.inf
-    for count, (mean, around, low, high) in zip(counts, torch.stack(rows).tolist(), strict=True):
+    for count, mean, around, low, high in rows:
         distance = mean - mean_
         mean_ += distance * count / (total + count)
         squares += around + distance**2 * total * count / (total + count)
         total += count
         least, greatest = min(least, low), max(greatest, high)
-    std = math.sqrt(squares / total) if squares >= 0 else math.nan
-    if not math.isfinite(mean_ + std):
-        return Moments(total, nan=_how_many(x, torch.isnan), inf=_how_many(x, torch.isinf))
-    return Moments(total, mean_, std, least, greatest)
+    return Moments(total, mean_, math.sqrt(squares / total) if squares >= 0 else math.nan, least, greatest)
 
 
 def _how_many(x: Tensor, test: Callable[[Tensor], Tensor]) -> int:

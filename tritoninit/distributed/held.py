@@ -131,9 +131,8 @@ def held_by(x: torch.Tensor) -> Windows | None:
     """What this rank holds of a DTensor; None if it is not in the mesh.
 
     Raises:
-        ValueError: several ranks hold parts of each element's sum (``Partial``), or what the rank holds is
-            not of the shape that the placements say.
-        NotImplementedError: a placement that is not known here.
+        TargetError: several ranks hold parts of each element's sum (``Partial``), what the rank holds is not
+            of the shape that the placements say, or one of those is not known here.
     """
     from tritoninit.distributed import private
 
@@ -162,7 +161,7 @@ def held_by(x: torch.Tensor) -> Windows | None:
             return windows
         if not (math.prod(windows.local_shape) or math.prod(local)):
             return Windows(shape, local, ())
-    raise ValueError(
+    raise TargetError(
         f"{dtensor.placements} over a mesh of {mesh_shape} make {readings[0].local_shape} of {shape} at"
         f" {place}, where the local tensor is {local}"
     )
@@ -188,5 +187,5 @@ def cuts_of(placements: Any, mesh_shape: tuple[int, ...]) -> tuple[Cut, ...]:
                 " element itself: redistribute it first"
             )
         else:
-            raise NotImplementedError(f"what a rank holds of a {type(placement).__name__} is not known here")
+            raise TargetError(f"what a rank holds of a {type(placement).__name__} is not known here")
     return tuple(found)

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from tritoninit.distributed.held import is_dtensor
+from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.models import methods
 from tritoninit.models.methods import Call
 from tritoninit.models.slots import Slot
+from tritoninit.targets import write
 
 # Whose block makes random numbers come of a name.
 DrawnFrom: TypeAlias = Callable[[str], AbstractContextManager[object]]
@@ -314,8 +315,9 @@ def _without_memory(tensor: torch.Tensor) -> torch.Tensor:
 
 def _compute(group: Sequence[Slot], device: torch.device, drawn_from: DrawnFrom) -> list[str]:
     """Try the ways to compute the buffers of one module; the names of those that none did, and why."""
+    shared = {slot: slot.tensor for slot in group if is_dtensor(slot.tensor)}
     for slot in group:
-        _put(slot, torch.empty_like(slot.tensor, device=device))
+        _put(slot, torch.empty_like(_without_memory(slot.tensor), device=device))
     missing, why = list(group), ""
     for way, mark in product(_ways(group[0]), (0, 1)):
         marks = {slot: _marked(slot.tensor, mark) for slot in missing}
@@ -332,7 +334,17 @@ def _compute(group: Sequence[Slot], device: torch.device, drawn_from: DrawnFrom)
         now = slot.owner._buffers.get(slot.local)
         if slot not in missing and now is not None and now is not slot.tensor:
             _put(slot, now.to(device))
+        if slot in shared:
+            _put(slot, _part_of(slot.tensor, torch.empty_like(shared[slot], device=device)))
     return [f"{slot.name}{why}" for slot in missing]
+
+
+def _part_of(whole: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+    """A DTensor with this process's part of what it computed, all of it."""
+    for part, window in writable(shared).parts:
+        places = zip(window.offsets, part.shape, strict=True)
+        write(part, whole[tuple(slice(offset, offset + size) for offset, size in places)])
+    return shared
 
 
 def _marked(empty: torch.Tensor, mark: int) -> tuple[torch.Tensor, int]:
