@@ -46,8 +46,12 @@ def reset_sharded(module: nn.Module) -> None:
 
     Now, so that what is written next is written to where it stays.
     """
-    if _fully_sharded(module):
-        module._apply(lambda x: x)  # type: ignore[no-untyped-call]
+    if not _fully_sharded(module):
+        return
+    marks = [(p, dict(vars(p))) for p in module.parameters()]  # which are exchanged, and lose what they carry
+    module._apply(lambda x: x)  # type: ignore[no-untyped-call]
+    for parameter, attributes in marks:
+        vars(parameter).update(attributes)
 
 
 def move(slot: Slot, device: torch.device | None, dtype: torch.dtype | None, *, overwritten: bool) -> None:
