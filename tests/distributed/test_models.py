@@ -292,3 +292,16 @@ def test_launches_and_memory(drawn):
 def peak():
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def test_what_is_computed_from_dtensors():
+    """Parametrised weights, whose assignment would communicate, are refused by name, or kept."""
+    for mesh in meshes(2):
+        model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)))
+        for parameter in ("original0", "original1"):
+            held = model[0].parametrizations.weight
+            value = distribute_tensor(getattr(held, parameter).detach(), mesh, [Shard(0)], src_data_rank=None)
+            setattr(held, parameter, nn.Parameter(value))
+        with pytest.raises(ti.TargetError, match=r"^0\.weight: a DTensor is what it is computed from"):
+            ti.initialize_(model, seed=0)
+        ti.initialize_(model, [Rule("*weight", ti.Keep()), *ti.TORCH_DEFAULTS], seed=0)
