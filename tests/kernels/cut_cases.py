@@ -55,7 +55,7 @@ CUTS = (
     Cut.of((9, 128), (1, 64), (7, 64), contiguous(7, 64, offset=1)),
     Cut.of((9, 200), (1, 100), (7, 100)),  # in 16 bits every other row off the grid
     Cut.of((9, 136), (1, 68), (7, 68), contiguous(7, 68, offset=4)),  # whose grid of 8 begins at 4
-    Cut.of((9, 131), (2, 33), (7, 70), beside((7, 70), 61, offset=33)),  # as they lie in the whole
+    Cut.of((9, 131), (2, 33), (7, 70), beside((7, 70), 61, offset=35)),  # as they lie in the whole
     Cut.of((9, 131), (2, 33), (7, 70), beside((7, 70), 61, offset=32)),
     Cut.of((9, 1001), (2, 333), (7, 334)),
     Cut.of((6, 7, 40), (1, 2, 3), (3, 4, 17)),
