@@ -80,21 +80,24 @@ def table_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)
 
 
 def rows_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
-    """Cut rectangles, each of them by some fill, and each form of the kernel by all."""
-    forms: dict[object, set[str]] = {}
-    names = cycle(fills)
+    """Cut rectangles: those that one form of the kernel serves by one fill, the next form's by the next."""
+    names: dict[object, str] = {}
     size = getattr(torch, dtype).itemsize
     for cut in CUTS:
-        shape, *strides = cut.layout.shape, cut.layout.strides, cut.strides
-        dims = stream.collapse(shape, *strides)
+        dims = stream.collapse(cut.layout.shape, cut.layout.strides, cut.strides)
         form = rows.grouping(dims[-4:], GUARD + cut.layout.offset, cut.start, size)[:4]
-        for name in (*fills, next(names))[0 if form not in forms else len(fills) :]:
-            forms.setdefault(form, set()).add(name)
-            assert_fill_matches(gpu.fill, cut.layout, dtype, cut.draw(name, dtype))
+        name = names.setdefault(form, fills[len(names) % len(fills)])
+        assert_fill_matches(gpu.fill, cut.layout, dtype, cut.draw(name, dtype))
+
+
+def every_rows_cases(gpu: Emulated, dtype: str) -> None:
+    """Each form by each fill."""
+    for name in FILLS:
+        rows_cases(gpu, dtype, (name,))
 
 
 def scattered_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
-    """Every other element of the stream, and a transposed matrix of rows that are too short for rows_kernel."""
+    """Every other element of the stream, and a transposed matrix of rows too short for rows_kernel."""
     layouts = Layout("every other", (777,), (2,), 1), permuted("transposed", (307, 7), (1, 0))
     for name in fills:
         for layout in layouts:
@@ -114,6 +117,7 @@ CASES: dict[str, Callable[..., None]] = {
     "run": run_cases,
     "table": table_cases,
     "rows": rows_cases,
+    "every rows": every_rows_cases,
     "scattered": scattered_cases,
     "edges": edge_cases,
 }

@@ -1,4 +1,4 @@
-"""Rectangles whose last dimension is cut, on the CPU: the bits of the whole, of no more blocks than they need."""
+"""Rectangles whose last dimension is cut, on the CPU: the bits of the whole, from few blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cut_cases import CUTS, Cut, blocks_needed, cuts
+from cut_cases import CUTS, Cut, blocks_needed
+from cut_strategies import cuts
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, array_view, assert_same_bits, poisoned, reference_bits

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from cut_cases import CUTS, Cut, beside, blocks_needed, cuts
+from cut_cases import CUTS, Cut, beside, blocks_needed
+from cut_strategies import cuts
 from hypothesis import given
 from hypothesis import strategies as st
 from kernel_cases import contiguous

@@ -50,10 +50,10 @@ def compile_kernel(
         distribution: a key of ``triton_kernels.DISTRIBUTIONS``.
         dtype: "float32", "float16" or "bfloat16".
         arch: a key of ``TARGETS``.
-        aligned: 16 divides the tensor's address and, for run_kernel, the index of its first element; of rows,
-            some can be stored 16 bytes at a time.
-        wide: the 64-bit divisions of scattered_kernel and rows_kernel, for tensors of nearly 2**31 elements or
-            more.
+        aligned: 16 divides the tensor's address and, for run_kernel, the index of its first element; of
+            rows, some can be stored 16 bytes at a time.
+        wide: the 64-bit divisions of scattered_kernel and rows_kernel, for tensors of nearly 2**31
+            elements or more.
         large: the tensor's storage is of 2 GiB or more, in which AMD's buffer instructions cannot reach all.
 
     Returns:

@@ -336,12 +336,12 @@ def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, 
 
 @njit(nogil=True, error_model="numpy")
 def gather_tile(x, pieces, places, row, done, length):
-    """Fill a tile with what rows need: blocks of the row ``row``, after ``done`` elements, and those behind it.
+    """Fill a tile with blocks that rows need: of ``row``, from element ``done`` on, and of the next ones.
 
     Args:
         x: (4, BLOCKS), of which the first two words become the blocks' numbers in the stream, low first.
-        pieces: (BLOCKS, 4), of each part of a row the row's number, the first element, how many there are, and
-            where the first one lies in the tile.
+        pieces: (BLOCKS, 4), of each part of a row the row's number, the first element, how many, and where the
+            first one lies in the tile.
 
     Returns:
         How many blocks and pieces there are, and the row and the element to go on with.
