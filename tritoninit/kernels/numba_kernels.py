@@ -340,8 +340,8 @@ def gather_tile(x, pieces, places, row, done, length):
 
     Args:
         x: (4, BLOCKS), of which the first two words become the blocks' numbers in the stream, low first.
-        pieces: (BLOCKS, 4), of each part of a row the row's number, the first element, how many, and where the
-            first one lies in the tile.
+        pieces: (BLOCKS, 4), of each part of a row the row's number, the first element, how many, and where
+            that one lies in the tile.
 
     Returns:
         How many blocks and pieces there are, and the row and the element to go on with.

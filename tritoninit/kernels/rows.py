@@ -1,6 +1,6 @@
 """How a GPU's threads share a rectangle whose last dimension is cut: by groups of neighbours in a row.
 
-A group is one block of the stream, or two: 16 bytes of memory, if the row's memory and its blocks begin on the
+A group is one block of the stream, or two: 16 bytes of memory, if the row's memory and its blocks lie on the
 same grid. What lies beside the row, at either end of it, is drawn in vain: less than one group an end.
 """
 

@@ -386,8 +386,8 @@ def draw_groups(
 ):
     """Write numbered groups of WIDTH elements of a 4-d tensor's rows, which are runs of the stream.
 
-    ``shape`` is what rows_kernel takes from n1 to total; the numbers' dtype is that of all arithmetic but that
-    of places and addresses.
+    ``shape`` is what rows_kernel takes from n1 to total; the numbers' dtype is that of all arithmetic but
+    that of places and addresses.
     """
     n1, n2, length, m0, m1, m2, m3, i0, i1, i2, groups, total = shape
     NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
@@ -420,10 +420,7 @@ def draw_groups(
         element = tl.where(inside, element - before.to(element.dtype), length)
         whole = (element >= 0) & (element <= length - WIDTH) & ((ahead & 3) == 0)
     values = group_values(place + element, key, p, DISTRIBUTION, NARROW, WIDTH)
-    if UNIT:
-        where = where + element
-    else:
-        where = where + element * m3
+    where += element if UNIT else element * m3
     first = (address + where * SIZE).to(tl.pointer_type(DTYPE))
     if VECTORS:
         aligned = tl.multiple_of(first, 16)[:, None] + tl.arange(0, WIDTH)[None, :]
