@@ -74,9 +74,8 @@ def zero_shard(tensor: Any) -> Shard | None:
     if held is None or not is_placeholder(tensor):
         return None
     shape = tuple(tensor.ds_shape)
-    unknown = _zero_unknown(tensor)
-    if unknown:
-        return unknown_part(shape, held, unknown)
+    if _zero_unknown(tensor):
+        return unknown_part(shape, held, zero_trouble(tensor))
     begin, end = zero_range(tensor)
     windows = Windows.flat(shape, begin, end)
     return Shard(parts=windows, memory=held.data[: end - begin], trouble=zero_trouble(tensor))
@@ -114,7 +113,7 @@ def _zero_unknown(tensor: Any) -> str:
         return "MiCS cuts it in ways that are not known here: initialise before it is converted"
     if hasattr(held, "ds_quant_scale"):
         return "ZeRO-3 holds it quantised: initialise without quantized_nontrainable_weights"
-    if getattr(held, "final_location", None) is not None or held.numel() < int(held.ds_numel):
+    if getattr(held, "final_location", None) == "nvme" or held.numel() < int(held.ds_numel):
         return "ZeRO-Infinity keeps it on a disk: initialise with offload_param to the CPU, or without"
     if not hasattr(getattr(tensor, "ds_process_group", None), "rank"):
         return "ZeRO-3 does not say among which ranks it is cut"
