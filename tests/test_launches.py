@@ -126,7 +126,7 @@ def launches(kernels, *arguments, **keywords):
 
 
 def test_a_rank_takes_no_more_launches_than_a_process_alone(kernels):
-    """But for rows that are cut, of which each tensor is one; and uneven shards, which 16 bytes do not fit."""
+    """But for rows that are cut, one each, and for uneven shards, which no 16 bytes fit."""
     alone = launches(kernels, blocks())
     for mesh in meshes(2, 2):
         assert launches(kernels, sharded(mesh, False), device="cpu") == alone

@@ -43,7 +43,7 @@ from tritoninit.plan import Plan
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
-from tritoninit.targets import LAZY, Target, TargetError, check_freed, check_memorable
+from tritoninit.targets import LAZY, Target, TargetError, as_target, check_freed, check_memorable
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 from tritoninit.words import short
@@ -402,8 +402,10 @@ def _check(
         check_memorable(local_of(memory))
         if _keeps(initializer, slot):
             raise ValueError("a part of it is to be kept, and on the meta device it has no values")
-    else:
+    elif slot.shard is not None or is_dtensor(memory):
         writable(memory, slot.windows)
+    else:
+        as_target(memory)
     whole: Target = memory if slot.shard is None else whole_like(local_of(memory), slot.shape)
     if dtype is not None and memory.is_floating_point():
         whole = torch.empty(slot.shape, dtype=dtype, device="meta")
