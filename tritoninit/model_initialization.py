@@ -141,9 +141,9 @@ def initialize_(
     and on the device that these have chosen; padding stays as it is. Initialise before
     ``deepspeed.initialize``, whose optimizer takes a copy. Of what Megatron marks
     (``tensor_model_parallel``, ``partition_dim``, ``partition_stride``) the part is known where the module
-    has its ``tp_group`` or ``megatron.core.parallel_state`` is initialised. Windows that are no rectangle's
-    say it where marks do not: of a gated weight with ``partition_stride`` 1, a rank's halves lie together,
-    and by the mark they count as one stretch.
+    has its ``tp_group`` or ``megatron.core.parallel_state`` is initialised; a vocabulary's padding is a part
+    of the whole. By a ``partition_stride`` of 1 a rank's part is one stretch of the whole: of a gated weight of
+    which it is not, and a rank has a stretch of each half, ``windows=`` says so.
 
     Own code runs for one parameter on a stand-in for it, on the CPU, while all others are on the meta device.
     A fill that it asks for is drawn with the parameter's key, as if a rule had it; numbers that it computes
@@ -338,10 +338,10 @@ def _wanted(
                 check_engine(slot, device, dtype)
             if slot in kept:
                 continue
-            if slot.shard is not None and slot.shard.parts is None:
-                slot.shard.windows.check(slot.memory.shape)
             if nn.parameter.is_lazy(slot.tensor):
                 raise TargetError(LAZY)
+            if slot.shard is not None and slot.shard.parts is None:
+                slot.shard.windows.check(slot.memory.shape)
             wish = _wish(rules, slot)
             if not (slot.is_buffer or isinstance(wish, Keep)):
                 check_held(slot)

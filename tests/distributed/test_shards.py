@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import tritoninit as ti
-from tests.distributed.ranks import expected, numbered
+from tests.distributed.ranks import expected, meshes, numbered
 from tritoninit import Rule, TargetError, Window, Windows
 from tritoninit.auditing.findings import _share, _subjects_in
 from tritoninit.auditing.shares import combined
@@ -376,6 +376,29 @@ class TestWindows:
             with pytest.raises(TypeError, match=r"^windows "):
                 ti.initialize_(model, seed=0, windows=wrong)
         assert all(now.equal(then) for now, then in zip(model.parameters(), before, strict=True))
+
+    def test_of_dtensors_on_the_meta_device(self):
+        """Experts 2 and 3 of eight, sharded again: rules see eight."""
+        from torch.distributed.tensor import Shard, distribute_tensor
+
+        whole = ti.Experts(ti.Orthogonal())(torch.empty(8, 5, 4), key=ti.Key(0).fold_in("moe.weight"))
+        for mesh in meshes(2):
+            model = nn.Module()
+            meta = torch.empty(2, 5, 4, device="meta")
+            model.weight = nn.Parameter(distribute_tensor(meta, mesh, [Shard(1)], src_data_rank=None))
+            windows = {"moe.*": Window((8, 5, 4), (2, 0, 0))}
+            rules = [Rule("*", ti.Experts(ti.Orthogonal()))]
+            report = ti.initialize_(model, rules, seed=0, device="cpu", prefix="moe", windows=windows)
+            rows = (slice(0, 3), slice(3, 5))[mesh.get_rank()]
+            assert model.weight.to_local().equal(whole[2:4, rows])
+            assert report.audit.rows[0].shape == (8, 5, 4)
+
+    def test_of_what_has_no_shape(self):
+        model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
+        windows = {"*.weight": Window((4, 3), (2, 0))}
+        with pytest.raises(TargetError, match=r"^0\.weight: a lazy parameter"):
+            ti.initialize_(model, seed=0, windows=windows, skip="0.bias")
+        ti.initialize_(model, seed=0, windows=windows, skip="0")
 
     def test_what_is_computed_from_a_part(self):
         model = nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))
