@@ -142,8 +142,8 @@ def initialize_(
     ``deepspeed.initialize``, whose optimizer takes a copy. Of what Megatron marks
     (``tensor_model_parallel``, ``partition_dim``, ``partition_stride``) the part is known where the module
     has its ``tp_group`` or ``megatron.core.parallel_state`` is initialised; a vocabulary's padding is a part
-    of the whole. By a ``partition_stride`` of 1 a rank's part is one stretch of the whole: of a gated weight of
-    which it is not, and a rank has a stretch of each half, ``windows=`` says so.
+    of the whole. By a ``partition_stride`` of 1 a rank's part is one stretch of the whole: where a rank has a
+    stretch of each half of a gated weight instead, ``windows=`` says so.
 
     Own code runs for one parameter on a stand-in for it, on the CPU, while all others are on the meta device.
     A fill that it asks for is drawn with the parameter's key, as if a rule had it; numbers that it computes

@@ -133,6 +133,15 @@ def test_what_fsdp1_decides():
         assert sum(bool(each.backend) for each in report) == 6
 
 
+def test_what_lies_in_a_wrapper_without_it():
+    with rank(0, 2):
+        model = fsdp(nn.Linear(4, 2), use_orig_params=False)
+        before = flats(model)[0].clone()
+        with pytest.raises(TargetError, match=r"^_flat_param: FSDP's flat parameter, whose wrapper"):
+            ti.initialize_(model.module, [Rule("*", ti.Normal())], seed=0)
+        assert flats(model)[0].equal(before)
+
+
 def test_parts_of_fsdp1_s():
     """A window of a flat range's, by a prefix."""
     whole = torch.arange(24.0).reshape(6, 4)

@@ -26,6 +26,10 @@ def check_held(slot: Slot) -> None:
             raise LostError(trouble)
         if is_placeholder(tensor) and slot.shard is None:
             raise LostError(PLACEHOLDER)
+        if getattr(tensor, "_is_flat_param", False):
+            raise TargetError(
+                "FSDP's flat parameter, whose wrapper alone knows what lies in it: initialise the wrapper"
+            )
         if slot.shard is None or slot.shard.window is None:
             _check_megatrons(slot, tensor)
         if tensor.is_meta and _is_offloaded(slot.owner):
