@@ -1,7 +1,7 @@
 """Real processes, which talk by gloo: started once, they run many cases one after another.
 
-A case is a function that all of its ranks call, each in a process group of its own, and what it returns is JSON.
-The cases of most ranks come first, so that nobody waits to join for longer than it takes to get there.
+A case is a function that all of its ranks call, in a process group of its own, and what it returns is JSON.
+The cases of most ranks come first, so that nobody waits long for others to join, and ranks may go.
 
 python -m tests.distributed.processes MODULE FOLDER RANK
 """
@@ -18,11 +18,12 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-# Each wait for another rank: what has gone wrong with one of them ends the others' case, and not the next one.
+# For each other: what goes wrong on one rank ends the others' case, and not the next one.
 PATIENCE = timedelta(seconds=30)
 
 
@@ -50,12 +51,14 @@ class Outcome(NamedTuple):
 class Cases(dict[str, Case]):
     """By name."""
 
-    def on(self, ranks: int, *variants: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def on(
+        self, ranks: int, *variants: Any, is_last: bool = False
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Run a function as a case, or once with each of the variants, as a case each."""
 
         def added(function: Callable[..., Any]) -> Callable[..., Any]:
             for each in variants:
-                self[f"{function.__name__}[{each}]"] = Case(lambda each=each: function(each), ranks)
+                self[f"{function.__name__}[{each}]"] = Case(partial(function, each), ranks)
             if not variants:
                 self[function.__name__] = Case(function, ranks)
             return function

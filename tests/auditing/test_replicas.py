@@ -1,0 +1,53 @@
+"""Whether replicas are equal, where there is one; real ranks are in tests/distributed."""
+
+import pytest
+import torch
+from torch import nn
+
+import tritoninit as ti
+from tests.distributed.ranks import meshes
+from tritoninit.auditing import replicas
+
+
+def test_alone():
+    """The fingerprint of the audit."""
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
+    report = ti.initialize_(model, seed=1)
+    assert ti.distributed.verify(model) == report.audit.fingerprint == ti.audit(model).fingerprint
+
+
+def test_nothing_to_look_at():
+    with pytest.raises(TypeError, match="a model is an nn.Module"):
+        ti.distributed.verify([nn.Linear(2, 2)])
+    model = nn.Sequential(nn.LazyLinear(3), nn.Linear(2, 2, device="meta"))
+    with pytest.raises(
+        ValueError, match=r"^0\.weight on rank 0 cannot be looked at: a lazy parameter.*; 1\.bias"
+    ):
+        ti.distributed.verify(model)
+    with pytest.raises(AttributeError, match="no attribute 'verified'"):
+        _ = ti.distributed.verified
+
+
+def test_many_ranks(monkeypatch):
+    """Who differs is told in few words, whichever rectangle it is of."""
+    from torch.distributed.fsdp import fully_shard
+
+    everyone = []
+    for number, mesh in enumerate(meshes(12, 2)):
+        with torch.device("meta"):
+            model = nn.Linear(4, 4)
+        fully_shard(model, mesh=mesh)
+        ti.initialize_(model, seed=1, device="cpu")
+        if number > 3:
+            with torch.no_grad():
+                model.bias.to_local().fill_(number % 2)
+        everyone.append(dict(replicas._parts(model)))
+    monkeypatch.setattr(replicas, "of_all_ranks", lambda mine, group: everyone)
+    monkeypatch.setattr(replicas, "numbers_of", lambda group: list(range(24)))
+    with pytest.raises(ValueError, match="is not what") as error:
+        ti.distributed.verify(nn.Linear(4, 4))
+    assert str(error.value).split("; ") == [
+        f"bias on ranks {first}, {first + 2}, {first + 4}, {first + 6}, {first + 8}, {first + 10}, {first + 12}"
+        f" and 3 more is not what it is on rank {first - 4}"
+        for first in (4, 5)
+    ]
