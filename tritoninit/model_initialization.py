@@ -42,7 +42,7 @@ from tritoninit.plan import Plan
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
-from tritoninit.targets import LAZY, TargetError, check_freed, check_memorable
+from tritoninit.targets import LAZY, TargetError, as_target, check_freed, check_memorable
 from tritoninit.window import Window
 from tritoninit.words import short
 
@@ -397,8 +397,10 @@ def _check(
         check_memorable(local_of(tensor))
         if _keeps(initializer, slot):
             raise ValueError("a part of it is to be kept, and on the meta device it has no values")
-    else:
+    elif is_dtensor(tensor):
         writable(tensor)
+    else:
+        as_target(tensor)
     if dtype is not None and tensor.is_floating_point():
         tensor = torch.empty(tensor.shape, dtype=dtype, device="meta")
     initializer.check(tensor, Window.whole(tensor.shape))

@@ -220,17 +220,19 @@ def _meet(each: Rectangle, place: Rectangle) -> Iterator[Rectangle]:
         begins = _moved(low, each.window.offsets, each.begins)
         yield Rectangle(Window(place.window.global_shape, offsets), size, begins, each.fold)
         return
-    if any(place.begins) or place.shape != place.fold.shape:
-        raise NotImplementedError("a part of a flat range of a part: describe it by the whole tensor")
     (at,), (count,) = _overlap(
         each.window.offsets, each.shape, (place.fold.begin,), (math.prod(place.fold.shape),)
     )
-    here = each.begins[0] + at - each.window.offsets[0]
+    here = each.begins[0] + at - each.window.offsets[0] + (each.fold.begin if each.fold else 0)
     first = at - place.fold.begin
-    for offsets, shape, begin in _boxes(place.shape, first, first + count):
-        inside = tuple(a + b for a, b in zip(place.window.offsets, offsets, strict=True))
-        fold = Fold(here + begin, shape)
-        yield Rectangle(Window(place.window.global_shape, inside), shape, (0,) * len(shape), fold)
+    for offsets, shape, begin in _boxes(place.fold.shape, first, first + count):
+        low, size = _overlap(offsets, shape, place.begins, place.shape)
+        if 0 not in size:
+            inside = _moved(low, place.begins, place.window.offsets)
+            begins = _moved(low, offsets, (0,) * len(low))
+            yield Rectangle(
+                Window(place.window.global_shape, inside), size, begins, Fold(here + begin, shape)
+            )
 
 
 def _overlap(

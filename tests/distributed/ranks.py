@@ -16,10 +16,8 @@ def forget() -> None:
     """Forget what DTensors cache."""
     from torch.distributed.tensor import debug
 
-    for name in ("_clear_sharding_prop_cache", "_clear_python_sharding_prop_cache"):
-        if hasattr(debug, name):
-            getattr(debug, name)()
-            return
+    for name in ("_clear_python_sharding_prop_cache", "_clear_fast_path_sharding_prop_cache"):
+        getattr(debug, name)()
 
 
 @contextmanager

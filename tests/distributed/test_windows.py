@@ -82,13 +82,16 @@ def test_flat(data, shape):
     assert len(windows.rectangles) <= max(1, 2 * len(shape) - 1)
 
 
-@given(st.data(), st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple))
-def test_parts_of_parts(data, shape):
+@given(st.data(), st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple), st.integers(2, 4))
+def test_parts_of_parts(data, shape, levels):
     """To cut what was cut is to cut the numbers of what was cut."""
-    outer = data.draw(st.one_of(runs_of(shape), flat_of(shape)))
-    inner = data.draw(st.one_of(runs_of(outer.local_shape), flat_of(outer.local_shape)))
-    whole = numbers(outer)
-    assert numbers(inner.within(outer)).equal(expected(whole, numbers(inner)))
+    windows = data.draw(st.one_of(runs_of(shape), flat_of(shape)))
+    for _ in range(levels - 1):
+        shape = windows.local_shape
+        inner = data.draw(st.one_of(runs_of(shape), flat_of(shape)))
+        held = expected(numbers(windows), numbers(inner))
+        windows = inner.within(windows)
+        assert numbers(windows).equal(held)
 
 
 def test_three_levels():

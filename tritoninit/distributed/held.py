@@ -148,8 +148,10 @@ def held_by(x: torch.Tensor) -> Windows | None:
     order = private.shard_order(x)
     readings = []
     if strided:
-        # A view that interleaves keeps the order of what it is a view of, and that does not tell.
-        order = order_of(cuts, mesh_shape) if order is None else None
+        # A view that interleaves keeps the order of what it is a view of, and that does not tell. Until 2.10
+        # torch noted what it read from the placements, as is done here.
+        read = order_of(cuts, mesh_shape)
+        order = read if order is None or order == read else None
     elif order is None:
         order = order_of(cuts, mesh_shape)
     if order is not None:
