@@ -7,6 +7,7 @@ from torch import nn
 import tritoninit as ti
 from tests.distributed.ranks import meshes
 from tritoninit.auditing import replicas
+from tritoninit.models.scopes import WHOLE
 
 
 def test_alone():
@@ -41,7 +42,7 @@ def test_many_ranks(monkeypatch):
         if number > 3:
             with torch.no_grad():
                 model.bias.to_local().fill_(number % 2)
-        everyone.append(dict(replicas._parts(model)))
+        everyone.append(dict(replicas._parts(model, WHOLE)))
     monkeypatch.setattr(replicas, "of_all_ranks", lambda mine, group: everyone)
     monkeypatch.setattr(replicas, "numbers_of", lambda group: list(range(24)))
     with pytest.raises(ValueError, match="is not what") as error:

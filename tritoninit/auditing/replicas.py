@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,8 +13,11 @@ from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.reading import check_readable
 from tritoninit.distributed.exchange import numbers_of, of_all_ranks, ranks_in_words
 from tritoninit.distributed.held import local_of, readable
-from tritoninit.models.slots import slots
-from tritoninit.targets import TargetError, dtype_name
+from tritoninit.models.scopes import Names, Scope
+from tritoninit.models.slots import Slot, slots
+from tritoninit.targets import dtype_name
+from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -42,17 +45,24 @@ class _Part:
     unreadable: str = ""
 
 
-def verify(model: nn.Module, *, group: ProcessGroup | None = None) -> str:
+def verify(
+    model: nn.Module,
+    *,
+    group: ProcessGroup | None = None,
+    prefix: Names = "",
+    windows: Mapping[str, Window | Windows] | None = None,
+) -> str:
     """Compare what all ranks hold of a model: replicas have to have equal bits.
 
     Every rank hashes what it holds, without a copy, and one all-gather of the hashes tells them all. Of a
     DTensor, ranks that hold the same rectangle are replicas; a plain tensor is one on every rank that has its
-    name, so local shards that are no DTensors differ, as they should. Buffers count like parameters.
+    name, unless ``windows`` say which part it is. Buffers count like parameters.
 
     Args:
         model: any module, whose tensors have memory. All ranks of the group have to call this.
         group: the ranks to compare; by default the default process group. A rank outside of it, or without
             any, compares with nobody.
+        prefix, windows: as :func:`~tritoninit.initialize_` has them.
 
     Returns:
         16 hexadecimal digits: the fingerprint of the one model that the ranks hold together, which is that of
@@ -61,10 +71,11 @@ def verify(model: nn.Module, *, group: ProcessGroup | None = None) -> str:
 
     Raises:
         TypeError: ``model`` is no module.
-        ValueError: replicas differ, or have no memory to look at: each by its name and ranks, the same on
+        ValueError: a window is of nothing in the model; or replicas differ, or have no memory to look at: each by its name and ranks, the same on
             all ranks.
     """
-    everyone = of_all_ranks(dict(_parts(model)), group)
+    scope = Scope(prefix, {} if windows is None else windows)
+    everyone = of_all_ranks(dict(_parts(model, scope)), group)
     numbers = numbers_of(group)
     names = dict.fromkeys(name for parts in everyone for name in parts)
     wrong = [line for name in names for line in _differences(name, everyone, numbers)]
@@ -80,23 +91,22 @@ def verify(model: nn.Module, *, group: ProcessGroup | None = None) -> str:
     return f"{total % 2**64:016x}"
 
 
-def _parts(model: nn.Module) -> Iterator[tuple[str, _Part]]:
-    for slot in slots(model):
-        x = slot.tensor
-        lazy = nn.parameter.is_lazy(x)
-        shape = () if lazy or x.is_nested else tuple(x.shape)
+def _parts(model: nn.Module, scope: Scope) -> Iterator[tuple[str, _Part]]:
+    for slot in slots(model, scope):
+        x = slot.memory
+        shape = () if nn.parameter.is_lazy(x) or x.is_nested else slot.shape
         try:
             check_readable(local_of(x))
-            hashes, unreadable = dict(_hashes(slot.name, x)), ""
-        except TargetError as error:
+            hashes, unreadable = dict(_hashes(slot, x)), ""
+        except ValueError as error:
             hashes, unreadable = {}, str(error)
         yield slot.name, _Part(shape, dtype_name(x), not slot.is_buffer, hashes, unreadable)
 
 
-def _hashes(name: str, x: Tensor) -> Iterator[tuple[Place, int]]:
-    for part, window in readable(x).parts:
+def _hashes(slot: Slot, x: Tensor) -> Iterator[tuple[Place, int]]:
+    for part, window in readable(x, slot.windows).parts:
         assert isinstance(part, torch.Tensor)  # of a tensor's memory
-        yield (window.offsets, tuple(part.shape)), bits_hash(part, window=window, salt=name)
+        yield (window.offsets, tuple(part.shape)), bits_hash(part, window=window, salt=slot.name)
 
 
 def _differences(name: str, everyone: list[dict[str, _Part]], numbers: list[int]) -> Iterator[str]:

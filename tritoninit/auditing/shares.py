@@ -13,6 +13,8 @@ from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.moments import Expected, Moments, measure, merged, scores
 from tritoninit.auditing.records import TensorRecord
 from tritoninit.distributed.held import is_dtensor, readable
+from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 
 class Measured(NamedTuple):
@@ -47,13 +49,15 @@ class Share:
         return self.measured is not None and self.count < prod(self.row.shape)
 
 
-def measured(x: Tensor) -> dict[tuple[tuple[int, ...], tuple[int, ...]], Measured]:
-    """What this process holds of a tensor."""
-    if not is_dtensor(x):
+def measured(
+    x: Tensor, windows: Window | Windows | None = None
+) -> dict[tuple[tuple[int, ...], tuple[int, ...]], Measured]:
+    """What this process holds of a tensor, which may be a window of another."""
+    if windows is None and not is_dtensor(x):
         return {((0,) * x.dim(), tuple(x.shape)): Measured(bits_hash(x), measure(x))}
     found = {}
-    for part, window in readable(x).parts:
-        assert isinstance(part, Tensor)  # of a DTensor's memory
+    for part, window in readable(x, windows).parts:
+        assert isinstance(part, Tensor)  # of a tensor's memory
         found[window.offsets, tuple(part.shape)] = Measured(bits_hash(part, window=window), measure(part))
     return found
 
@@ -91,7 +95,10 @@ def combined(everyone: Sequence[Iterable[Share]]) -> tuple[dict[str, Share], lis
             if known is share or share.measured is None:
                 continue
             before = known.measured or {}
-            if any(before.get(place, each).hash != each.hash for place, each in share.measured.items()):
+            other = (share.row.shape, share.row.dtype) != (known.row.shape, known.row.dtype)
+            if other or any(
+                before.get(place, each).hash != each.hash for place, each in share.measured.items()
+            ):
                 unequal[name] = None
             found[name] = replace(known, measured={**share.measured, **before})
     return {name: summed(share) for name, share in found.items()}, list(unequal)
