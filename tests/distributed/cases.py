@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -26,7 +27,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 import tritoninit as ti
 from tests.distributed import small
-from tests.distributed.processes import PATIENCE, Cases
+from tests.distributed.processes import PATIENCE, ROOT, Cases
 from tests.distributed.ranks import forget
 
 CASES = Cases()
@@ -389,6 +390,20 @@ def disagreements() -> Any:
     model = nn.Linear(6, 5)
     found["group"] = raised(lambda: ti.initialize_(model, seed=7 if odd else 1, check_ranks=group))
     return found
+
+
+GUIDES = ["deepspeed", "fsdp2", "megatron", "pipeline", "sharded", "tensor_parallel"]
+
+
+@CASES.on(4, *GUIDES)
+def guide(page: str) -> None:
+    """The code of a page of docs/, one block after another."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, f"{page}.md", "exec"), names)
 
 
 def _until_killed(model: nn.Module, where: str, victim: int) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 import tritoninit as ti
 from tests.distributed import small
-from tests.distributed.cases import CASES, SHORTLY, drawn_placements
+from tests.distributed.cases import CASES, GUIDES, SHORTLY, drawn_placements
 from tests.distributed.processes import outcomes
 
 pytestmark = pytest.mark.alone  # of the machine's cores; all of it takes less than three minutes
@@ -31,7 +31,8 @@ TRAINED = [
     "expert_parallel[True]",
 ]
 KILLED = ["killed[initialisation]", "killed[training]"]
-NAMES = [*TRAINED, *KILLED, "placements", "checkpoints", "gathered", "replicas", "disagreements"]
+PAGES = [f"guide[{page}]" for page in GUIDES]
+NAMES = [*TRAINED, *KILLED, *PAGES, "placements", "checkpoints", "gathered", "replicas", "disagreements"]
 # Each loss comes of sums in another order. The longest is of BATCH * LENGTH terms, where each addition rounds
 # by 2**-24 at most, and three steps hand on what they got. In bfloat16 each rank's gradients are rounded, by
 # 2**-9 at most, before they are added, and their sum once more.
@@ -196,3 +197,9 @@ def test_an_error_of_one_rank_ends_the_others(ranks):
 def test_ranks_of_a_group_agree(ranks):
     """Who is outside of it has nothing to say."""
     assert [value["group"] for value in values(ranks, "disagreements")] == ["", "", ""]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_guides(ranks, name):
+    """What the pages of docs/ show is so."""
+    assert values(ranks, name) == [None] * 4

@@ -71,8 +71,8 @@ def verify(
 
     Raises:
         TypeError: ``model`` is no module.
-        ValueError: a window is of nothing in the model; or replicas differ, or have no memory to look at: each by its name and ranks, the same on
-            all ranks.
+        ValueError: a window is of nothing in the model; or replicas differ, or have no memory to look at,
+            which is told by names and ranks, the same on all ranks.
     """
     scope = Scope(prefix, {} if windows is None else windows)
     everyone = of_all_ranks(dict(_parts(model, scope)), group)
