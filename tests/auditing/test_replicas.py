@@ -7,7 +7,7 @@ from torch import nn
 import tritoninit as ti
 from tests.distributed.ranks import meshes
 from tritoninit.auditing import replicas
-from tritoninit.models.scopes import WHOLE
+from tritoninit.models.scopes import WHOLE, Scope
 
 
 def test_alone():
@@ -52,3 +52,25 @@ def test_many_ranks(monkeypatch):
         f"bias on ranks {listed.format(*range(k + 4, 24, 2))} and 3 more is not what it is on rank {k}"
         for k in (0, 1)
     ]
+
+
+def test_several_ways_to_cut(monkeypatch):
+    """Rows on two ranks and columns on others: hashes of other rectangles, which nothing compares."""
+    whole = nn.Linear(4, 4, bias=False)
+    ti.initialize_(whole, seed=1)
+    everyone = []
+    for offsets, values in (
+        ((0, 0), whole.weight[:2]),
+        ((2, 0), whole.weight[2:]),
+        ((0, 2), whole.weight[:, 2:]),
+    ):
+        part = nn.Module()
+        part.weight = nn.Parameter(values.detach())
+        scope = Scope(windows={"weight": ti.Window((4, 4), offsets)})
+        everyone.append(dict(replicas._parts(part, scope)))
+    monkeypatch.setattr(replicas, "numbers_of", lambda group: list(range(len(everyone))))
+    monkeypatch.setattr(replicas, "of_all_ranks", lambda mine, group: everyone)
+    with pytest.raises(ValueError, match=r"^weight on ranks 0, 1 and 2 is cut in more ways than one"):
+        ti.distributed.verify(nn.Linear(4, 4))
+    everyone.pop()
+    assert ti.distributed.verify(nn.Linear(4, 4)) == ti.audit(whole).fingerprint

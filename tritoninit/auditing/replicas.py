@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -129,6 +130,13 @@ def _differences(name: str, everyone: list[dict[str, _Part]], numbers: list[int]
                 holder, before = known.setdefault(place, (number, value))
                 if before != value:
                     others.setdefault(("is not what it is", holder), []).append(number)
+    if (
+        first is not None
+        and not others
+        and sum(math.prod(shape) for _, shape in known) > math.prod(first.shape)
+    ):
+        holders = [n for n, parts in zip(numbers, everyone, strict=True) if name in parts]
+        others["is cut in more ways than one: compare those that cut it alike, in a group", -1] = holders
     for (what, holder), ranks in others.items():
         whom = f" on rank {holder}" if holder >= 0 else ""
         yield f"{name} on {ranks_in_words([*dict.fromkeys(ranks)])} {what}{whom}"
