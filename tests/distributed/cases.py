@@ -24,6 +24,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.placement_types import _StridedShard as StridedShard
 
 import tritoninit as ti
 from tests.distributed import small
@@ -154,28 +155,44 @@ def hybrid_sharded() -> Any:
     return looked_at(sharded(on_meta(), mesh), mesh)
 
 
-@CASES.on(2, False)
-@CASES.on(4, True)
-def pipeline(is_sharded: bool) -> Any:
-    """Two stages, whose modules keep the names that they have in the whole model; sharded, or not."""
-    count = 2 if is_sharded else 1
-    mesh = init_device_mesh("cpu", (2, count), mesh_dim_names=("stages", "data"))
-    number = mesh.get_local_rank("stages")
+def stage_of(number: int) -> tuple[nn.Module, dict[str, str]]:
+    """Half of the model, with the names that it has there."""
     model = on_meta(tied=False)
     if number == 0:
         model.norm = model.head = None
     else:
         model.embedding = None
     del model.layers[str(1 - number)]
-    if is_sharded:
+    return model, {}
+
+
+def renamed_stage_of(number: int) -> tuple[nn.Module, dict[str, str]]:
+    """Half of the model, with names of its own, and what these are there."""
+    model = on_meta(tied=False)
+    names = ["layers.1", "norm", "head"] if number else ["embedding", "layers.0"]
+    parts = [model.get_submodule(name) for name in names]
+    return nn.Sequential(*parts), {str(place): name for place, name in enumerate(names)}
+
+
+@CASES.on(2, "whole", "renamed")
+@CASES.on(4, "sharded")
+def pipeline(how: str) -> Any:
+    """Two stages, of plain modules or of sharded ones, that have the whole's names or are told them."""
+    count = 2 if how == "sharded" else 1
+    mesh = init_device_mesh("cpu", (2, count), mesh_dim_names=("stages", "data"))
+    number = mesh.get_local_rank("stages")
+    model, names = (renamed_stage_of if how == "renamed" else stage_of)(number)
+    if how == "sharded":
         sharded(model, mesh["data"])
     whole, fingerprint, losses = small.one(tied=False)
     group = mesh.get_group("data")
-    ti.initialize_(model, small.RULES, seed=small.SEED, device="cpu", check_ranks=group)
-    audit = ti.audit(model, gather=True)
+    report = ti.initialize_(
+        model, small.RULES, seed=small.SEED, device="cpu", check_ranks=group, prefix=names
+    )
+    audit = report.gather()
     found = {
-        "differing": small.differing(model, whole),
-        "fingerprints": [audit.fingerprint, ti.distributed.verify(model), fingerprint],
+        "differing": small.differing(model, whole, names),
+        "fingerprints": [audit.fingerprint, ti.distributed.verify(model, prefix=names), fingerprint],
         "findings": [*audit.findings, *audit.partial],
         "losses": losses,
     }
@@ -186,12 +203,10 @@ def pipeline(is_sharded: bool) -> Any:
     def step() -> torch.Tensor:
         if number == 0:
             schedule.step(inputs)
-            mine = torch.zeros(())
-        else:
-            parts: list[torch.Tensor] = []
-            schedule.step(target=wanted, losses=parts)
-            mine = 2 * torch.stack(parts).mean()  # the mean of all ranks halves it
-        return mean_of_all(mine)
+            return mean_of_all(torch.zeros(()))
+        parts: list[torch.Tensor] = []
+        schedule.step(target=wanted, losses=parts)
+        return mean_of_all(2 * torch.stack(parts).mean())  # half of the ranks have no loss
 
     return {**found, "trained": small.train(model, step)}
 
@@ -222,7 +237,9 @@ def drawn_placements() -> list[tuple[Any, ...]]:
     for _ in range(30):
         mesh = draw.choice([(2,), (3,), (5,), (6,), (2, 2), (2, 3), (3, 2), (1, 4), (2, 1, 3)])
         shape = tuple(draw.randint(1, 9) for _ in range(draw.randint(1, 3)))
-        cuts = [draw.choice([None, *range(len(shape))]) for _ in mesh]
+        cuts = [draw.choice([Replicate(), *map(Shard, range(len(shape)))]) for _ in mesh]
+        if len(mesh) == 1 and draw.random() < 0.4:
+            cuts = [StridedShard(0, split_factor=draw.randint(2, 3))]
         kinds = [ti.Normal(), ti.TruncatedNormal(), ti.Uniform(-1.0, 1.0)]
         if len(shape) > 1:
             kinds.append(ti.Orthogonal())
@@ -237,11 +254,10 @@ def placements() -> Any:
     """Fewer ranks than there are may be in the mesh: the others have nothing, and write nothing."""
     meshes: dict[tuple[int, ...], DeviceMesh] = {}
     found = []
-    for number, (shape, sizes, cuts, dtype, initializer) in enumerate(drawn_placements()):
+    for number, (shape, sizes, layout, dtype, initializer) in enumerate(drawn_placements()):
         if shape not in meshes:
             meshes[shape] = DeviceMesh("cpu", torch.arange(math.prod(shape)).reshape(shape))
         mesh = meshes[shape]
-        layout = [Replicate() if cut is None else Shard(cut) for cut in cuts]
         whole = initializer(torch.empty(sizes, dtype=DTYPES[dtype]), key=ti.Key(number).fold_in("w"))
         right = distribute_tensor(whole, mesh, layout, src_data_rank=None)
         module = nn.Module()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -173,8 +173,15 @@ def gathered(model: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def differing(model: nn.Module, whole: nn.Module) -> list[str]:
-    """The names of the tensors whose gathered bits are not those of the one process, or that are missing."""
+def differing(model: nn.Module, whole: nn.Module, names: Mapping[str, str] | None = None) -> list[str]:
+    """The names of the tensors whose gathered bits are not those of the one process.
+
+    Args:
+        names: what modules of the model are called in the whole, if not what they are here.
+    """
     mine, right = gathered(model), dict(whole.named_parameters())
     assert mine
-    return [name for name, x in mine.items() if not torch.equal(x, right[name].detach())]
+    full = {name: name for name in mine}
+    for here, there in (names or {}).items():
+        full |= {name: there + name.removeprefix(here) for name in mine if name.startswith(f"{here}.")}
+    return [name for name, x in mine.items() if not torch.equal(x, right[full[name]].detach())]

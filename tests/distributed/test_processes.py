@@ -25,8 +25,9 @@ TRAINED = [
     "fsdp2_by_tensor_parallel_uneven[10]",
     "fsdp2_by_tensor_parallel_uneven[7]",
     "hybrid_sharded",
-    "pipeline[False]",
-    "pipeline[True]",
+    "pipeline[whole]",
+    "pipeline[renamed]",
+    "pipeline[sharded]",
     "expert_parallel[False]",
     "expert_parallel[True]",
 ]
