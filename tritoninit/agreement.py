@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import TracebackType
@@ -125,7 +126,8 @@ def exactly(x: Any) -> str:
         return f"{{{', '.join(f'{exactly(k)}: {exactly(v)}' for k, v in x.items())}}}"
     if isinstance(x, (list, tuple)):
         return f"[{', '.join(map(exactly, x))}]"
-    nameless: object = object.__repr__
-    if callable(x) or type(x).__repr__ is nameless:  # whose repr has an address
+    if isinstance(x, (set, frozenset)):  # in an order that each process has for itself
+        return f"{{{', '.join(sorted(map(exactly, x)))}}}"
+    if callable(x):
         return str(getattr(x, "__qualname__", type(x).__qualname__))
-    return repr(x)
+    return re.sub(r" at 0x\w+", "", repr(x))

@@ -284,7 +284,7 @@ def _planned(
             slot.name,
             shape,
             str(kept),
-            "its module's own code" if slot in computed else exactly(how or Keep()),
+            "its module's own code" if slot in computed else exactly(Keep() if how is None else how),
             "" if used is None else str(used.seed),
             "" if used is None else str(used.stream),
         )
