@@ -391,8 +391,8 @@ def _wanted(
                 check_engine(slot, device, dtype)
             if slot in kept:
                 continue
-            if slot.windows is not None:
-                slot.windows.check(slot.memory.shape)
+            if slot.shard is not None and slot.shard.parts is None:
+                slot.shard.windows.check(slot.memory.shape)
             if nn.parameter.is_lazy(slot.tensor):
                 raise TargetError(LAZY)
             wish = _wish(rules, slot)

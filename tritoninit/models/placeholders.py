@@ -18,17 +18,14 @@ from tritoninit.targets import PLACEHOLDER, LostError, TargetError, is_placehold
 
 def check_held(slot: Slot) -> None:
     """Raise TargetError unless what a slot holds, of which is known what part it is, stays."""
+    if slot.shard is not None and slot.shard.trouble:
+        raise LostError(slot.shard.trouble)
     for tensor in slot.originals or (slot.tensor,):
         trouble = zero_trouble(tensor)
         if trouble:
             raise LostError(trouble)
         if is_placeholder(tensor) and slot.shard is None:
             raise LostError(PLACEHOLDER)
-        if slot.is_flattened and slot.shard is None:
-            raise TargetError(
-                "a shard of FSDP's, of a DTensor or of what does not lie row by row, and so not known here:"
-                " initialise before wrapping, or within FullyShardedDataParallel.summon_full_params(module)"
-            )
         if slot.shard is None or slot.shard.window is None:
             _check_megatrons(slot, tensor)
         if tensor.is_meta and _is_offloaded(slot.owner):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from tritoninit.models.shards import Shard
+from tritoninit.models.shards import Shard, unknown_part
 from tritoninit.windows import Windows
 
 
@@ -19,13 +19,13 @@ class Flattened(NamedTuple):
     Attributes:
         places: every (module, local name) that held it.
         tensor: the part of it that is here: the parameter itself, where FSDP shows it, or a view.
-        shard: which part that is; None if that cannot be said.
+        shard: which part that is.
         is_shown: whether it is a parameter of its modules (``use_orig_params``).
     """
 
     places: list[tuple[nn.Module, str]]
     tensor: torch.Tensor
-    shard: Shard | None
+    shard: Shard
     is_shown: bool
 
 
@@ -43,7 +43,8 @@ def flattened(module: nn.Module) -> list[Flattened]:
     for wrapper, handle in _handles(module):
         flat = handle.flat_param
         shown = getattr(flat, "_params", None)
-        if handle.is_sharded(flat) or (shown is None and "_flat_param" in wrapper._parameters):
+        registered = wrapper._modules["_fsdp_wrapped_module"]._parameters  # type: ignore[union-attr]
+        if handle.is_sharded(flat) or (shown is None and "_flat_param" in registered):
             found += _within(flat, shown, handle.is_sharded(flat))
     return found
 
@@ -62,8 +63,17 @@ def _within(flat: Any, shown: Any, is_sharded: bool) -> Iterator[Flattened]:
         tensor = memory[at : at + end - begin] if shown is None else shown[number]
         # A DTensor within has an extension; what is not in row-major order is flattened as it lies in memory.
         plain = flat._param_extensions[number] is None and flat._contiguities[number]
-        windows = Windows.flat(tuple(flat._shapes[number]), begin, end) if plain else None
-        yield Flattened(places, tensor, Shard(parts=windows) if windows else None, shown is not None)
+        shape = tuple(flat._shapes[number])
+        shard = (
+            Shard(parts=Windows.flat(shape, begin, end)) if plain else unknown_part(shape, memory, _UNKNOWN)
+        )
+        yield Flattened(places, tensor, shard, shown is not None)
+
+
+_UNKNOWN = (
+    "a shard of FSDP's, of a DTensor or of what does not lie row by row, and so not known here: initialise"
+    " before wrapping, or within FullyShardedDataParallel.summon_full_params(module)"
+)
 
 
 def _ranges_of_shard(flat: Any) -> Iterator[tuple[int, int, int]]:

@@ -22,11 +22,13 @@ class Shard:
         window: where what would be here without an engine lies in the whole; None if it is the whole.
         parts: where what an engine (FSDP1, ZeRO-3) left here lies in that; None if there is no engine.
         memory: which holds it; None if that is the parameter's own.
+        trouble: why it cannot be set; "" if it can.
     """
 
     window: Window | Windows | None = None
     parts: Windows | None = None
     memory: torch.Tensor | None = None
+    trouble: str = ""
 
     @property
     def windows(self) -> Window | Windows:
@@ -69,10 +71,19 @@ def placed(shard: Shard | None, window: Window | Windows) -> Shard:
 def zero_shard(tensor: Any) -> Shard | None:
     """The range of elements that DeepSpeed's ZeRO-3 left here of a parameter; None if all, or none."""
     held = getattr(tensor, "ds_tensor", None)
-    if held is None or not is_placeholder(tensor) or zero_trouble(tensor):
+    if held is None or not is_placeholder(tensor):
         return None
+    shape = tuple(tensor.ds_shape)
+    if _zero_unknown(tensor):
+        return unknown_part(shape, held, zero_trouble(tensor))
     begin, end = zero_range(tensor)
-    return Shard(parts=Windows.flat(tuple(tensor.ds_shape), begin, end), memory=held.data[: end - begin])
+    windows = Windows.flat(shape, begin, end)
+    return Shard(parts=windows, memory=held.data[: end - begin], trouble=zero_trouble(tensor))
+
+
+def unknown_part(shape: tuple[int, ...], memory: torch.Tensor, trouble: str) -> Shard:
+    """An engine's part of a tensor, of which no more is known than the whole's shape."""
+    return Shard(parts=Windows.flat(shape, 0, 0), memory=memory.detach().reshape(-1)[:0], trouble=trouble)
 
 
 def zero_range(tensor: Any) -> tuple[int, int]:
@@ -84,22 +95,25 @@ def zero_range(tensor: Any) -> tuple[int, int]:
 
 def zero_trouble(tensor: Any) -> str:
     """Why what is written to a partition of ZeRO-3's would not stay, or would not be all; "" if it would."""
-    held = getattr(tensor, "ds_tensor", None)
-    if held is None:
+    if getattr(tensor, "ds_tensor", None) is None:
         return ""
     if getattr(tensor, "_z3_optimizer", None) is not None:
         return (
-            "DeepSpeed's optimizer has a copy, which it goes on from: initialise before deepspeed.initialize"
+            "DeepSpeed's optimizer has a copy, and goes on from that: initialise before deepspeed.initialize"
         )
+    if getattr(tensor, "ds_secondary_tensor", None) is not None:
+        return "ZeRO++ has a second partition of it (hpZ): initialise without zero_hpz_partition_size"
+    return _zero_unknown(tensor)
+
+
+def _zero_unknown(tensor: Any) -> str:
+    """Why it is not known what of a parameter ZeRO-3 has in this process's memory; "" if it is."""
+    held = tensor.ds_tensor
     if hasattr(tensor, "comm"):
-        return (
-            "MiCS cuts it among groups of ranks in ways that are not known here: initialise before MiCS_Init"
-        )
+        return "MiCS cuts it in ways that are not known here: initialise before it is converted"
     if hasattr(held, "ds_quant_scale"):
         return "ZeRO-3 holds it quantised: initialise without quantized_nontrainable_weights"
-    if getattr(tensor, "ds_secondary_tensor", None) is not None:
-        return "ZeRO++ has a second partition of it (hpZ): initialise before the first forward pass"
-    if getattr(held, "final_location", None) is not None or held.numel() < int(held.ds_numel):
+    if getattr(held, "final_location", None) == "nvme" or held.numel() < int(held.ds_numel):
         return "ZeRO-Infinity keeps it on a disk: initialise with offload_param to the CPU, or without"
     if not hasattr(getattr(tensor, "ds_process_group", None), "rank"):
         return "ZeRO-3 does not say among which ranks it is cut"

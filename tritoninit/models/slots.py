@@ -70,7 +70,6 @@ class Slot:
         full_names: those in the whole, if the model is a part under other names.
         around: ids of all modules that it lies inside of, in any place.
         shard: which part of it is here; None if that is all.
-        is_flattened: FSDP1 has it in a flat parameter.
     """
 
     name: str
@@ -85,7 +84,6 @@ class Slot:
     full_names: set[str] = field(default_factory=set)
     around: set[int] = field(default_factory=set)
     shard: Shard | None = None
-    is_flattened: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -146,7 +144,6 @@ def slots(module: nn.Module, scope: Scope = WHOLE) -> list[Slot]:
         _rename(found, scope)
     for slot in found:
         if not (slot.is_buffer or slot.is_parametrized):
-            slot.is_flattened = id(slot.tensor) in flat.shards
             slot.shard = shard_of(slot.tensor, slot.owner, flat.shards.get(id(slot.tensor)))
     for slot, window in _windows(found, scope.windows):
         slot.shard = placed(slot.shard, window)
