@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -105,6 +106,7 @@ def main(module: str, folder: str, number: str) -> None:
 
     from tests.distributed.ranks import forget
 
+    warnings.filterwarnings("error", module=r"tritoninit|tests")
     torch.set_num_threads(1)
     faulthandler.dump_traceback_later(2 * PATIENCE.total_seconds(), repeat=True)  # where it hangs, if it does
     rank, dist = int(number), torch.distributed
