@@ -110,3 +110,23 @@ def test_every_rank_plans_alike(monkeypatch):
         ti.initialize_(model, rules, seed=0, check_ranks=True)
         torch.rand(3)
     assert told[0] == told[1]
+
+
+def test_parts_are_planned_as_the_whole(monkeypatch):
+    """Names and shapes are the whole's; which part a rank has, and where, it keeps to itself."""
+    told = []
+    monkeypatch.setattr(agreement, "of_all_ranks", lambda mine, group: told.append(mine) or [mine])
+
+    def plan(rows, offset, size, **how):
+        model = nn.Linear(3, rows, bias=False)
+        windows = {"up.weight": ti.Window((size, 3), (offset, 0))}
+        ti.initialize_(model, seed=0, prefix="up", windows=windows, check_ranks=True, **how)
+        return told.pop()
+
+    whole = nn.Module()
+    whole.up = nn.Linear(3, 8, bias=False)
+    ti.initialize_(whole, seed=0, check_ranks=True)
+    right = told.pop()
+    assert plan(4, 0, 8) == plan(3, 4, 8) == right
+    assert plan(4, 0, 9) != right
+    assert plan(4, 0, 8, dtype=torch.bfloat16) != right

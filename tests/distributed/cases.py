@@ -24,12 +24,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from torch.distributed.tensor.placement_types import _StridedShard as StridedShard
 
 import tritoninit as ti
 from tests.distributed import small
 from tests.distributed.processes import PATIENCE, ROOT, Cases
 from tests.distributed.ranks import forget
+from tritoninit.distributed.private import StridedShard
 
 CASES = Cases()
 SHORTLY = timedelta(seconds=5)  # after which ranks that wait for one that was killed know
