@@ -18,6 +18,7 @@ from tritoninit import (
     Axes,
     Constant,
     Dirac,
+    Experts,
     Eye,
     Initializer,
     KaimingNormal,
@@ -69,6 +70,8 @@ EXAMPLES = [
     (Sparse(0.4, 0.1), (9, 7)),
     (ZeroRow(Normal(), 2), (9, 7)),
     (Scaled(Uniform(-1, 2), 0.5), (9, 7)),
+    (Experts(Sparse(0.4, 0.1)), (3, 5, 4)),
+    (Experts(Stacked((Sparse(0.5), XavierUniform())), 2), (2, 3, 6, 4)),
     (Stacked((Normal(), Uniform(2, 3), Normal(5.0, 0.1)), -2), (2, 9, 7)),
 ]
 examples = pytest.mark.parametrize(("initializer", "shape"), EXAMPLES, ids=[f"{i}-{s}" for i, s in EXAMPLES])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import tritoninit as ti
+from tests.distributed.ranks import meshes
 from tritoninit import Backend, registry
 from tritoninit.presets import PRESETS
 
@@ -86,3 +87,59 @@ def test_what_overlaps_is_launched_in_order(kernels):
         plan.add(tensor, ti.Normal(), ti.Key(0))
     plan.run()
     assert counts(kernels) == {"run_kernel": 1, "table_kernel": 1}
+
+
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(96, 32, padding_idx=1)
+        self.column = torch.nn.Linear(32, 64)
+        self.row = torch.nn.Linear(64, 32)
+        self.norm = torch.nn.LayerNorm(32)
+        self.qkv_proj = torch.nn.Linear(32, 96, bias=False)
+
+
+def blocks(device="cpu"):
+    with torch.device(device):
+        return torch.nn.Sequential(*(Block() for _ in range(4)))
+
+
+def sharded(mesh, row_parallel):
+    """FSDP2 of tensor-parallel weights."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    model = blocks("meta")
+    plan = {"embedding": RowwiseParallel(), "column": ColwiseParallel(), "qkv_proj": ColwiseParallel()}
+    plan |= {"row": RowwiseParallel()} if row_parallel else {}
+    for each in model:
+        parallelize_module(each, mesh["b"], plan, src_data_rank=None)
+        fully_shard(each, mesh=mesh["a"])
+    return model
+
+
+def launches(kernels, *arguments, **keywords):
+    for kernel in kernels.values():
+        kernel.launches = 0
+    ti.initialize_(*arguments, seed=0, **keywords)
+    return counts(kernels)
+
+
+def test_a_rank_takes_no_more_launches_than_a_process_alone(kernels):
+    """But for rows that are cut, one each, and for uneven shards, which no 16 bytes fit."""
+    alone = launches(kernels, blocks())
+    for mesh in meshes(2, 2):
+        assert launches(kernels, sharded(mesh, False), device="cpu") == alone
+        cut = launches(kernels, sharded(mesh, True), device="cpu")
+        assert sum(cut.values()) <= sum(alone.values()) + 4
+    for mesh in meshes(3, 2):
+        uneven = launches(kernels, sharded(mesh, False), device="cpu")
+        assert sum(uneven.values()) <= 2 * sum(alone.values())
+    windows = {
+        "*.column.weight": ti.Window((128, 32), (64, 0)),
+        "*.embedding.weight": ti.Window((192, 32), (96, 0)),
+        "*.qkv_proj.weight": ti.Windows.runs((192, 32), [[(32, 64), (96, 128), (160, 192)], None]),
+    }
+    assert launches(kernels, blocks(), windows=windows) == alone
+    windows["*.row.weight"] = ti.Window((32, 128), (0, 64))
+    assert sum(launches(kernels, blocks(), windows=windows).values()) <= sum(alone.values()) + 4

@@ -21,6 +21,7 @@ PUBLIC = [
     "TensorRecord",
     "Dirac",
     "Elementwise",
+    "Experts",
     "Eye",
     "FanScaled",
     "Fill",

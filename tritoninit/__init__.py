@@ -11,6 +11,7 @@ from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import Keep, Scaled, Stacked, ZeroRow
+from tritoninit.experts import Experts
 from tritoninit.fans import Axes
 from tritoninit.fills import (
     Constant,
@@ -88,6 +89,7 @@ __all__ = [
     "Coverage",
     "Dirac",
     "Elementwise",
+    "Experts",
     "Eye",
     "FanScaled",
     "Fill",

@@ -186,7 +186,11 @@ class Orthogonal(Structured):
     computed in float32 and rounded once.
 
     The normals are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only. With
-    a window, each shard builds the whole global matrix and keeps its part.
+    a window, or of a DTensor, each process that holds elements builds the whole global matrix, once however
+    many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR
+    factorisation and three times its memory in float32, until it is written. Of stacked parts
+    (:class:`~tritoninit.Stacked`) and experts (:class:`~tritoninit.Experts`) it builds those alone of which
+    it holds elements.
     """
 
     gain: float = 1.0
@@ -226,8 +230,9 @@ class Sparse(Structured):
     """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest N(0, std**2).
 
     Martens, "Deep learning via Hessian-free optimization", ICML 2010. In each column the rows with the
-    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed. With a window, each
-    shard builds the whole global matrix and keeps its part.
+    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed. With a window, or
+    of a DTensor, each process that holds elements builds the whole global matrix, once, and keeps its part:
+    in vain are at most all of its normals and uniforms, and four times its memory in float32.
 
     Args:
         sparsity: the fraction of each column that is zero, in [0, 1].
