@@ -108,6 +108,7 @@ class Model(nn.Module):
 
 RULES = [
     ti.Rule("*.mix.weight", ti.Orthogonal()),
+    ti.Rule("experts.up", ti.Experts(ti.Orthogonal())),
     ti.Rule("experts.*", ti.KaimingNormal(axes=ti.Axes((2,), (1,), (0,)))),
     ti.Rule("*.down.weight", ti.TruncatedNormal(0.0, 0.3, -0.6, 0.6)),
     *ti.TORCH_DEFAULTS,
