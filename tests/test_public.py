@@ -64,6 +64,7 @@ PUBLIC = [
     "constant_",
     "dirac",
     "dirac_",
+    "distributed",
     "eye",
     "eye_",
     "initialize_",
@@ -94,7 +95,7 @@ PUBLIC = [
     "zeros_",
 ]
 IN_REGISTRY = {"Backend", "ENVIRONMENT_VARIABLE", "backends", "get", "register", "resolve", "use_backend"}
-MODULES = ("presets", "registry", "schemes")
+MODULES = ("distributed", "presets", "registry", "schemes")
 
 
 def test_names():

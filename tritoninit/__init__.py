@@ -3,7 +3,7 @@
 from tritoninit import _start  # noqa: F401 - before what takes a second to import
 
 # isort: split
-from tritoninit import presets, registry, schemes
+from tritoninit import distributed, presets, registry, schemes
 from tritoninit._version import __version__
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.findings import audit
@@ -134,6 +134,7 @@ __all__ = [
     "constant_",
     "dirac",
     "dirac_",
+    "distributed",
     "eye",
     "eye_",
     "initialize_",

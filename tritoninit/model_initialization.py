@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from tritoninit.agreement import Agreement, Planned, exactly
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.reading import constants
 from tritoninit.auditing.report import Report
@@ -47,6 +48,9 @@ from tritoninit.targets import LAZY, Target, TargetError, as_target, check_freed
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 from tritoninit.words import short
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # What neither rules nor own code know of.
 _CONSTRUCTORS = (
@@ -101,6 +105,7 @@ def initialize_(
     skip: Selection = (),
     prefix: Names = "",
     windows: Mapping[str, Window | Windows] | None = None,
+    check_ranks: bool | ProcessGroup = False,
 ) -> Report:
     """Set the parameters of a model, and the buffers that rules name, in place.
 
@@ -132,6 +137,11 @@ def initialize_(
             :class:`~tritoninit.Windows` of several, such as the q, k and v of a rank or a gated weight's two
             halves. Fans come of the global shape. A DTensor may be a window, too. They go before what
             Megatron's marks say.
+        check_ranks: True has all ranks of the default process group, or those of a group that is given, agree
+            before anything is written, by one all-gather of a hash. Names, global shapes, dtypes,
+            initializers with their numbers, and keys have to be equal, also one that is drawn for want of a
+            seed; memory, and which part of a tensor a rank holds, may differ. An error of one rank then
+            ends the others, too.
 
     Of a parameter that is a DTensor each rank sets its part of what a single process would have, by the
     global shape and without communication: give all ranks the same rules and seed. With ``device=``, a model
@@ -172,9 +182,26 @@ def initialize_(
         ValueError: what cannot be set, by qualified name: no rule matches, lazy, quantised, old-style
             weight_norm, a fan that the shape does not tell, a buffer that nobody can compute, a part of a
             parameter of which nobody says which part it is, a window that does not fit or is of nothing in
-            the model, memory that was freed, a value of which a parametrisation makes NaN or infinities.
-            Nothing was written then.
+            the model, memory that was freed, a value of which a parametrisation makes NaN or infinities;
+            with ``check_ranks``, ranks that do not agree, with the name of the first parameter on which they
+            do not. Nothing was written then.
     """
+    with Agreement(check_ranks) as agreement:
+        return _initialize(module, rules, seed, device, dtype, only, skip, prefix, windows, agreement)
+
+
+def _initialize(
+    module: nn.Module,
+    rules: Iterable[Rule],
+    seed: int | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    only: Selection | None,
+    skip: Selection,
+    prefix: Names,
+    windows: Mapping[str, Window | Windows] | None,
+    agreement: Agreement,
+) -> Report:
     target = _usable(device, dtype)
     check_module(module)
     reshard(module)
@@ -200,6 +227,7 @@ def initialize_(
         with as_whole(found):
             initializers |= _computed(module, own, key, target, dtype)
         apart = _drawn_apart(initializers, key, target, dtype, named)
+        agreement.on(_planned(found, initializers, garbage, key, dtype))
         if target is not None or dtype is not None:
             with as_whole(found):
                 recompute(module, garbage, target, lambda name: quietly(key.fold_in(name)))
@@ -235,6 +263,31 @@ def initialize_(
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
     return Report(assignments, seed=key.seed, module=module, noticed=noticed, scope=scope)
+
+
+def _planned(
+    found: Iterable[Slot],
+    initializers: Mapping[Slot, Initializer],
+    computed: Container[Slot],
+    key: Key,
+    dtype: torch.dtype | None,
+) -> Iterator[Planned]:
+    """What becomes of the slots, for ranks to agree on."""
+    for slot in found:
+        how, memory = initializers.get(slot), slot.memory
+        if how is None and slot.is_buffer and slot not in computed:
+            continue
+        shape = "none yet" if nn.parameter.is_lazy(memory) else str(slot.shape)
+        kept = memory.dtype if dtype is None or not memory.is_floating_point() else dtype
+        used = key.fold_in(slot.name) if slot in computed or (how is not None and how.random) else None
+        yield Planned(
+            slot.name,
+            shape,
+            str(kept),
+            "its module's own code" if slot in computed else exactly(Keep() if how is None else how),
+            "" if used is None else str(used.seed),
+            "" if used is None else str(used.stream),
+        )
 
 
 def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
