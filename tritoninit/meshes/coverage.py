@@ -80,7 +80,7 @@ def coverage(
         for begins, size in region
     ]
     counts = held.values()
-    faults = wrong or tuple(islice(_faults(shape, boxes), _SHOWN))
+    faults = wrong or (() if 0 in shape else tuple(islice(_faults(shape, boxes), _SHOWN)))
     return Coverage(len(held), (min(counts, default=0), max(counts, default=0)), faults)
 
 
@@ -93,7 +93,9 @@ def _faults(
         yield f"no rank has {_elements(at, shape)}"
     elif dim == len(shape):
         if len(boxes) > 1:
-            ranks = ", ".join(str(box.region) for box in boxes[:4]) + (", ..." if len(boxes) > 4 else "")
+            ranks = ", ".join(map(str, sorted(box.region for box in boxes)[:4])) + (
+                ", ..." if len(boxes) > 4 else ""
+            )
             yield f"several ranks ({ranks}) have {_elements(at, shape)}, and are no replicas"
     else:
         for low, high, inside in _slabs(shape[dim], boxes, dim):
@@ -113,5 +115,6 @@ def _slabs(size: int, boxes: Sequence[Box], dim: int) -> Iterator[tuple[int, int
 
 
 def _elements(at: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> str:
-    places = [f"{low}:{high}" for low, high in at] + [":"] * (len(shape) - len(at))
+    places = [f"{run[0]}:{run[1]}" if run != (0, size) else ":" for run, size in zip(at, shape, strict=False)]
+    places += [":"] * (len(shape) - len(at))
     return f"[{', '.join(places)}] of {shape}"

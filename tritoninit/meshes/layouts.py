@@ -234,15 +234,15 @@ def _tensor_parallel(slot: Slot, stacked: bool) -> tuple[int, int] | None:
         return (0, 1) if dims == 2 else None
     if role not in _BY_OUTPUTS | _BY_INPUTS:
         return None
+    apart = getattr(slot.owner, "is_concatenated", True)  # of gates and factors, transformers' word again
+    gated = 2 if role == "gate_up_proj" and apart else 1
     if is_bias:
-        parts = 3 if role == "c_attn" else 2 if role == "gate_up_proj" else 1
-        return (dims - 1, parts) if role in _BY_OUTPUTS else None
+        return (dims - 1, 3 if role == "c_attn" else gated) if role in _BY_OUTPUTS else None
     if stacked:
         out, into = dims - 2, dims - 1
-        if getattr(slot.owner, "is_transposed", False):  # transformers' word for experts that are (in, out)
+        if getattr(slot.owner, "is_transposed", False):  # transformers' word for experts of (in, out)
             out, into = into, out
-        parts = 2 if role == "gate_up_proj" and getattr(slot.owner, "is_concatenated", True) else 1
-        return ((out, parts) if role in _BY_OUTPUTS else (into, 1)) if dims > 2 else None
+        return ((out, gated) if role in _BY_OUTPUTS else (into, 1)) if dims > 2 else None
     axes = module_axes(slot.owner, slot.name, slot.tensor.shape)
     if dims != 2 or axes is None:
         return None
