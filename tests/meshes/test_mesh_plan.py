@@ -203,7 +203,7 @@ def test_experts_that_are_modules():
         ["0", "1", "2"],
         ["3", "4"],
     ]
-    assert {each.coverage.replicas for each in plan.parameters} == {(2, 2)}
+    assert {each.proof.replicas for each in plan.parameters} == {(2, 2)}
 
 
 def test_stages():
@@ -220,7 +220,7 @@ def test_stages():
     assert {"norm.weight", "head.weight"} <= set(plan.held(15))
     plan = plan_mesh(on_meta(Llama, **SMALL, kv_heads=2), RULES, mesh="pp=2")
     assert all("model.embed_tokens.weight" in plan.held(stage) for stage in (0, 1))
-    assert plan.parameters[0].coverage.replicas == (2, 2)
+    assert plan.parameters[0].proof.replicas == (2, 2)
     assert plan_mesh(nn.Sequential(*(nn.Linear(2, 2) for _ in range(4))), mesh="pp=2").faults == []
 
 

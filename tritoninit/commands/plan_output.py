@@ -52,9 +52,8 @@ def show(plan: MeshPlan, summary: Mapping[str, Any], rank: int | None) -> None:
     print_lines(
         f"{summary['elements']:,} elements in {summary['parameters']:,} parameters,"
         f" {summary['bytes'] / 1e9:,.4g} GB; {summary['all_ranks']['bytes'] / 1e9:,.4g} GB with replicas.",
-        f"Seconds are predicted for the kernels of each rank, as in tritoninit inspect, on {plan.gpu}: a bound,"
-        " without",
-        "launching them and what the host does. In vain is what they compute and do not store.",
+        f"Seconds are predicted for the kernels of each rank, as in tritoninit inspect, on {plan.gpu}: a",
+        "bound, without launching and what the host does. In vain is what they compute and do not store.",
         *summary["remarks"],
         *_proof(plan, summary),
     )
@@ -109,7 +108,7 @@ def _proof(plan: MeshPlan, summary: Mapping[str, Any]) -> Iterable[str]:
             yield f"... and {len(faults) - 20:,} more"
         yield "Not every element lies in one part: nothing that follows from this layout is one model."
         return
-    regions = sum(each.coverage.regions for each in plan.parameters)
+    regions = sum(each.proof.regions for each in plan.parameters)
     yield (
         f"Proven: the {regions:,} parts that ranks hold make up all parameters, and no two have an element"
         " in common."

@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Coverage:
+class Proof:
     """What is known of a tensor's parts.
 
     Attributes:
@@ -43,7 +43,7 @@ class Coverage:
 
 def coverage(
     shape: Sequence[int], windows: Mapping[int, Windows], replicas: Mapping[int, int] | None = None
-) -> Coverage:
+) -> Proof:
     """Prove that what ranks hold of a tensor of ``shape`` is all of it, once or as often as it is replicated.
 
     Ranks that hold the very same rectangles are replicas of each other; any other overlap is a fault.
@@ -55,7 +55,7 @@ def coverage(
 
     >>> halves = {rank: Windows.runs((4, 3), [[(2 * rank, 2 * rank + 2)], None]) for rank in (0, 1)}
     >>> coverage((4, 3), halves)
-    Coverage(regions=2, replicas=(1, 1), faults=())
+    Proof(regions=2, replicas=(1, 1), faults=())
     >>> coverage((5, 3), halves).faults[0]
     'rank 0 has a part of a tensor of shape (4, 3), not (5, 3)'
     """
@@ -81,7 +81,7 @@ def coverage(
     ]
     counts = held.values()
     faults = wrong or (() if 0 in shape else tuple(islice(_faults(shape, boxes), _SHOWN)))
-    return Coverage(len(held), (min(counts, default=0), max(counts, default=0)), faults)
+    return Proof(len(held), (min(counts, default=0), max(counts, default=0)), faults)
 
 
 def _faults(

@@ -17,7 +17,7 @@ from torch import nn
 from tritoninit.distributed.held import is_dtensor
 from tritoninit.fills import Initializer, pieces_of
 from tritoninit.meshes import regions
-from tritoninit.meshes.coverage import Coverage, coverage
+from tritoninit.meshes.coverage import Proof, coverage
 from tritoninit.meshes.layouts import Layout
 from tritoninit.meshes.mesh import REPLICATE, SHARD, Mesh, kind_of
 from tritoninit.meshes.regions import Placement, Split
@@ -46,7 +46,7 @@ class Parameter(NamedTuple):
         is_buffer: it is no parameter.
         placement: how it is cut, and who has a part of it.
         initializer: what sets it, in words.
-        coverage: the proof that what ranks have of it is all of it.
+        proof: that what ranks have of it is all of it.
         ranks: how many have a part of it.
     """
 
@@ -56,7 +56,7 @@ class Parameter(NamedTuple):
     is_buffer: bool
     placement: Placement
     initializer: str
-    coverage: Coverage
+    proof: Proof
     ranks: int
 
 
@@ -111,7 +111,7 @@ class MeshPlan:
     @property
     def faults(self) -> list[str]:
         """What is left out, or held twice by ranks that are no replicas, by name; empty if all is covered."""
-        return [f"{each.name}: {fault}" for each in self.parameters for fault in each.coverage.faults]
+        return [f"{each.name}: {fault}" for each in self.parameters for fault in each.proof.faults]
 
     def rank(self, number: int) -> Rank:
         """What one rank does.
@@ -189,7 +189,7 @@ class MeshPlan:
                     "dtype": group[0].dtype,
                     "cut": str(group[0].placement),
                     "initializer": group[0].initializer,
-                    "regions": group[0].coverage.regions,
+                    "regions": group[0].proof.regions,
                     "replicas": _range(group),
                 }
                 for group in self.groups()
@@ -254,12 +254,12 @@ def plan_mesh(
         table, holding = tables[step.kind], _holding(step.placement.holders, mesh)
         total.add(table, holding, step.itemsize)
         ranks = int(np.count_nonzero(holding))
-        proof = table.coverage
+        proof = table.proof
         if proof.faults or not ranks:  # so that they name ranks of this parameter's
             proof = _proof(step.shape, step.placement, mesh)
         each = ranks // max(1, len(_coordinates(step.placement, mesh)))
         fewest, most = proof.replicas
-        proof = Coverage(proof.regions, (each * fewest, each * most), proof.faults)
+        proof = Proof(proof.regions, (each * fewest, each * most), proof.faults)
         parameters.append(step.parameter(proof, ranks))
     return total.plan(parameters, predictor, tuple(_remarks(steps, mesh)))
 
@@ -304,7 +304,7 @@ class _Step:
         """Equal for slots for which a rank does the same, if it does anything."""
         return self.geometry, self.dtype, tuple(each.identity for each in self.what)
 
-    def parameter(self, proof: Coverage, ranks: int) -> Parameter:
+    def parameter(self, proof: Proof, ranks: int) -> Parameter:
         return Parameter(
             self.slot.name,
             self.shape,
@@ -328,7 +328,7 @@ class _Batch(NamedTuple):
 class _Table(NamedTuple):
     """Shares of a parameter, an array over the axes along which they differ, and the proof of it."""
 
-    coverage: Coverage
+    proof: Proof
     elements: Numbers
     computed: Numbers
     stored: Numbers
@@ -362,7 +362,7 @@ def _tables(steps: Sequence[_Step], mesh: Mesh) -> dict[Hashable, _Table]:
 
 
 def _table(
-    shares: Sequence[Share], shape: tuple[int, ...], proof: Coverage, bits: dict[Hashable, int]
+    shares: Sequence[Share], shape: tuple[int, ...], proof: Proof, bits: dict[Hashable, int]
 ) -> _Table:
     def array(numbers: Iterable[int], dtype: type = np.int64) -> Numbers:
         return np.array(list(numbers), dtype).reshape(shape)
@@ -490,7 +490,7 @@ def _coordinates(placement: Placement, mesh: Mesh) -> list[tuple[int, ...]]:
     ]
 
 
-def _proof(shape: tuple[int, ...], placement: Placement, mesh: Mesh) -> Coverage:
+def _proof(shape: tuple[int, ...], placement: Placement, mesh: Mesh) -> Proof:
     places = _coordinates(placement, mesh)
     windows = {mesh.rank(place): regions.held(shape, placement.splits, mesh, place) for place in places}
     return coverage(shape, windows)
@@ -547,7 +547,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _range(group: Sequence[Parameter]) -> list[int]:
     """The fewest and the most replicas that a part has."""
-    fewest, most = zip(*(each.coverage.replicas for each in group), strict=True)
+    fewest, most = zip(*(each.proof.replicas for each in group), strict=True)
     return [min(fewest), max(most)]
 
 
