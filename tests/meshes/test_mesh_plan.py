@@ -1,5 +1,6 @@
 """A plan of a mesh says what engines and kernels do: the same rectangles, launches and numbers drawn."""
 
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -13,11 +14,13 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import tritoninit as ti
 from tests.distributed.ranks import meshes
 from tritoninit import Rule, Windows, registry
+from tritoninit.distributed.cuts import in_order
 from tritoninit.distributed.held import held_by, is_dtensor
 from tritoninit.meshes import regions
 from tritoninit.meshes.layouts import Layout, read_layout
 from tritoninit.meshes.mesh import Mesh
 from tritoninit.meshes.mesh_plan import plan_mesh
+from tritoninit.meshes.regions import Split
 from tritoninit.presets import GPT2, LARGE, Llama, Mixture
 from tritoninit.schemes import gpt2, llama
 
@@ -94,6 +97,23 @@ def test_rectangles_are_the_engines(axes):
             assert parts == rectangles(held[name])[1], (rank, name)
             elements += np.prod(shape)
         assert plan.rank(rank).elements == elements
+
+
+def test_rectangles_are_those_of_an_order_of_cuts():
+    """Of any axes in any order, as for DTensors."""
+    rng = random.Random(1)
+    for _ in range(60):
+        mesh = Mesh.of({"a": rng.randint(1, 3), "b": rng.randint(1, 4), "c": rng.randint(1, 2)})
+        shape = tuple(rng.randint(0, 9) for _ in range(rng.randint(1, 3)))
+        axes = rng.sample(mesh.names, rng.randint(0, 3))
+        splits = [Split(rng.randrange(len(shape)), (axis,)) for axis in axes]
+        order = {
+            dim: [mesh.names.index(s.axes[0]) for s in splits if s.dim == dim] for dim in range(len(shape))
+        }
+        for rank in range(mesh.size):
+            place = mesh.coordinate(rank)
+            assert mesh.rank(place) == rank
+            assert regions.held(shape, splits, mesh, place) == in_order(shape, order, mesh.shape, place)
 
 
 class Counting:

@@ -98,7 +98,7 @@ class MeshPlan:
     """
 
     mesh: Mesh
-    parameters: Sequence[Parameter]
+    parameters: Sequence[Parameter] = field(repr=False)
     gpu: str
     elements: Numbers = field(repr=False)
     bytes: Numbers = field(repr=False)
