@@ -28,7 +28,7 @@ def kernels(monkeypatch):
     """Triton's launcher as the CPU's backend, with kernels that only count; so do the integers' zeros."""
     from tritoninit.kernels import triton_kernels
 
-    names = ("run_kernel", "scattered_kernel", "table_kernel")
+    names = ("run_kernel", "scattered_kernel", "table_kernel", "rows_kernel")
     counting = {name: Counting() for name in (*names, "_foreach_zero_")}
     for name in names:
         monkeypatch.setattr(triton_kernels, name, counting[name])

@@ -12,8 +12,11 @@ from itertools import cycle
 from typing import Any
 
 import pytest
+import torch
+from cut_cases import CUTS
 from kernel_cases import (
     FILLS,
+    GUARD,
     STARTS,
     Layout,
     assert_fill_matches,
@@ -27,6 +30,7 @@ from triton_at_hand import joins_products_and_sums, skipping
 
 from tritoninit.emulated.engine import Undecoded
 from tritoninit.emulated.launch import Emulated
+from tritoninit.kernels import rows, stream
 from tritoninit.kernels.stream import row_major_strides
 
 # Two tiles of 4096 elements and a part of one where a run is aligned; a part, two and a part where it is not.
@@ -75,12 +79,27 @@ def table_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)
         assert_many_match(partial(gpu.fill_many, tiles_per_program=tiles), cases)
 
 
+def rows_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
+    """Cut rectangles, each of them by some fill, and each form of the kernel by all."""
+    forms: dict[object, set[str]] = {}
+    names = cycle(fills)
+    size = getattr(torch, dtype).itemsize
+    for cut in CUTS:
+        shape, *strides = cut.layout.shape, cut.layout.strides, cut.strides
+        dims = stream.collapse(shape, *strides)
+        form = rows.grouping(dims[-4:], GUARD + cut.layout.offset, cut.start, size)[:4]
+        for name in (*fills, next(names))[0 if form not in forms else len(fills) :]:
+            forms.setdefault(form, set()).add(name)
+            assert_fill_matches(gpu.fill, cut.layout, dtype, cut.draw(name, dtype))
+
+
 def scattered_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
-    """Every other element, and a transposed matrix whose words and blocks are met in another order."""
-    layouts = Layout("every other", (777,), (2,), 1), permuted("transposed", (65, 33), (1, 0))
+    """Every other element of the stream, and a transposed matrix of rows that are too short for rows_kernel."""
+    layouts = Layout("every other", (777,), (2,), 1), permuted("transposed", (307, 7), (1, 0))
     for name in fills:
         for layout in layouts:
-            draw = make_draw(name, dtype, 2**34 - 5, row_major_strides(layout.shape))
+            strides = row_major_strides(layout.shape) if len(layout.shape) > 1 else (2,)
+            draw = make_draw(name, dtype, 2**34 - 5, strides)
             assert_fill_matches(gpu.fill, layout, dtype, draw)
 
 
@@ -94,6 +113,7 @@ def edge_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS))
 CASES: dict[str, Callable[..., None]] = {
     "run": run_cases,
     "table": table_cases,
+    "rows": rows_cases,
     "scattered": scattered_cases,
     "edges": edge_cases,
 }

@@ -60,7 +60,7 @@ COMPILE = """
 import json
 from tritoninit.kernels import numba_kernels
 assembly = {}
-for name in ("run_kernel", "places_kernel"):
+for name in ("run_kernel", "rows_kernel"):
     (assembly[name],) = getattr(numba_kernels, name).inspect_asm().values()
 print(json.dumps(assembly))
 """
@@ -143,7 +143,7 @@ def test_structured_words() -> None:
 
 
 @x86_64
-@pytest.mark.parametrize("kernel", ["run_kernel", "places_kernel"])
+@pytest.mark.parametrize("kernel", ["run_kernel", "rows_kernel"])
 def test_without_fma_the_kernels_call_fmaf(kernel: str, without_fma: Compiled) -> None:
     text = without_fma.assembly[kernel]
     assert not re.search(r"\bvfn?m(add|sub)", text)

@@ -59,6 +59,13 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> tuple[Launches, Launches]:
     return run, scattered
 
 
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Launches:
+    kernel = Launches(triton_kernels.rows_kernel)
+    monkeypatch.setattr(triton_kernels, "rows_kernel", kernel)
+    return kernel
+
+
 def normal(start: int = 0, strides: tuple[int, ...] = (1,), **changes: Any) -> Draw:
     fields = {"parameters": (0.0, 1.0), "seed": 0, "stream": 0, **changes}
     return Draw("normal", start=start, strides=strides, **fields)
@@ -84,11 +91,38 @@ def test_windows_compile_twice_at_most(launches: tuple[Launches, Launches]) -> N
 
 def test_layouts_share_one_scattered_kernel(launches: tuple[Launches, Launches]) -> None:
     run, scattered = launches
-    for shape in ((10, 20), (33, 17), (16, 16), (64, 128), (3, 5, 16, 16)):
+    for shape in ((7, 20), (6, 17), (3, 16), (2, 128), (3, 5, 2, 3)):  # rows too short for groups
         tensor = torch.empty(shape).transpose(0, 1)
         triton_kernels.fill(tensor, normal(5, row_major_strides(tensor.shape)))
     assert len(scattered.compiled) == 1
     assert not run.grids
+
+
+def test_transposed_matrices_share_one_kernel(launches: tuple[Launches, Launches], rows: Launches) -> None:
+    for shape in ((10, 20), (33, 17), (16, 16), (64, 128)):
+        tensor = torch.empty(shape).T
+        triton_kernels.fill(tensor, normal(5, row_major_strides(tensor.shape)))
+    assert len(rows.grids) == 4
+    assert len(rows.compiled) == 1
+    assert not any(kernel.grids for kernel in launches)
+
+
+def test_cut_matrices_share_three_kernels(launches: tuple[Launches, Launches], rows: Launches) -> None:
+    """All of whose groups fit 16-byte stores, some, or none; whatever the sizes, offsets and seeds."""
+    kernels = []
+    for cases in (
+        # (rows, columns of the whole, the first of these, how many)
+        [(64, 128, 64, 64), (96, 4096, 32, 64), (4, 1024, 512, 512), (33, 300, 4, 100)],
+        [(64, 128, 60, 66), (96, 4096, 4, 101), (33, 300, 8, 203), (5, 68, 0, 65)],
+        [(64, 128, 61, 66), (96, 4096, 1, 101), (33, 300, 2, 204), (5, 68, 3, 64)],
+    ):
+        for number, columns, begin, length in cases:
+            tensor = torch.empty(number, -(-length // 4) * 4)[:, :length]
+            triton_kernels.fill(tensor, normal(begin, (columns, 1), seed=number))
+        kernels.append(len(rows.compiled))
+    assert kernels == [1, 2, 3]
+    assert len(rows.grids) == 12
+    assert not any(kernel.grids for kernel in launches)
 
 
 @pytest.mark.parametrize(
@@ -176,15 +210,17 @@ def test_memory_and_stream_that_are_odd_together_are_aligned(tables: Launches) -
     assert len(tables.grids) == 1
 
 
-def test_tensors_apart_in_dtype_or_layout(launches: tuple[Launches, Launches], tables: Launches) -> None:
+def test_tensors_apart_in_dtype_or_layout(
+    launches: tuple[Launches, Launches], tables: Launches, rows: Launches
+) -> None:
     run, scattered = launches
     halves = [(torch.empty(n, dtype=torch.bfloat16), draw("normal")) for n in (10, 20)]
-    transposed = torch.empty(30, 20).T
-    placed = Draw("normal", (0.0, 1.0), 0, 0, 0, row_major_strides(transposed.shape))
+    transposed, short = torch.empty(30, 20).T, torch.empty(7, 20).T
+    placed, beside = (normal(0, row_major_strides(tensor.shape)) for tensor in (transposed, short))
     nothing = torch.empty(0), draw("uniform")
-    triton_kernels.fill_many([*model([8] * 10), *halves, (transposed, placed), nothing])
+    triton_kernels.fill_many([*model([8] * 10), *halves, (transposed, placed), (short, beside), nothing])
     assert len(tables.grids) == 6
-    assert len(scattered.grids) == 1
+    assert len(scattered.grids) == len(rows.grids) == 1
     assert not run.grids
 
 

@@ -259,7 +259,8 @@ def _shifted_add(i: Instruction) -> Action:
     targets, carries = i.targets(), i.flags()
     if len(carries) > 1:
         raise Undecoded("two carries")
-    x, y, z = i.word(), i.word(), i.word() if upper and not sign else itemgetter(ZERO)
+    x, y = i.word(), i.addend("" if upper or extended else "-")
+    z = i.word() if upper and not sign else itemgetter(ZERO)
     by = u64(i.immediate(5))
 
     def function(x: Words, y: Words, z: Words, *one: Array) -> list[Array]:

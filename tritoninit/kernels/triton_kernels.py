@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 
 from tritoninit.kernels import stream
+from tritoninit.kernels.rows import DIMS as MAX_DIMS
+from tritoninit.kernels.rows import Grouping, goes_by_rows, grouping
 from tritoninit.kernels.stream import Draw, TruncatedNormalNumbers
 
 _M0 = tl.constexpr(stream.PHILOX_M0)
@@ -53,7 +55,6 @@ NUM_WARPS = 4
 # (96 on sm_90) still leave five programs a multiprocessor.
 COUNTERS = 1024
 PLACES = 512  # elements a program of the scattered kernel draws
-MAX_DIMS = 4
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 # What a launch over many tensors reads of each. The origin is where element 0 of the stream would lie, modulo
@@ -342,6 +343,162 @@ def table_kernel(
             tl.store(pointer + lane, values, mask=(index >= start) & (index < stop))
 
 
+@triton.jit
+def group_values(place, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr, WIDTH: tl.constexpr):
+    """The float32 values of the WIDTH (4 or 8) elements from each place of the stream on, first to last."""
+    if DISTRIBUTION == CONSTANT:
+        a = tl.full(place.shape, p[0], tl.float32)
+        return (a, a, a, a) if WIDTH == 4 else (a, a, a, a, a, a, a, a)
+    else:
+        block = (place >> 2).to(tl.uint64)
+        first = draw_block(block.to(tl.uint32), (block >> 32).to(tl.uint32), key, p, DISTRIBUTION, NARROW)
+        if WIDTH == 4:
+            return first
+        else:
+            block += 1
+            c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
+            return first + draw_block(c0, c1, key, p, DISTRIBUTION, NARROW)
+
+
+@triton.jit
+def side_by_side(v, WIDTH: tl.constexpr):
+    """WIDTH (4 or 8) tensors (n,) as one (n, WIDTH), of which a thread holds whole rows."""
+    if WIDTH == 8:
+        v = (tl.join(v[0], v[4]), tl.join(v[1], v[5]), tl.join(v[2], v[6]), tl.join(v[3], v[7]))
+    return tl.reshape(tl.join(tl.join(v[0], v[2]), tl.join(v[1], v[3])), (v[0].shape[0], WIDTH))
+
+
+@triton.jit
+def draw_groups(
+    number,
+    shape,
+    address,
+    start,
+    key,
+    p,
+    DTYPE: tl.constexpr,
+    DISTRIBUTION: tl.constexpr,
+    MATRIX: tl.constexpr,
+    UNIT: tl.constexpr,
+    VECTORS: tl.constexpr,
+    SINGLES: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Write numbered groups of WIDTH elements of a 4-d tensor's rows, which are runs of the stream.
+
+    ``shape`` is what rows_kernel takes from n1 to total; the numbers' dtype is that of all arithmetic but that
+    of places and addresses.
+    """
+    n1, n2, length, m0, m1, m2, m3, i0, i1, i2, groups, total = shape
+    NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
+    SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
+    inside = number < total.to(number.dtype)
+    row = number // groups.to(number.dtype)
+    element = (number - row * groups.to(number.dtype)) * WIDTH
+    if MATRIX:
+        place = start + row.to(tl.int64) * i2
+        where = row.to(tl.int64) * m2
+    else:
+        n1, n2 = n1.to(number.dtype), n2.to(number.dtype)
+        x2 = (row % n2).to(tl.int64)
+        rest = row // n2
+        x1 = (rest % n1).to(tl.int64)
+        x0 = (rest // n1).to(tl.int64)
+        place = start + x0 * i0 + x1 * i1 + x2 * i2
+        where = x0 * m0 + x1 * m1 + x2 * m2
+    # Negative before a row's first element.
+    if number.dtype == tl.uint32:
+        element, length = element.to(tl.int32), length.to(tl.int32)
+    else:
+        element, length = element.to(tl.int64), length.to(tl.int64)
+    whole = inside
+    if SINGLES:
+        # Modulo 8, by how much the row's memory is ahead of the stream: on the grid of 16 bytes, by 0 or 4.
+        ahead = ((address >> (SIZE // 2)) + where - place).to(tl.int32)
+        before = (place.to(tl.int32) + (ahead & (WIDTH - 4))) & (WIDTH - 1)
+        # What is not to be stored lies past the row's end: one comparison then makes a mask.
+        element = tl.where(inside, element - before.to(element.dtype), length)
+        whole = (element >= 0) & (element <= length - WIDTH) & ((ahead & 3) == 0)
+    values = group_values(place + element, key, p, DISTRIBUTION, NARROW, WIDTH)
+    if UNIT:
+        where = where + element
+    else:
+        where = where + element * m3
+    first = (address + where * SIZE).to(tl.pointer_type(DTYPE))
+    if VECTORS:
+        aligned = tl.multiple_of(first, 16)[:, None] + tl.arange(0, WIDTH)[None, :]
+        tl.store(aligned, side_by_side(values, WIDTH).to(DTYPE), mask=whole[:, None])
+    if SINGLES:
+        if VECTORS:
+            element = tl.where(whole, length, element)
+        for k in tl.static_range(WIDTH):
+            mask = (element + k).to(number.dtype) < length.to(number.dtype)
+            if UNIT:
+                tl.store(first + k, values[k].to(DTYPE), mask=mask)
+            else:
+                tl.store(first + k * m3, values[k].to(DTYPE), mask=mask)
+
+
+@triton.jit(
+    do_not_specialize=[
+        *("start", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"),
+        *("n1", "n2", "n3", "m0", "m1", "m2", "m3", "i0", "i1", "i2", "groups", "total"),
+    ]
+)
+def rows_kernel(
+    pointer,
+    start: tl.int64,
+    s0: tl.uint32,
+    s1: tl.uint32,
+    k0: tl.uint32,
+    k1: tl.uint32,
+    p0: tl.float32,
+    p1: tl.float32,
+    p2: tl.float32,
+    p3: tl.float32,
+    p4: tl.float32,
+    p5: tl.float32,
+    p6: tl.float32,
+    p7: tl.float32,
+    n1: tl.int64,
+    n2: tl.int64,
+    n3: tl.int64,
+    m0: tl.int64,
+    m1: tl.int64,
+    m2: tl.int64,
+    m3: tl.int64,
+    i0: tl.int64,
+    i1: tl.int64,
+    i2: tl.int64,
+    groups: tl.int64,
+    total: tl.int64,
+    DISTRIBUTION: tl.constexpr,
+    WIDE: tl.constexpr,
+    MATRIX: tl.constexpr,
+    UNIT: tl.constexpr,
+    VECTORS: tl.constexpr,
+    SINGLES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GROUPS: tl.constexpr,
+):
+    """A 4-d tensor of any memory strides m, whose rows of n3 elements are runs of a stream with strides i.
+
+    ``groups`` cover a row, ``total`` all of them; what the constants mean is said by ``rows.Grouping``.
+    """
+    if WIDE:
+        number = (tl.program_id(0).to(tl.int64) * GROUPS + tl.arange(0, GROUPS)).to(tl.uint64)
+    else:  # 32-bit divisions cost a fifth of 64-bit ones
+        number = (tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)).to(tl.uint32)
+    shape = (n1, n2, n3, m0, m1, m2, m3, i0, i1, i2, groups, total)
+    key = (s0, s1, k0, k1)
+    p = (p0, p1, p2, p3, p4, p5, p6, p7)
+    DTYPE: tl.constexpr = pointer.dtype.element_ty
+    address = pointer.to(tl.int64)
+    draw_groups(
+        number, shape, address, start, key, p, DTYPE, DISTRIBUTION, MATRIX, UNIT, VECTORS, SINGLES, WIDTH
+    )
+
+
 @triton.jit(
     do_not_specialize=[*_UNSPECIALIZED, "n1", "n2", "n3", "m0", "m1", "m2", "m3", "i0", "i1", "i2", "i3"]
 )
@@ -463,6 +620,20 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
                 inner = draw._replace(start=draw.start + k * draw.strides[0], strides=draw.strides[1:])
                 fill(tensor[k], inner, counters=counters, places=places)
             return
+        if goes_by_rows(dims):
+            found = _grouping(tensor, draw, dims)
+            size = 2 * counters // found.width
+            rows_kernel[((found.total + size - 1) // size,)](
+                tensor,
+                draw.start,
+                *numbers,
+                *_shape(dims, found),
+                WIDE=_is_wide(found, size),
+                **_forms(found),
+                GROUPS=size,
+                **options,
+            )
+            return
         sizes, memory, index = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)
         grid = ((tensor.numel() + places - 1) // places,)
         scattered_kernel[grid](
@@ -477,6 +648,33 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
             PLACES=places,
             **options,
         )
+
+
+def _grouping(tensor: torch.Tensor, draw: Draw, dims: list[tuple[int, int, int]]) -> Grouping:
+    size = tensor.element_size()
+    return grouping(dims, tensor.data_ptr() // size, draw.start, size)
+
+
+def _shape(dims: list[tuple[int, int, int]], found: Grouping) -> tuple[int, ...]:
+    """What rows_kernel takes from n1 to total."""
+    sizes, memory, places = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)
+    return (*sizes[1:], *memory, *places[:-1], found.groups, found.total)
+
+
+def _is_wide(found: Grouping, size: int) -> bool:
+    """Whether numbers of groups, of which a program draws ``size``, or of elements need 64 bits."""
+    return (found.total + size) * found.width >= 2**31
+
+
+def _forms(found: Grouping) -> dict[str, Any]:
+    """The constants of rows_kernel that say how rows lie."""
+    return {
+        "MATRIX": found.matrix,
+        "UNIT": found.unit,
+        "VECTORS": found.vectors,
+        "SINGLES": found.singles,
+        "WIDTH": found.width,
+    }
 
 
 class Group(NamedTuple):

@@ -98,11 +98,11 @@ def test_a_scattered_fill_of_more_than_2_32_elements(code, arch, name):
     memory = poisoned_memory(int(where.max()) - first + 1000, "float32")
     distribution, parameters = FILLS[name]
     draw = Draw(distribution, parameters("float32"), SEED, STREAM, 0, (1,))
-    values = np.empty(element.size, np.float32)
+    values = np.empty((element.size, 1), np.float32)
     indices = start + row * stream_strides[0] + column * stream_strides[1]
-    reference.places(values, "float32", draw, indices.astype(np.uint64))
+    reference.rows(values, "float32", draw, indices.astype(np.uint64), (np.arange(element.size),))
     expected = tensor_patterns(memory).copy()
-    expected[where - first] = values.view(np.uint32)
+    expected[where - first] = values[:, 0].view(np.uint32)
     options = {
         "DISTRIBUTION": triton_kernels.variant(draw),
         "WIDE": True,

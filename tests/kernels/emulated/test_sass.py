@@ -149,6 +149,7 @@ def test_shifted_sums() -> None:
             "LEA.HI R6, R1, R3, R2, 0xc",
             "LEA R7, P1, R1, R3, 0x14",
             "LEA.HI.X.SX32 R9, R1, RZ, 0x14, P1",
+            "LEA R10, P2, R1, -R3, 0x4",
         ),
         R1=x,
         R2=y,
@@ -160,6 +161,8 @@ def test_shifted_sums() -> None:
         assert (got("R4")[k], got("R5")[k]) == halves((long << 4) + m + (7 << 32))
         assert got("R6")[k] == ((long << 12 >> 32) + m) % 2**32
         assert (got("R7")[k], got("R9")[k]) == halves((signed(i) << 20) + m)
+        assert got("R10")[k] == ((i << 4) - m) % 2**32
+        assert got("P2")[k] == ((i << 4) % 2**32 >= m)  # nothing borrowed
 
 
 @pytest.mark.parametrize("by", [0, 1, 12, 31])
