@@ -16,6 +16,7 @@ from tritoninit.extents import extent
 from tritoninit.fills import Fill, Piece
 from tritoninit.kernels import stream
 from tritoninit.kernels.lowering import FLOAT_DTYPES
+from tritoninit.kernels.rows import DIMS, goes_by_rows, grouping
 from tritoninit.kernels.stream import Draw
 from tritoninit.structured import Structured
 from tritoninit.window import Window
@@ -236,12 +237,18 @@ def _launched(draw: Draw, target: Target, itemsize: int) -> Iterator[Launched]:
         tiles = (draw.start + count - 1) // tile - draw.start // tile + 1
         aligned = (target.at - draw.start) * itemsize % 16 == 0
         yield Launched("table_kernel", (kernels.variant(draw), aligned), count, tiles * tile)
-    elif len(dims) > kernels.MAX_DIMS:
+    elif len(dims) > DIMS:
         inner = target._replace(shape=target.shape[1:], memory=target.memory[1:])
         for k in range(target.shape[0]):
             moved = draw._replace(start=draw.start + k * draw.strides[0], strides=draw.strides[1:])
             for each in _launched(moved, inner._replace(at=target.at + k * target.memory[0]), itemsize):
                 yield each._replace(group=None)
+    elif goes_by_rows(dims):
+        found = grouping(dims, target.at, draw.start, itemsize)
+        size = 2 * kernels.COUNTERS // found.width
+        programs = -(-found.total // size)
+        kernel = "edged_rows_kernel" if found.singles else "rows_kernel"  # as the counts call its forms
+        yield Launched(kernel, None, count, programs * size * found.width)
     else:  # each place draws a block of four elements
         programs = -(-count // kernels.PLACES)
         yield Launched("scattered_kernel", None, count, 4 * programs * kernels.PLACES)
