@@ -80,6 +80,8 @@ class Layout:
                 " or say what it cuts"
             )
         names = [slot.name for slot in found]
+        if None in self.stages.values():
+            raise ValueError("a stage of a layout is its number, or several")
         chosen, staged = _matched(cuts, names), _matched(self.stages, names)
         stages = _stages(found, mesh)
         experts = _numbered_experts(names)
