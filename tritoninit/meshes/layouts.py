@@ -274,7 +274,7 @@ def _holder(number: int, count: int, ranks: int) -> tuple[int, ...]:
 
 
 def _stage_numbers(given: int | Sequence[int], slot: Slot, mesh: Mesh) -> tuple[int, ...]:
-    numbers = (given,) if isinstance(given, int) else tuple(given)
+    numbers = tuple(given) if isinstance(given, (str, Sequence)) else (given,)
     count = mesh.count(mesh.axes(PIPELINE))
     found = tuple(integer(f"the stage of {slot.name}", number) for number in numbers)
     if any(not 0 <= number < count for number in found):
