@@ -134,8 +134,8 @@ def page() -> str:
         "torch": short(rate / 1e9, 3),
         "machine": f"{machine.partition(',')[0]} with {threads} threads",
         "bandwidth": gpu.bandwidth_gb_per_s,
-        "llama": f"{llama['most']['in_vain_share']:.0%}",
-        "moe": f"{plans['moe-1t']['most']['in_vain_share']:.0%}",
+        "llama": f"{llama['most']['in_vain_share']:.2%}",
+        "moe": f"{plans['moe-1t']['most']['in_vain_share']:.2%}",
         "parameters": sum(each["count"] for each in llama["layout"]) // llama["mesh"]["pp"],
     }
     assumed = ASSUMED.format(**numbers)

@@ -343,6 +343,11 @@ class TestWrongLayouts:
         plan = plan_mesh(small(), RULES, mesh="pp=2", layout=Layout({"lm_head.weight": "0@pp"}))
         assert plan.faults == ["lm_head.weight: no rank has [0:26, :] of (51, 24)"]
 
+    @pytest.mark.parametrize("stage", [2, -1, [0, 2], "x", None, 0.5])
+    def test_what_is_no_stage(self, stage):
+        with pytest.raises((ValueError, TypeError), match="stage"):
+            plan_mesh(small(), RULES, mesh="pp=2", layout=Layout(stages={"lm_head.weight": stage}))
+
     def test_in_no_stage(self):
         plan = plan_mesh(small(), RULES, mesh="pp=2", layout=Layout(stages={"lm_head.weight": []}))
         assert plan.faults == ["lm_head.weight: no rank has [:, :] of (51, 24)"]
@@ -377,6 +382,8 @@ class TestWrongLayouts:
 def test_what_cannot_be_planned():
     with pytest.raises(ValueError, match="no rank 8 in a mesh of 8"):
         plan_mesh(small(), RULES, mesh="dp=8").rank(8)
+    with pytest.raises(TypeError, match="a mesh is the sizes of its axes by name, not 8"):
+        plan_mesh(small(), RULES, mesh=8)
     with pytest.raises(ValueError, match="no rule matches"):
         plan_mesh(nn.ParameterList([torch.zeros(3)]), [Rule(nn.Linear, ti.Zeros())], mesh="dp=2")
     with pytest.raises(ValueError, match=r"no GPU is called 'H1000'; known are A100 SXM"):

@@ -80,6 +80,8 @@ class Layout:
                 " or say what it cuts"
             )
         names = [slot.name for slot in found]
+        if None in self.stages.values():
+            raise ValueError("a stage of a layout is its number, or several")
         chosen, staged = _matched(cuts, names), _matched(self.stages, names)
         stages = _stages(found, mesh)
         experts = _numbered_experts(names)
@@ -272,7 +274,7 @@ def _holder(number: int, count: int, ranks: int) -> tuple[int, ...]:
 
 
 def _stage_numbers(given: int | Sequence[int], slot: Slot, mesh: Mesh) -> tuple[int, ...]:
-    numbers = (given,) if isinstance(given, int) else tuple(given)
+    numbers = tuple(given) if isinstance(given, (str, Sequence)) else (given,)
     count = mesh.count(mesh.axes(PIPELINE))
     found = tuple(integer(f"the stage of {slot.name}", number) for number in numbers)
     if any(not 0 <= number < count for number in found):
