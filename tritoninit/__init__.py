@@ -66,6 +66,8 @@ from tritoninit.interception.intercepted import Intercepted, PassedOn
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
+from tritoninit.meshes.layouts import Layout
+from tritoninit.meshes.mesh_plan import MeshPlan, plan_mesh
 from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
@@ -99,6 +101,8 @@ __all__ = [
     "KaimingUniform",
     "Keep",
     "Key",
+    "Layout",
+    "MeshPlan",
     "Normal",
     "Ones",
     "Orthogonal",
@@ -149,6 +153,7 @@ __all__ = [
     "ones_",
     "orthogonal",
     "orthogonal_",
+    "plan_mesh",
     "presets",
     "registry",
     "schemes",

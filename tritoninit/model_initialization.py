@@ -290,6 +290,23 @@ def _planned(
         )
 
 
+def chosen(
+    module: nn.Module, rules: Iterable[Rule] = TORCH_DEFAULTS, dtype: torch.dtype | None = None
+) -> list[tuple[Slot, Initializer]]:
+    """What :func:`initialize_` would do, and does not: of each parameter, and of each buffer that it sets.
+
+    Raises:
+        ValueError: what :func:`initialize_` would raise before anything is drawn.
+    """
+    check_module(module)
+    found = slots(module)
+    _check_names(found)
+    with at_rest(module):
+        choice = _choose(module, found, RuleSet.of(rules), set(), torch.device("cpu"), dtype)
+    set_ = choice.initializers
+    return [(slot, set_.get(slot, Keep())) for slot in found if slot in set_ or not slot.is_buffer]
+
+
 def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
     """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
     drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.memory.is_meta]

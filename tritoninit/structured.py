@@ -41,6 +41,7 @@ class Structured(Atom):
 
     by_place: ClassVar[bool] = False
     builds_whole: ClassVar[bool] = False  # as a step to any part, which is then better taken once for several
+    fills: ClassVar[int] = 0  # how many it makes, of the whole, whatever part is built
 
     @abstractmethod
     def check(self, target: Target, window: Window) -> None:
@@ -107,6 +108,10 @@ class _Scaled(Structured):
     @property
     def builds_whole(self) -> bool:  # type: ignore[override]
         return self.structured.builds_whole
+
+    @property
+    def fills(self) -> int:  # type: ignore[override]
+        return self.structured.fills
 
     def check(self, target: Target, window: Window) -> None:
         self.structured.check(target, window)
@@ -195,6 +200,7 @@ class Orthogonal(Structured):
 
     gain: float = 1.0
     builds_whole: ClassVar[bool] = True
+    fills: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
@@ -242,6 +248,7 @@ class Sparse(Structured):
     sparsity: float
     std: float = 0.01
     builds_whole: ClassVar[bool] = True
+    fills: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         make_plain(self, "sparsity", "std")

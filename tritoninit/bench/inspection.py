@@ -109,13 +109,19 @@ class Prediction:
 
 def predict(counts: Counts, architecture: Architecture) -> Prediction:
     """The throughput that the counts allow, on memory that is written once and read never."""
+    seconds = seconds_an_element(counts, architecture)
+    bound = max(seconds, key=lambda name: seconds[name])
+    return Prediction(1e-9 / seconds[bound], bound, seconds["memory"] / seconds[bound])
+
+
+def seconds_an_element(counts: Counts, architecture: Architecture) -> dict[str, float]:
+    """What an element takes of the memory's bandwidth ("memory"), and of each resource, all of it used."""
     clocks = architecture.multiprocessors * architecture.clock_mhz * 1e6
     seconds = {"memory": _BYTES[counts.dtype] / (architecture.bandwidth_gb_per_s * 1e9)}
     for resource in architecture.resources:
         passes = sum(number * resource.passes.get(kind, 0) for kind, number in counts.kinds.items())
         seconds[resource.name] = passes / resource.lanes / clocks
-    bound = max(seconds, key=lambda name: seconds[name])
-    return Prediction(1e-9 / seconds[bound], bound, seconds["memory"] / seconds[bound])
+    return seconds
 
 
 def predictions(machine_info: Mapping[str, Any]) -> dict[tuple[str, str], Prediction]:
