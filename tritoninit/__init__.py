@@ -10,7 +10,7 @@ from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import Keep, Scaled, Stacked, ZeroRow
+from tritoninit.combinators import AsOne, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
 from tritoninit.fans import Axes
 from tritoninit.fills import (
     Constant,
@@ -60,8 +60,8 @@ from tritoninit.initializers import (
     Zeros,
     calculate_gain,
 )
-from tritoninit.interception.entry import intercept
-from tritoninit.interception.intercepted import Intercepted, PassedOn
+from tritoninit.interception.entry import intercept, record
+from tritoninit.interception.intercepted import Intercepted, PassedOn, Recording
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
@@ -69,6 +69,7 @@ from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
+from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
@@ -79,6 +80,7 @@ __all__ = [
     "OWN_CODE",
     "STREAM_VERSION",
     "TORCH_DEFAULTS",
+    "AsOne",
     "Assignment",
     "Audit",
     "Axes",
@@ -101,8 +103,12 @@ __all__ = [
     "Orthogonal",
     "ParameterError",
     "PassedOn",
+    "Patch",
+    "Patched",
     "Piece",
     "Plan",
+    "Recorded",
+    "Recording",
     "Report",
     "Rule",
     "RuleSet",
@@ -145,6 +151,7 @@ __all__ = [
     "orthogonal",
     "orthogonal_",
     "presets",
+    "record",
     "registry",
     "schemes",
     "sparse",

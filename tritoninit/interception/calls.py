@@ -71,6 +71,9 @@ OVERWRITES = INTO | _functions(
 
 SETS_DATA = _setters("data")
 
+# What sets no element, whatever it returns: the same memory, or what is known of it.
+SETS_NOTHING = _METADATA | _VIEWS | SETS_DATA
+
 # What has no use for random numbers, of what is called most: the generators need no look. One that is missing
 # here takes longer.
 NEVER_DRAWS = (

@@ -48,7 +48,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from tritoninit import registry
-from tritoninit.interception.intercepted import Intercepted
+from tritoninit.interception.intercepted import Intercepted, Recording
 from tritoninit.keys import Key
 
 
@@ -82,6 +82,26 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
 
     with recorder.recording(seed) as intercepted:
         yield intercepted
+
+
+@contextmanager
+def record() -> Iterator[Recording]:
+    """Remember how whatever is built in the block is initialized, to do it elsewhere; mostly on "meta".
+
+    >>> import torch
+    >>> from torch import nn
+    >>> with record() as own, torch.device("meta"):
+    ...     model = nn.Linear(3, 2)
+    >>> print(own.rules(model))
+    weight: KaimingUniform(axes=None, a=2.23606797749979, mode='fan_in', nonlinearity='leaky_relu')
+    bias: Uniform(low=-0.5773502691896257, high=0.5773502691896257)
+    """
+    registry.override()  # as above
+    from tritoninit.interception.recorder import recording
+    from tritoninit.interception.taping import Taping
+
+    with recording(Key(0), kind=Taping) as taping:
+        yield taping
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ from tritoninit.interception.calls import (
 from tritoninit.interception.filled import DrawnByTorch, Filled, drawn_by_torch, is_drawn_by_torch, with_parts
 from tritoninit.interception.generators import OUTSIDE, TURNS, Share, torch_states
 from tritoninit.interception.intercepted import ROUTES, Intercepted, PassedOn
-from tritoninit.interception.libraries import LIBRARIES
+from tritoninit.interception.libraries import DEVICES, LIBRARIES
 from tritoninit.interception.private import (
     ENGINE,
     DisableTorchFunction,
@@ -60,13 +60,14 @@ from tritoninit.targets import LostError, ShortError, as_target, is_computed
 from tritoninit.window import Window
 
 # How initializers and checks say no; anything else is a failure.
-_REFUSALS = (TypeError, ValueError, OverflowError, NotImplementedError)
+REFUSALS = (TypeError, ValueError, OverflowError, NotImplementedError)
 
 _FEWEST_SWEPT = 1024  # storages that are known, before those that are gone are looked for
 _MOST_PENDING = 64  # on one storage: each new fill is compared with all of them
 
 _CHANGED = "increment_version"  # by which kernels, this library's too, tell that they write to a tensor
 ROUTES.add(torch.autograd.graph, (ENGINE, _CHANGED))
+_ASKS = {f"{library}.{name}" for library, name in DEVICES.items()}
 _PARAMETRIZED = "forward"  # by which a parametrised weight is computed
 ROUTES.add(ParametrizationList, (_PARAMETRIZED,))
 
@@ -240,6 +241,10 @@ class Recorder(Intercepted):
                 self._note_computed(computed)
         return computed
 
+    def _device(self, asked: Callable[[], Any]) -> Any:
+        """What a library is told that asks where tensors are made."""
+        return asked()
+
     @contextmanager
     def _in_torch(self, *, calls_back: bool) -> Iterator[None]:
         """While torch is at work: on its own, or calling code back that is to be served."""
@@ -325,7 +330,7 @@ class Recorder(Intercepted):
             filled = self._filled(tensor, kind(*map(number, numbers), **arguments), generator)
         except ShortError:  # torch would write beyond the memory
             raise
-        except _REFUSALS as error:
+        except REFUSALS as error:
             self.passed_on.append(PassedOn(name, describe(tensor), str(error)))
             if isinstance(error, LostError) and self._aloud:
                 # For the caller of torch's function, be it a method or one of torch.nn.init.
@@ -353,7 +358,7 @@ class Recorder(Intercepted):
         key = storage_address(tensor.untyped_storage())
         self._keep_address(key, tensor)
         if not tensor.is_inference():
-            ROUTES.originals[_CHANGED]((tensor,))
+            announce(tensor)
         self._remember(key, filled.region, filled)
         kept = [each for each in self._pending.pop(key, ()) if not filled.region.covers(each.region)]
         if kept:
@@ -600,8 +605,11 @@ def _take_over(recorder: Recorder | None) -> None:
     TURNS.to(recorder.generators if recorder else OUTSIDE)
 
 
+_R = TypeVar("_R", bound=Recorder)
+
+
 @contextmanager
-def recording(seed: int | Key | None, *, aloud: bool = True) -> Iterator[Recorder]:
+def recording(seed: int | Key | None, *, aloud: bool = True, kind: type[_R] = Recorder) -> Iterator[_R]:  # type: ignore[assignment]
     """:func:`intercept`, on a torch that has what it needs; its fills have a key's children.
 
     Unless ``aloud``, nobody is warned of fills that are lost.
@@ -611,7 +619,7 @@ def recording(seed: int | Key | None, *, aloud: bool = True) -> Iterator[Recorde
         outer.flush()
     TURNS.to(outer.generators if outer else OUTSIDE)  # which another thread may have
     key = seed if isinstance(seed, Key) else Key.from_generator() if seed is None else Key(seed)
-    recorder = Recorder(key, outer, aloud=aloud)
+    recorder = kind(key, outer, aloud=aloud)
     with ROUTES.installed(), _Mode(), _opened(recorder):
         try:
             yield recorder
@@ -651,9 +659,16 @@ def route(name: str, *args: Any, **kwargs: Any) -> Any:
         return recorder._changed(original, *args, **kwargs)
     if name == _PARAMETRIZED:
         return recorder._parametrized(original, *args)
+    if name in _ASKS:
+        return recorder._device(original)
     if name not in FUNCTIONS:
         return recorder._initialize_as_meant(name, original, *args, **kwargs)
     return recorder._initialize(name, original, *args, **kwargs)
+
+
+def announce(tensor: Tensor) -> None:
+    """Tell torch that a tensor has other elements now: its version counter moves on."""
+    ROUTES.originals[_CHANGED]((tensor,))
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -241,5 +241,25 @@ class RuleSet(Sequence[Rule]):
         joined.citation = self.citation
         return joined
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the rules are the same, in the same order; the name is for people."""
+        return self._rules == other._rules if isinstance(other, RuleSet) else NotImplemented
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"RuleSet({self.name!r}, {len(self)} rules)"
+
+    def __str__(self) -> str:
+        """A line for each rule."""
+        return "\n".join(map(_line, self._rules))
+
+
+def _line(rule: Rule) -> str:
+    pattern = rule.pattern if isinstance(rule.pattern, str) else getattr(rule.pattern, "__name__", "")
+    within = f" within {rule.within.__name__}" if rule.within is not None else ""
+    how = rule.initializers
+    if isinstance(how, Mapping):
+        words = ", ".join(f"{name}: {each}" for name, each in how.items())
+        return f"{pattern or repr(rule.pattern)}{within}: {{{words}}}"
+    return f"{pattern or repr(rule.pattern)}{within}: {how}"

@@ -1,0 +1,308 @@
+"""The calls of a block that is recorded: noted, and those of tensors without memory not run for their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tritoninit.fills import Constant, Initializer, Normal, Uniform
+from tritoninit.initializers import Ones, Zeros
+from tritoninit.interception.calls import (
+    OVERWRITES,
+    SETS_NOTHING,
+    is_basic,
+    is_number,
+    number,
+    reaches_further,
+    tensors_among,
+)
+from tritoninit.interception.intercepted import Recording
+from tritoninit.interception.libraries import LIBRARIES
+from tritoninit.interception.private import DisableTorchFunction, version
+from tritoninit.interception.recorder import REFUSALS, Recorder, announce
+from tritoninit.interception.regions import storage_key
+from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
+from tritoninit.interception.summary import Summary
+from tritoninit.interception.tape import Tape, Unrecordable
+from tritoninit.keys import Key
+from tritoninit.models.rules import RuleSet
+from tritoninit.recorded import is_factory
+from tritoninit.window import Window
+
+# What torch's factories fill with, by arguments that come before the shape.
+_MADE: dict[Callable[..., Any], Callable[..., Initializer]] = {
+    torch.zeros: Zeros,
+    torch.zeros_like: Zeros,
+    Tensor.new_zeros: Zeros,
+    torch.ones: Ones,
+    torch.ones_like: Ones,
+    Tensor.new_ones: Ones,
+    torch.rand: lambda: Uniform(0.0, 1.0),
+    torch.rand_like: lambda: Uniform(0.0, 1.0),
+    torch.randn: Normal,
+    torch.randn_like: Normal,
+}
+_UNSET = (torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty)
+_OF_NUMBER = (torch.full, torch.full_like, Tensor.new_full)
+
+
+class Taping(Recorder, Recording):
+    """One block's calls, and the tape of what they did."""
+
+    def __init__(self, key: Key, outer: Recorder | None = None, *, aloud: bool = True) -> None:
+        super().__init__(key, outer, aloud=aloud)
+        self._tape = Tape()
+
+    def rules(self, model: nn.Module) -> RuleSet:
+        with DisableTorchFunction(), self._in_torch(calls_back=False):
+            return Summary(self._tape).rules(model)
+
+    def _initialize(
+        self, name: str, original: Callable[..., Tensor], tensor: Tensor, *arguments: Any
+    ) -> Tensor:
+        numbers = arguments if name in FIXED else arguments[:-1]
+        call = f"torch.nn.init.{name}"
+        with self._noted(call, FUNCTIONS[name], tensor, numbers, {}, arguments) as done:
+            if not done:
+                return super()._initialize(name, original, tensor, *arguments)
+        return tensor
+
+    def _initialize_as_meant(
+        self, name: str, original: Callable[..., Any], tensor: Tensor, *arguments: Any
+    ) -> Tensor | None:
+        library, _, own_name = name.rpartition(".")
+        meaning = LIBRARIES[library][own_name]
+        named = dict(zip(list(signature(original).parameters)[1:], arguments, strict=True))
+        named.pop("generator", None)
+        with self._noted(name, meaning.initializer, tensor, (), named, arguments) as done:
+            if not done:
+                return super()._initialize_as_meant(name, original, tensor, *arguments)
+        return tensor if meaning.returns else None
+
+    @contextmanager
+    def _noted(
+        self,
+        name: str,
+        kind: Callable[..., Initializer],
+        tensor: Tensor,
+        numbers: Sequence[Any],
+        named: Mapping[str, Any],
+        arguments: Sequence[Any],
+    ) -> Iterator[bool]:
+        """An initializer's call is noted once the block has run; True if nothing is left to be done there."""
+        if self._silent or not isinstance(tensor, Tensor):
+            yield False
+            return
+        with DisableTorchFunction():
+            initializer = _understood(tensor, kind, numbers, named)
+            done = tensor.is_meta and initializer is not None
+            frozen = None
+            if initializer is None and tensor.numel():
+                frozen = self._frozen((tensor, *arguments), {}, tensor)
+        yield done
+        with DisableTorchFunction():
+            if done and not tensor.is_inference():
+                announce(tensor)
+            if not tensor.numel():
+                return
+            try:
+                if initializer is not None:
+                    self._tape.fill(tensor, initializer)
+                elif frozen is not None:
+                    self._tape.call(name, *frozen, [(tensor, False)], [None])
+                else:
+                    self._tape.lost([tensor], name)
+            except (Unrecordable, ValueError):
+                self._tape.lost([tensor], name)
+
+    def _torch_function(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        if self._silent or function in SETS_NOTHING:
+            return super()._torch_function(function, types, args, kwargs)
+        with DisableTorchFunction():
+            tensors = list({id(each): each for each in tensors_among(args, kwargs)}.values())
+            before = [None if each.is_inference() else version(each) for each in tensors]
+            known = {storage_key(each) for each in tensors}
+            overwritten = args[0] if args and function in OVERWRITES else None
+            frozen = self._frozen(args, kwargs, overwritten)
+        if any(each.is_meta for each in tensors):
+            result = self._without_memory(function, types, args, kwargs)
+        else:
+            result = super()._torch_function(function, types, args, kwargs)
+        with DisableTorchFunction():
+            named = getattr(function, "__name__", "") or "_"
+            in_place = named.endswith("_") and not named.endswith("__")
+            changed = [
+                (each, each is not overwritten)
+                for each, count in zip(tensors, before, strict=True)
+                if (version(each) != count if count is not None else in_place and each is tensors[0])
+            ]
+            results = [None if storage_key(each) in known else each for each in tensors_among(result)]
+            if changed or any(each is not None for each in results):
+                self._note_call(function, args, kwargs, frozen, changed, results)
+        return result
+
+    def _frozen(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], overwritten: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Arguments that are kept; None if somebody's cannot be."""
+        try:
+            keywords = {
+                name: self._tape.frozen(each) for name, each in kwargs.items() if name != "pin_memory"
+            }
+            return tuple(self._tape.frozen(each, overwritten) for each in args), keywords
+        except Unrecordable:
+            return None
+
+    def _without_memory(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """A call of which some tensors are on the meta device; where torch cannot without their numbers, and
+        these come of no draw, they are computed."""
+        further = reaches_further(function, types, args, kwargs)
+        try:
+            with self._in_torch(calls_back=further):
+                return function(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            with DisableTorchFunction():
+                try:
+                    args, kwargs = self._computed_now(args), self._computed_now(dict(kwargs))
+                except (Unrecordable, ValueError):
+                    args = ()
+            if not args:
+                raise
+            with self._in_torch(calls_back=further), torch.device("cpu"):
+                return function(*args, **kwargs)
+
+    def _computed_now(self, value: Any) -> Any:
+        """Arguments with the numbers that meta tensors would have.
+
+        Raises:
+            Unrecordable: random ones, or some that nobody knows.
+        """
+        if isinstance(value, Tensor):
+            if not value.is_meta:
+                return value
+            recorded = self._tape.recorded(self._tape.at(value))
+            if recorded.random:
+                raise Unrecordable("random numbers")
+            with self._in_torch(calls_back=False):
+                return recorded.values(Key(0))
+        if isinstance(value, (list, tuple)):
+            return type(value)([self._computed_now(each) for each in value])
+        return {k: self._computed_now(x) for k, x in value.items()} if isinstance(value, dict) else value
+
+    def _note_call(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        frozen: tuple[tuple[Any, ...], dict[str, Any]] | None,
+        changed: Sequence[tuple[Tensor, bool]],
+        results: Sequence[Tensor | None],
+    ) -> None:
+        made = [each for each in results if each is not None]
+        try:
+            if function in _UNSET:
+                self._tape.at(made[0], unset=True)
+                return
+            filled = _filled_by(function, args, kwargs, made)
+            if filled is not None:
+                self._tape.fill(*filled)
+                return
+            if frozen is not None:
+                arguments, keywords = frozen
+                if is_factory(function) and len(made) == 1:
+                    dtype = self._tape.frozen(made[0].dtype)
+                    keywords = {**keywords, "dtype": dtype, "requires_grad": False}
+                call: Any = Tensor.clone if function is Tensor.__deepcopy__ else function
+                if call is Tensor.clone:
+                    arguments = arguments[:1]
+                self._tape.call(call, arguments, keywords, changed, results)
+                return
+        except Unrecordable:
+            pass
+        self._tape.lost([*made, *(each for each, _ in changed)], getattr(function, "__name__", str(function)))
+
+    def _device(self, asked: Callable[[], Any]) -> Any:
+        """Where there is memory: what is initialized there is asked for here."""
+        return torch.device("cpu")
+
+    def _changed(
+        self, original: Callable[[Sequence[Tensor]], None], tensor: Tensor | Iterable[Tensor]
+    ) -> None:
+        tensors = (tensor,) if isinstance(tensor, Tensor) else tuple(tensor)
+        super()._changed(original, tensors)
+        if not self._silent:
+            with DisableTorchFunction():
+                self._tape.lost(tensors, "code that torch does not see")
+
+
+def _understood(
+    tensor: Tensor, kind: Callable[..., Initializer], numbers: Sequence[Any], named: Mapping[str, Any]
+) -> Initializer | None:
+    """The initializer that a call asks for; None if it makes no sense for the tensor."""
+    try:
+        if not tensor.numel() or not tensor.is_floating_point() or storage_key(tensor) is None:
+            return None
+        initializer = kind(*map(number, numbers), **{name: number(each) for name, each in named.items()})
+        initializer.check(
+            torch.empty(tensor.shape, device="meta", dtype=_float(tensor.dtype)),
+            Window.whole(tuple(tensor.shape)),
+        )
+    except REFUSALS:
+        return None
+    return initializer
+
+
+def _float(dtype: torch.dtype) -> torch.dtype:
+    """In which what is drawn of this dtype is checked: those that are not served are rounded to."""
+    return dtype if dtype in (torch.float32, torch.float16, torch.bfloat16) else torch.float32
+
+
+def _filled_by(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], made: Sequence[Tensor]
+) -> tuple[Tensor, Initializer] | None:
+    """What a factory or an in-place method filled, and how; None if it is none of those that are known."""
+    keywords = {name: each for name, each in kwargs.items() if name != "generator"}
+    tensor: Tensor
+    if function in METHODS:
+        kind, names = METHODS[function]
+        tensor, numbers = args[0], args[1:]
+        named = {names.get(name, name): each for name, each in keywords.items()}
+    elif function is Tensor.__setitem__ and is_basic(args[1]) and is_number(args[2]):
+        tensor, kind, numbers, named = args[0][args[1]], Constant, args[2:], {}
+    elif len(made) == 1 and function in _MADE:
+        tensor, kind, numbers, named = made[0], _MADE[function], (), {}
+    elif len(made) == 1 and function in _OF_NUMBER:
+        tensor, kind, named = made[0], Constant, {}
+        numbers = (
+            (kwargs["fill_value"],) if "fill_value" in kwargs else (args[1 + (function is Tensor.new_full)],)
+        )
+    elif function is torch.normal and made and not tensors_among(args, kwargs):
+        tensor, kind, numbers = made[0], Normal, args[:2]
+        named = {name: each for name, each in keywords.items() if name in ("mean", "std")}
+    else:
+        return None
+    if not all(is_number(each) for each in (*numbers, *named.values())):
+        return None
+    if not tensor.is_floating_point() and kind not in (Constant, Zeros, Ones):
+        return None
+    try:
+        return tensor, kind(*map(number, numbers), **{name: number(each) for name, each in named.items()})
+    except REFUSALS:
+        return None
