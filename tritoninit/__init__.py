@@ -61,7 +61,7 @@ from tritoninit.initializers import (
     calculate_gain,
 )
 from tritoninit.interception.entry import intercept, record
-from tritoninit.interception.intercepted import Intercepted, PassedOn, Recording
+from tritoninit.interception.intercepted import Intercepted, PassedOn
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
@@ -108,7 +108,6 @@ __all__ = [
     "Piece",
     "Plan",
     "Recorded",
-    "Recording",
     "Report",
     "Rule",
     "RuleSet",

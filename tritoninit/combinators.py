@@ -233,8 +233,8 @@ class Patched(Initializer):
 class AsOne(Initializer):
     """``initializer`` of the whole tensor as torch.nn.init sees it: one weight (out, in, *receptive field).
 
-    In a rule for a model, others ask the module what its weight's dimensions mean, and draw packed projections,
-    gates and groups each for themselves; its code may not have.
+    In a rule for a model, others ask the module what its weight's dimensions mean, and draw packed
+    projections, gates and groups each for themselves; its code may not have.
 
     Args:
         initializer: whatever its module says, for all of the tensor.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -144,7 +143,8 @@ class _Memory:
     def tensor(self, part: Part) -> torch.Tensor:
         storage = self._storages.get(part.storage)
         if storage is None:
-            storage = self._storages[part.storage] = torch.UntypedStorage(part.bytes, device="cpu")
+            storage = torch.empty(part.bytes, dtype=torch.uint8, device="cpu").untyped_storage()
+            self._storages[part.storage] = storage
         elif storage.nbytes() < part.bytes:
             storage.resize_(part.bytes)
         empty = torch.empty(0, dtype=part.of_torch, device="cpu")
@@ -166,7 +166,7 @@ class Step(ABC):
 
 
 @dataclass(frozen=True)
-class Fill(Step):
+class Drawn(Step):
     """An initializer's call, for one of this library's keys."""
 
     into: Part
@@ -205,15 +205,7 @@ class Given(Step):
         object.__setattr__(self, "values", tuple(values))
 
     def run(self, memory: _Memory, key: Key) -> None:
-        dtype = self.into.of_torch
-        if dtype.is_complex:
-            pairs = torch.tensor(self.values, dtype=torch.float64, device="cpu").reshape(-1, 2)
-            values = torch.view_as_complex(pairs).to(dtype)
-        elif dtype.is_floating_point:
-            values = torch.tensor(self.values, dtype=torch.float64, device="cpu").to(dtype)
-        else:
-            values = torch.tensor(self.values, dtype=dtype, device="cpu")
-        memory.hold(self.into, values.reshape(self.into.shape))
+        memory.hold(self.into, tensor_of(self.values, self.into))
 
     def __str__(self) -> str:
         return f"{self.into} = {len(self.values)} numbers"
@@ -338,13 +330,13 @@ class Recorded(Structured):
 
         >>> from tritoninit import Normal
         >>> part = Part(0, "float32", (2,), (1,))
-        >>> str(Recorded((Fill(part, Normal()), Call("torch.Tensor.exp_", (part,), ())), part))
+        >>> str(Recorded((Drawn(part, Normal()), Call("torch.Tensor.exp_", (part,), ())), part))
         'Recorded: Normal, exp_'
         """
         words = [
             step.function.rpartition(".")[2]
             if isinstance(step, Call)
-            else type(step.initializer if isinstance(step, Fill) else step).__name__
+            else type(step.initializer if isinstance(step, Drawn) else step).__name__
             for step in self.steps
         ]
         return f"Recorded: {', '.join(words)}"
@@ -362,20 +354,15 @@ class Recorded(Structured):
     def values(self, key: Key) -> torch.Tensor:
         """All of the tensor, on the CPU."""
         memory = _Memory()
-        drawn_by_torch = any(step.random and not isinstance(step, Fill) for step in self.steps)
-        with torch.device("cpu"), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            with _seeded(key) if drawn_by_torch else _as_it_is():
-                for number, step in enumerate(self.steps):
-                    step.run(memory, key.fold_in(number))
+        drawn_by_torch = any(step.random and not isinstance(step, Drawn) for step in self.steps)
+        generator = _seeded(key) if drawn_by_torch else nullcontext()
+        with generator, torch.device("cpu"), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            for number, step in enumerate(self.steps):
+                step.run(memory, key.fold_in(number))
         return memory.tensor(self.result)
 
     def of_weight(self, axes: object, shape: Sequence[int]) -> Initializer:
         return self  # of the whole shape, whatever lies in it
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 @contextmanager
@@ -389,5 +376,20 @@ def _seeded(key: Key) -> Iterator[None]:
         torch.default_generator.set_state(before)
 
 
-def numel(part: Part) -> int:
-    return math.prod(part.shape)
+def numbers(values: torch.Tensor) -> tuple[Any, ...]:
+    """A tensor's elements in order, exactly; pairs for complex ones."""
+    if values.is_complex():
+        pairs = torch.view_as_real(values.resolve_conj()).reshape(-1, 2).tolist()
+        return tuple(map(tuple, pairs))
+    return tuple(values.flatten().tolist())
+
+
+def tensor_of(values: Sequence[Any], part: Part) -> torch.Tensor:
+    """The tensor of these elements, with the dtype and the shape of a part."""
+    dtype = part.of_torch
+    exact = torch.float64 if dtype.is_floating_point or dtype.is_complex else dtype
+    found = torch.tensor(values, dtype=exact, device="cpu")
+    if dtype.is_complex:
+        wide = torch.view_as_complex(found.reshape(-1, 2))
+        return wide.to(dtype).reshape(part.shape)
+    return found.to(dtype).reshape(part.shape)

@@ -48,7 +48,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from tritoninit import registry
-from tritoninit.interception.intercepted import Intercepted, Recording
+from tritoninit.interception.intercepted import Intercepted
 from tritoninit.keys import Key
 
 
@@ -85,7 +85,7 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
 
 
 @contextmanager
-def record() -> Iterator[Recording]:
+def record() -> Iterator[Intercepted]:
     """Remember how whatever is built in the block is initialized, to do it elsewhere; mostly on "meta".
 
     >>> import torch
@@ -97,10 +97,9 @@ def record() -> Iterator[Recording]:
     bias: Uniform(low=-0.5773502691896257, high=0.5773502691896257)
     """
     registry.override()  # as above
-    from tritoninit.interception.recorder import recording
-    from tritoninit.interception.taping import Taping
+    from tritoninit.interception import taping as recorders  # as above
 
-    with recording(Key(0), kind=Taping) as taping:
+    with recorders.taping(Key(0)) as taping:
         yield taping
 
 

@@ -73,14 +73,15 @@ class Intercepted(ABC):
         """The same, with the audit of the model."""
         return Report(self.assignments(model), seed=self.key.seed, module=model)
 
-
-class Recording(Intercepted):
-    """What :func:`~tritoninit.record` saw."""
-
     @abstractmethod
     def rules(self, model: nn.Module) -> RuleSet:
-        """One rule a parameter and a buffer that was set in the block, by qualified name.
+        """What the model's own code asked for, as rules: how the same is done elsewhere.
+
+        One rule a parameter, and a buffer that was set in the block, by its qualified name: the initializer
+        of all that became of it, whatever was overwritten. What no other says is
+        :class:`~tritoninit.Recorded`: the calls that it took.
 
         Raises:
-            ValueError: parameters of which nobody can say how they were set, by name.
+            ValueError: parameters of which nobody can say how they were set, by name. Under ``intercept``
+                these are more than under :func:`~tritoninit.record`, which notes every call.
         """

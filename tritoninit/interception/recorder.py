@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from tritoninit import registry
 from tritoninit.auditing.assignments import TORCH, Assignment
 from tritoninit.fills import Constant, Initializer, TruncatedNormal, sole_fill
+from tritoninit.interception.asked import Unrecordable, as_given, rules_of
 from tritoninit.interception.calls import (
     COPIES,
     HANDED_OUT,
@@ -37,7 +38,14 @@ from tritoninit.interception.calls import (
     reads_nothing,
     tensors_among,
 )
-from tritoninit.interception.filled import DrawnByTorch, Filled, drawn_by_torch, is_drawn_by_torch, with_parts
+from tritoninit.interception.filled import (
+    DrawnByTorch,
+    Filled,
+    Told,
+    drawn_by_torch,
+    is_drawn_by_torch,
+    with_parts,
+)
 from tritoninit.interception.generators import OUTSIDE, TURNS, Share, torch_states
 from tritoninit.interception.intercepted import ROUTES, Intercepted, PassedOn
 from tritoninit.interception.libraries import DEVICES, LIBRARIES
@@ -54,7 +62,8 @@ from tritoninit.interception.private import (
 from tritoninit.interception.regions import Region, storage_key
 from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
 from tritoninit.keys import Key
-from tritoninit.models.slots import slots
+from tritoninit.models.rules import RuleSet
+from tritoninit.models.slots import Slot, slots
 from tritoninit.plan import Plan
 from tritoninit.targets import LostError, ShortError, as_target, is_computed
 from tritoninit.window import Window
@@ -116,6 +125,25 @@ class Recorder(Intercepted):
             set_here = [slot for slot in slots(model) if not nn.parameter.is_lazy(slot.tensor)]
             told = [self._told(slot.name, slot.tensor) for slot in set_here]
         return tuple(each for each in told if each is not None)
+
+    def rules(self, model: nn.Module) -> RuleSet:
+        with DisableTorchFunction():
+            return rules_of(model, self._initializer)
+
+    def _initializer(self, slot: Slot) -> Initializer:
+        """What was asked for; numbers that nobody drew are as they are."""
+        tensor = slot.tensor
+        told = self._told(slot.name, tensor)
+        key = storage_key(tensor)
+        if told is None and self._history.get(key or 0):
+            raise Unrecordable("it was computed from what was drawn: build it under ti.record()")
+        if told is not None:
+            if isinstance(told.initializer, Told):
+                raise Unrecordable(f"{told.initializer}: build it under ti.record()")
+            return told.initializer
+        if tensor.is_meta or nn.parameter.is_lazy(tensor) or key is None:
+            raise Unrecordable("it has no memory: build it under ti.record()")
+        return as_given(tensor)
 
     def _told(self, name: str, tensor: Tensor) -> Assignment | None:
         history = self._history.get(storage_key(tensor) or 0)
@@ -605,21 +633,20 @@ def _take_over(recorder: Recorder | None) -> None:
     TURNS.to(recorder.generators if recorder else OUTSIDE)
 
 
-_R = TypeVar("_R", bound=Recorder)
-
-
 @contextmanager
-def recording(seed: int | Key | None, *, aloud: bool = True, kind: type[_R] = Recorder) -> Iterator[_R]:  # type: ignore[assignment]
+def recording(
+    seed: int | Key | None, *, aloud: bool = True, kind: type[Recorder] | None = None
+) -> Iterator[Recorder]:
     """:func:`intercept`, on a torch that has what it needs; its fills have a key's children.
 
-    Unless ``aloud``, nobody is warned of fills that are lost.
+    Unless ``aloud``, nobody is warned of fills that are lost. Of a ``kind`` that notes more, if one is given.
     """
     outer = _serving()
     if outer is not None:
         outer.flush()
     TURNS.to(outer.generators if outer else OUTSIDE)  # which another thread may have
     key = seed if isinstance(seed, Key) else Key.from_generator() if seed is None else Key(seed)
-    recorder = kind(key, outer, aloud=aloud)
+    recorder = (kind or Recorder)(key, outer, aloud=aloud)
     with ROUTES.installed(), _Mode(), _opened(recorder):
         try:
             yield recorder

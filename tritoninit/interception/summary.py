@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from glob import escape
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
-from tritoninit.combinators import AsOne, Patch, Patched, Scaled, Stacked, ZeroRow
-from tritoninit.fans import module_axes
+from tritoninit.combinators import Patch, Patched, Scaled, Stacked, ZeroRow
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform, sole_fill
 from tritoninit.initializers import Ones, Zeros
+from tritoninit.interception.asked import Unrecordable, constant, of_number
 from tritoninit.interception.regions import Region
-from tritoninit.interception.tape import At, Tape, Unrecordable, Write
+from tritoninit.interception.tape import At, Tape, Write
 from tritoninit.keys import Key
-from tritoninit.models.rules import Rule, RuleSet
-from tritoninit.models.slots import Slot, slots
+from tritoninit.models.slots import Slot
 from tritoninit.recorded import Recorded
 
 _COPIES = frozenset(
@@ -28,37 +25,18 @@ _COPIES = frozenset(
         *("type_as", "as_tensor", "asarray", "reshape", "flatten", "__deepcopy__"),
     )
 )
+_ARITHMETIC = frozenset(("mul", "mul_", "div", "div_", "add", "add_", "sub", "sub_", "neg", "neg_"))
+_CONSTANTS = (Constant, Zeros, Ones)
 _MOST_COMPUTED = 1 << 16  # elements, to see whether they are all the same
 
 
 class Summary:
-    """From a tape to rules."""
+    """The initializers of tensors, from a tape."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
 
-    def rules(self, model: nn.Module) -> RuleSet:
-        """One rule a parameter and a buffer that the block set.
-
-        Raises:
-            ValueError: parameters of which nobody can say how they were set, by name.
-        """
-        rules: list[Rule] = []
-        problems: list[str] = []
-        for slot in slots(model):
-            try:
-                initializer = self._of_slot(slot)
-            except Unrecordable as error:
-                if not slot.is_buffer:
-                    problems.append(f"{slot.name}: {error}")
-                continue
-            name = slot.name if slot.name == escape(slot.name) else escape(slot.name)
-            rules.append(Rule(name, {slot.local: initializer} if slot.is_buffer else initializer))
-        if problems:
-            raise ValueError(f"not recorded: {'; '.join(problems)}")
-        return RuleSet("recorded", f"the code of {type(model).__name__}", rules)
-
-    def _of_slot(self, slot: Slot) -> Initializer:
+    def initializer_of(self, slot: Slot) -> Initializer:
         tensor = slot.tensor
         if slot.is_parametrized:
             same = [each for each in slot.originals if each.shape == tensor.shape]
@@ -67,15 +45,13 @@ class Summary:
             tensor = same[-1]
         if nn.parameter.is_lazy(tensor):
             raise Unrecordable("it has no shape yet")
-        if not tensor.numel():
-            return Zeros()
         if not self._tape.knows(tensor):
             raise Unrecordable("it was not made in the block")
         at = self._tape.at(tensor)
         initializer = self.of(at) or self._tape.recorded(at)
         if isinstance(initializer, Recorded):
             initializer = _as_constant(initializer)
-        return _as_asked(slot, initializer)
+        return initializer
 
     def of(self, at: At) -> Initializer | None:
         """The initializer of a tensor as it was at some point; None if none says it."""
@@ -109,7 +85,7 @@ class Summary:
         if isinstance(entry.done, Initializer):
             found = entry.done
         elif isinstance(entry.done, Tensor):
-            found = _constant(entry.done)
+            found = constant(entry.done)
         elif isinstance(entry.done, str):
             found = self._of_call(write)
         else:
@@ -120,51 +96,48 @@ class Summary:
 
     def _of_call(self, write: Write) -> Initializer | None:
         """What a call left in a region: of copies and of arithmetic with numbers."""
-        entry = write.entry
-        name = str(entry.done).rpartition(".")[2]
-        shape = write.region.shape
-        first, *others = (*entry.arguments, None)
-        if name == "copy_" or (name == "__setitem__" and isinstance(entry.arguments[-1], At)):
-            return self._copied(entry.arguments[1 if name == "copy_" else 2], shape)
-        if name in _COPIES and isinstance(first, At):
-            return self._copied(first, shape)
-        if not isinstance(first, At):
-            first, others = (others[0], [first]) if others and isinstance(others[0], At) else (None, [])
-            if name not in ("mul", "add"):
-                return None
+        entry, name = write.entry, str(write.entry.done).rpartition(".")[2]
+        if name == "copy_":
+            return self._copied(entry.arguments[1], write.region)
+        if name == "__setitem__":
+            return self._copied(entry.arguments[2], write.region)
+        if name in _COPIES:
+            return self._copied(entry.arguments[0], write.region)
+        return self._arithmetic(write, name.removesuffix("_")) if name in _ARITHMETIC else None
+
+    def _arithmetic(self, write: Write, name: str) -> Initializer | None:
+        """What a sum or a product with a number is."""
+        region, keywords = write.region, write.entry.keywords
+        one, other = (*write.entry.arguments, None)[:2]
+        by = self._number(other)
+        if by is None and name in ("mul", "add") and "alpha" not in keywords:
+            one, by = other, self._number(one)
+        if not isinstance(one, At) or one.region.shape != region.shape or one.region.dtype != region.dtype:
+            return None
         if (
-            first is None
-            or not write.region.dtype.is_floating_point
-            or first.region.dtype != write.region.dtype
+            (by is None) != (name == "neg")
+            or keywords.keys() - {"alpha"}
+            or not region.dtype.is_floating_point
         ):
             return None
-        by = next((each for each in others if each is not None), None)
-        if isinstance(by, At):
-            constant = self.of(by)
-            other = self.of(first)
-            if name in ("mul", "mul_", "add", "add_") and not isinstance(constant, (Constant, Zeros, Ones)):
-                first, constant, other = by, other, constant
-            if not isinstance(constant, (Constant, Zeros, Ones)):
-                return None
-            by = _value(constant)
-        if first.region.shape != shape or (entry.keywords and set(entry.keywords) - {"alpha"}):
-            return None
-        before = self.of(first)
-        return (
-            None
-            if before is None
-            else _affine(before, name.rstrip("_"), by, entry.keywords.get("alpha", 1), write.region)
-        )
+        before = self.of(one)
+        return None if before is None else _affine(before, name, by or 0.0, keywords.get("alpha", 1), region)
 
-    def _copied(self, source: object, shape: tuple[int, ...]) -> Initializer | None:
+    def _number(self, value: object) -> float | None:
+        """A number, or the one that all elements of a tensor are."""
+        if isinstance(value, At):
+            constant = self.of(value)
+            return _value(constant) if isinstance(constant, _CONSTANTS) else None
+        return value if isinstance(value, (int, float)) else None
+
+    def _copied(self, source: object, into: Region) -> Initializer | None:
         if not isinstance(source, At):
             return None
         found = self.of(source)
-        if found is None or source.region.shape == shape:
+        if found is None or source.region.shape == into.shape:
             return found
-        if isinstance(found, (Constant, Zeros, Ones)) or math.prod(shape) == math.prod(source.region.shape):
-            return sole_fill(found, source.region.shape)
-        return None
+        same = math.prod(into.shape) == math.prod(source.region.shape)
+        return sole_fill(found, source.region.shape) if same or isinstance(found, _CONSTANTS) else None
 
 
 def _is_plain(region: Region) -> bool:
@@ -256,43 +229,20 @@ def _value(constant: Initializer) -> float:
     return 1.0 if isinstance(constant, Ones) else 0.0
 
 
-def _constant(values: Tensor) -> Initializer | None:
-    """The one number that all elements are."""
-    if values.is_complex() or values.dtype == torch.bool:
+def _affine(before: Initializer, name: str, by: float, alpha: object, region: Region) -> Initializer | None:
+    """What arithmetic with a number makes of an initializer; None if none says it."""
+    if not isinstance(alpha, (int, float)):
         return None
-    first = values.flatten()[0]
-    same = bool((values == first).all()) or bool(values.isnan().all())
-    return _of_number(first.item()) if same else None
-
-
-def _of_number(value: float) -> Initializer:
-    if value == 0 and math.copysign(1, value) > 0:
-        return Zeros()
-    return Ones() if value == 1 else Constant(value)
-
-
-def _affine(before: Initializer, name: str, by: object, alpha: object, region: Region) -> Initializer | None:
-    """What arithmetic with a number makes of an initializer."""
-    if name not in ("mul", "div", "add", "sub", "neg") or not isinstance(alpha, (int, float)):
-        return None
-    if name != "neg" and not isinstance(by, (int, float)):
-        return None
-    if isinstance(before, (Constant, Zeros, Ones)):
-        one = torch.full((), _value(before), dtype=region.dtype, device="cpu")
-        changed = one.neg() if name == "neg" else getattr(one, name)(by)
-        if name in ("add", "sub") and alpha != 1:
-            changed = getattr(one, name)(by, alpha=alpha)
-        return _of_number(changed.item())
-    number = float(by) if isinstance(by, (int, float)) else 0.0
+    if isinstance(before, _CONSTANTS):
+        number = torch.full((), _value(before), dtype=region.dtype, device="cpu")
+        other = () if name == "neg" else (by * alpha,)
+        return of_number(getattr(number, name)(*other).item())
     try:
-        factor = {"mul": number, "div": 1 / number if name == "div" else 0.0, "neg": -1.0}.get(name, 1.0)
-        shift = {"add": alpha * number, "sub": -alpha * number}.get(name, 0.0)
-        if isinstance(before, Fill):
-            return _moved(before, factor, shift)
-        if shift == 0 and factor >= 0:
-            if isinstance(before, Scaled):
-                return replace(before, factor=before.factor * factor)
-            return Scaled(before, factor)
+        factor = {"mul": by, "div": 1 / by if name == "div" else 1.0, "neg": -1.0}.get(name, 1.0)
+        shift = {"add": alpha * by, "sub": -alpha * by}.get(name, 0.0)
+        if shift == 0 and factor >= 0 and not isinstance(before, Fill):
+            inner = before.initializer if isinstance(before, Scaled) else before
+            return Scaled(inner, factor * (before.factor if isinstance(before, Scaled) else 1.0))
         fill = sole_fill(before, region.shape)
         return None if fill is None else _moved(fill, factor, shift)
     except (ValueError, ArithmeticError):
@@ -316,14 +266,4 @@ def _as_constant(recorded: Recorded) -> Initializer:
     """Numbers that come of no draw, as the one that they all are."""
     if recorded.random or math.prod(recorded.result.shape) > _MOST_COMPUTED:
         return recorded
-    return _constant(recorded.values(Key(0))) or recorded
-
-
-def _as_asked(slot: Slot, initializer: Initializer) -> Initializer:
-    """An initializer that means in a rule what the code meant, which did not ask what the dimensions mean."""
-    shape = tuple(slot.tensor.shape)
-    try:
-        same = initializer.of_weight(module_axes(slot.owner, slot.name, shape), shape) == initializer
-    except ValueError:
-        same = False
-    return initializer if same else AsOne(initializer)
+    return constant(recorded.values(Key(0))) or recorded

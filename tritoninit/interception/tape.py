@@ -1,4 +1,4 @@
-"""What a block's calls did to memory, in order, whether there is any or not: tensors of the meta device, too."""
+"""What a block's calls did to tensors, in order: those of the meta device, which have no memory, too."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from tritoninit.fills import Initializer
+from tritoninit.interception.asked import Unrecordable
 from tritoninit.interception.private import StorageWeakRef
 from tritoninit.interception.regions import Region, storage_key
-from tritoninit.recorded import Call, Fill, Given, Named, Part, Recorded, Slice, Step, name_of
+from tritoninit.recorded import Call, Drawn, Given, Named, Part, Recorded, Slice, Step, name_of, numbers
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,6 @@ class Write:
     entry: Entry
     region: Region
     changed: bool
-
-
-class Unrecordable(Exception):
-    """A call has an argument that nobody can give it again."""
 
 
 class Tape:
@@ -252,7 +249,7 @@ class _Parts:
         if isinstance(done, Initializer):
             (at,) = entry.wrote
             assert at is not None
-            yield Fill(self.of(at), done)
+            yield Drawn(self.of(at), done)
         elif isinstance(done, str):
             arguments = tuple(self._given(each) for each in entry.arguments)
             keywords = tuple((name, self._given(each)) for name, each in entry.keywords.items())
@@ -267,12 +264,6 @@ class _Parts:
         if isinstance(value, At):
             return self.of(value)
         if isinstance(value, Slice):
-            return Slice(*map(self._given, (value.start, value.stop, value.step)), value.ellipsis)
+            start, stop, step = map(self._given, (value.start, value.stop, value.step))
+            return Slice(start, stop, step, value.ellipsis)
         return tuple(map(self._given, value)) if isinstance(value, tuple) else value
-
-
-def numbers(values: Tensor) -> tuple[Any, ...]:
-    """A tensor's elements, which a recording gives back bit for bit."""
-    if values.is_complex():
-        return tuple(map(tuple, torch.view_as_real(values).reshape(-1, 2).tolist()))
-    return tuple(values.flatten().tolist())

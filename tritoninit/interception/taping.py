@@ -1,4 +1,4 @@
-"""The calls of a block that is recorded: noted, and those of tensors without memory not run for their numbers."""
+"""The calls of a block that is recorded: what they do is noted, and done only where there is memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tritoninit.fills import Constant, Initializer, Normal, Uniform
 from tritoninit.initializers import Ones, Zeros
+from tritoninit.interception.asked import Unrecordable
 from tritoninit.interception.calls import (
     OVERWRITES,
     SETS_NOTHING,
@@ -21,16 +22,15 @@ from tritoninit.interception.calls import (
     reaches_further,
     tensors_among,
 )
-from tritoninit.interception.intercepted import Recording
 from tritoninit.interception.libraries import LIBRARIES
 from tritoninit.interception.private import DisableTorchFunction, version
-from tritoninit.interception.recorder import REFUSALS, Recorder, announce
+from tritoninit.interception.recorder import REFUSALS, Recorder, announce, recording
 from tritoninit.interception.regions import storage_key
 from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
 from tritoninit.interception.summary import Summary
-from tritoninit.interception.tape import Tape, Unrecordable
+from tritoninit.interception.tape import Tape
 from tritoninit.keys import Key
-from tritoninit.models.rules import RuleSet
+from tritoninit.models.slots import Slot
 from tritoninit.recorded import is_factory
 from tritoninit.window import Window
 
@@ -51,16 +51,15 @@ _UNSET = (torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty)
 _OF_NUMBER = (torch.full, torch.full_like, Tensor.new_full)
 
 
-class Taping(Recorder, Recording):
+class Taping(Recorder):
     """One block's calls, and the tape of what they did."""
 
     def __init__(self, key: Key, outer: Recorder | None = None, *, aloud: bool = True) -> None:
         super().__init__(key, outer, aloud=aloud)
         self._tape = Tape()
 
-    def rules(self, model: nn.Module) -> RuleSet:
-        with DisableTorchFunction(), self._in_torch(calls_back=False):
-            return Summary(self._tape).rules(model)
+    def _initializer(self, slot: Slot) -> Initializer:
+        return Summary(self._tape).initializer_of(slot)
 
     def _initialize(
         self, name: str, original: Callable[..., Tensor], tensor: Tensor, *arguments: Any
@@ -280,6 +279,8 @@ def _filled_by(
     """What a factory or an in-place method filled, and how; None if it is none of those that are known."""
     keywords = {name: each for name, each in kwargs.items() if name != "generator"}
     tensor: Tensor
+    kind: Callable[..., Initializer]
+    numbers: Sequence[Any]
     if function in METHODS:
         kind, names = METHODS[function]
         tensor, numbers = args[0], args[1:]
@@ -306,3 +307,10 @@ def _filled_by(
         return tensor, kind(*map(number, numbers), **{name: number(each) for name, each in named.items()})
     except REFUSALS:
         return None
+
+
+@contextmanager
+def taping(key: Key) -> Iterator[Recorder]:
+    """:func:`~tritoninit.record`, on a torch that has what it needs."""
+    with recording(key, kind=Taping) as recorder:
+        yield recorder
