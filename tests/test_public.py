@@ -17,6 +17,7 @@ PUBLIC = [
     "Axes",
     "Backend",
     "Constant",
+    "CopyOf",
     "Coverage",
     "PassedOn",
     "TensorRecord",

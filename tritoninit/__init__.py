@@ -10,7 +10,7 @@ from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import AsOne, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
 from tritoninit.fans import Axes
 from tritoninit.fills import (
     Constant,
@@ -86,6 +86,7 @@ __all__ = [
     "Axes",
     "Backend",
     "Constant",
+    "CopyOf",
     "Coverage",
     "Dirac",
     "Elementwise",

@@ -253,6 +253,42 @@ class AsOne(Initializer):
         return pieces_of(self.initializer, shape)
 
 
+@dataclass(frozen=True)
+class CopyOf(Initializer):
+    """What code made a copy of another parameter: the same random numbers, by the key of that one's name.
+
+    For :func:`~tritoninit.initialize_`, which gives every other parameter the key of its own name. The two
+    are equal if their initializers are, whether the other is set in the same call or not.
+
+    Args:
+        name: the qualified name of the other.
+        initializer: of this one.
+    """
+
+    name: str
+    initializer: Initializer
+
+    def __post_init__(self) -> None:
+        _check_initializer(self.initializer)
+        if not isinstance(self.name, str):
+            raise TypeError(f"a parameter's name is a string, not {self.name!r}")
+
+    @property
+    def random(self) -> bool:
+        return self.initializer.random
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        return replace(self, initializer=self.initializer.of_weight(axes, shape))
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        return pieces_of(self.initializer, shape)
+
+
+def key_name(name: str, initializer: Initializer) -> str:
+    """By which name a parameter of ``name`` has its key."""
+    return initializer.name if isinstance(initializer, CopyOf) else name
+
+
 def _check_initializer(value: object) -> None:
     if not isinstance(value, Initializer):
         raise TypeError(f"not an Initializer: {value!r}")

@@ -24,7 +24,7 @@ KNOWN: Mapping[str, type[Any]] = {
         *(initializers.KaimingUniform, initializers.KaimingNormal),
         *(structured.Orthogonal, structured.Sparse, structured.Eye, structured.Dirac),
         *(combinators.ZeroRow, combinators.Stacked, combinators.Scaled, combinators.Keep),
-        *(combinators.Patched, combinators.Patch, combinators.AsOne, Axes),
+        *(combinators.Patched, combinators.Patch, combinators.AsOne, combinators.CopyOf, Axes),
         *(recorded.Recorded, recorded.Drawn, recorded.Given, recorded.Call),
         *(recorded.Part, recorded.Named, recorded.Slice),
     )

@@ -16,7 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.reading import constants
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import Keep
+from tritoninit.combinators import Keep, key_name
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer
 from tritoninit.interception.entry import quietly
@@ -35,6 +35,7 @@ from tritoninit.models.slots import Place, Selection, Slot, at_rest, places, sel
 from tritoninit.own_code import Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
 from tritoninit.plan import Plan
+from tritoninit.recorded import Recorded
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
@@ -108,7 +109,7 @@ def initialize_(
         device: where to. Parameters and buffers on the meta device get their memory there, once, and no
             other pass over it than the fill; others move.
         dtype: of floating-point parameters, with what parametrisations compute them from, and of the buffers
-            that rules set.
+            that rules set; :class:`~tritoninit.Recorded` ones stay in theirs.
         only: set these and keep the others: qualified names, globs, names of modules, or modules.
         skip: keep these, in the same terms; for example the keys of a state dict that was loaded, less the
             ``unexpected_keys`` that ``load_state_dict`` returned.
@@ -159,14 +160,18 @@ def initialize_(
     named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
-        keys = {slot: key.fold_in(slot.name) for slot, how in initializers.items() if how.random}
+        keys = {
+            slot: key.fold_in(key_name(slot.name, how)) for slot, how in initializers.items() if how.random
+        }
         initializers |= _computed(module, own, key, target, dtype)
-        apart = _drawn_apart(initializers, key, target, dtype, named)
+        apart = _drawn_apart(initializers, keys, key, target, dtype, named)
         if target is not None or dtype is not None:
             recompute(module, garbage, target, lambda name: quietly(key.fold_in(name)))
             for slot in found:
                 overwritten = slot in renewed or not _keeps(initializers.get(slot, keep), slot)
-                move(slot, target, dtype, overwritten=overwritten)
+                how = initializers.get(slot, keep)
+                floats = None if slot.is_buffer and isinstance(how, Recorded) else dtype
+                move(slot, target, floats, overwritten=overwritten)
             for each, slot in aliases:
                 each.follow(slot.tensor)
     plan = Plan()
@@ -369,7 +374,7 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
     """Raise unless drawing the slot's elements makes its owner's weight what the initializer says."""
     tensor, owner = slot.tensor, slot.owner
     if not (tensor.is_floating_point() or tensor.is_complex()):
-        if initializer.random:
+        if initializer.random and not isinstance(initializer, Recorded):
             raise ValueError(f"{tensor.dtype} takes constants and values only: keep it, or give a Value")
         if not slot.is_buffer and type(tensor) is not nn.Parameter:
             raise ValueError(f"a quantised {type(tensor).__name__}: keep it, or give a Value")
@@ -391,6 +396,7 @@ class _Drawn(NamedTuple):
 
 def _drawn_apart(
     chosen: Mapping[Slot, Initializer],
+    keys: Mapping[Slot, Key],
     key: Key,
     device: torch.device | None,
     dtype: torch.dtype | None,
@@ -403,7 +409,7 @@ def _drawn_apart(
         if slot.is_parametrized and not isinstance(initializer, Keep):
             floats = dtype if slot.tensor.is_floating_point() else None
             values[slot] = value = memory_like(slot.tensor, device, floats or slot.tensor.dtype)
-            initializer.add(plan, value, key.fold_in(slot.name), Window.whole(value.shape))
+            initializer.add(plan, value, keys.get(slot, key), Window.whole(value.shape))
     if values:
         plan.run()
     problems = _Problems()

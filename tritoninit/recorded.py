@@ -302,9 +302,9 @@ class Recorded(Structured):
     """What code did to a tensor that no other initializer says: its calls, made again.
 
     They are made on the CPU and for the whole tensor, of which a window keeps its part. Fills are drawn with
-    ``key.fold_in(number of the step)``; what else is random, by torch's generator of the CPU, seeded from the
-    key. So the numbers of such calls, and of functions such as ``log``, are torch's, and may change with its
-    version; but not with the device or the shards.
+    ``key.fold_in(number of random steps before)``; what else is random, by torch's generator of the CPU,
+    seeded from the key. So the numbers of such calls, and of functions such as ``log``, are torch's, and may
+    change with its version; but not with the device or the shards.
 
     Args:
         steps: in order; see :func:`tritoninit.record`, which makes them.
@@ -357,8 +357,10 @@ class Recorded(Structured):
         drawn_by_torch = any(step.random and not isinstance(step, Drawn) for step in self.steps)
         generator = _seeded(key) if drawn_by_torch else nullcontext()
         with generator, torch.device("cpu"), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            for number, step in enumerate(self.steps):
-                step.run(memory, key.fold_in(number))
+            drawn = 0
+            for step in self.steps:
+                step.run(memory, key.fold_in(drawn))
+                drawn += step.random
         return memory.tensor(self.result)
 
     def of_weight(self, axes: object, shape: Sequence[int]) -> Initializer:
@@ -369,7 +371,7 @@ class Recorded(Structured):
 def _seeded(key: Key) -> Iterator[None]:
     """PyTorch's default CPU generator comes of the key, and is put back."""
     before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(key.fold_in("torch").stream & ((1 << 63) - 1) ^ key.seed >> 1)
+    torch.default_generator.manual_seed(Key(0, key.stream).fold_in(key.seed).stream)
     try:
         yield
     finally:

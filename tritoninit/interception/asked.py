@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from glob import escape
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tritoninit.combinators import AsOne
+from tritoninit.combinators import AsOne, CopyOf
 from tritoninit.fans import module_axes
 from tritoninit.fills import Constant, Initializer
 from tritoninit.initializers import Ones, Zeros
@@ -22,7 +23,19 @@ class Unrecordable(Exception):
     """Nobody can say how a tensor was set; the message says why."""
 
 
-def rules_of(model: nn.Module, initializer_of: Callable[[Slot], Initializer]) -> RuleSet:
+class Asked(NamedTuple):
+    """How a tensor was set.
+
+    Attributes:
+        initializer: the same as a value.
+        drawn: which random numbers it holds; tensors with the same are copies. Empty if there are none.
+    """
+
+    initializer: Initializer
+    drawn: tuple[Hashable, ...] = ()
+
+
+def rules_of(model: nn.Module, asked: Callable[[Slot], Asked]) -> RuleSet:
     """One rule a parameter and a buffer of which it is known how it was set.
 
     Raises:
@@ -30,9 +43,14 @@ def rules_of(model: nn.Module, initializer_of: Callable[[Slot], Initializer]) ->
     """
     rules: list[Rule] = []
     problems: list[str] = []
+    first: dict[tuple[Hashable, ...], str] = {}
     for slot in slots(model):
         try:
-            found = _as_asked(slot, initializer_of(slot) if slot.tensor.numel() else Zeros())
+            how, drawn = asked(slot)
+            found = _as_asked(slot, how)
+            origin = first.setdefault(drawn, slot.name) if drawn else slot.name
+            if origin != slot.name:
+                found = CopyOf(origin, found)
         except Unrecordable as error:
             if not slot.is_buffer:
                 problems.append(f"{slot.name}: {error}")

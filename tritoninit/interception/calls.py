@@ -37,8 +37,13 @@ _METADATA = _setters("requires_grad", "grad") | _functions(
     *("is_sparse_csr", "is_quantized", "is_nested", "is_mkldnn", "is_shared", "is_pinned"),
     *("requires_grad", "requires_grad_", "is_leaf", "grad", "grad_fn", "grad_dtype", "retains_grad"),
     *("output_nr", "detach_", "register_hook", "register_post_accumulate_grad_hook", "__hash__"),
+    *private.READING_NOTHING,
+)
+
+# What makes others of a tensor's metadata.
+_MAKERS = _functions(
     *("empty_like", "zeros_like", "ones_like", "full_like"),
-    *("new_empty", "new_zeros", "new_ones", "new_full", *private.READING_NOTHING),
+    *("new_empty", "new_zeros", "new_ones", "new_full"),
 )
 
 # What returns the same memory, seen again when it is used.
@@ -78,6 +83,7 @@ SETS_NOTHING = _METADATA | _VIEWS | SETS_DATA
 # here takes longer.
 NEVER_DRAWS = (
     _METADATA
+    | _MAKERS
     | _VIEWS
     | _VIEWS_OF_CONTIGUOUS
     | HANDED_OUT
@@ -125,13 +131,17 @@ def reaches_further(
         or isinstance(function, private.OPERATORS)
         or function is Tensor.__deepcopy__  # of the gradient and the attributes, too
         or private.dispatch_modes() > 0
-        or (function not in _METADATA and any(map(callable, (*args, *kwargs.values()))))
+        or (
+            function not in _METADATA
+            and function not in _MAKERS
+            and any(map(callable, (*args, *kwargs.values())))
+        )
     )
 
 
 def reads_nothing(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a function, called with one tensor, looks at its metadata only or returns a view of it."""
-    if function in _METADATA or function in _VIEWS:
+    if function in _METADATA or function in _MAKERS or function in _VIEWS:
         return True
     if function in _VIEWS_OF_CONTIGUOUS:
         return bool(args) and not kwargs and args[0].is_contiguous()

@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from tritoninit import registry
 from tritoninit.auditing.assignments import TORCH, Assignment
 from tritoninit.fills import Constant, Initializer, TruncatedNormal, sole_fill
-from tritoninit.interception.asked import Unrecordable, as_given, rules_of
+from tritoninit.initializers import Zeros
+from tritoninit.interception.asked import Asked, Unrecordable, as_given, rules_of
 from tritoninit.interception.calls import (
     COPIES,
     HANDED_OUT,
@@ -128,11 +129,15 @@ class Recorder(Intercepted):
 
     def rules(self, model: nn.Module) -> RuleSet:
         with DisableTorchFunction():
-            return rules_of(model, self._initializer)
+            return rules_of(model, self._asked)
 
-    def _initializer(self, slot: Slot) -> Initializer:
+    def _asked(self, slot: Slot) -> Asked:
         """What was asked for; numbers that nobody drew are as they are."""
         tensor = slot.tensor
+        if nn.parameter.is_lazy(tensor):
+            raise Unrecordable("it has no shape yet")
+        if not tensor.numel():
+            return Asked(Zeros())
         told = self._told(slot.name, tensor)
         key = storage_key(tensor)
         if told is None and self._history.get(key or 0):
@@ -140,10 +145,12 @@ class Recorder(Intercepted):
         if told is not None:
             if isinstance(told.initializer, Told):
                 raise Unrecordable(f"{told.initializer}: build it under ti.record()")
-            return told.initializer
-        if tensor.is_meta or nn.parameter.is_lazy(tensor) or key is None:
+            here = Region.of(tensor)
+            copied = (told.key,) if told.key is not None and here in self._history[key or 0] else ()
+            return Asked(told.initializer, copied)
+        if tensor.is_meta or key is None:
             raise Unrecordable("it has no memory: build it under ti.record()")
-        return as_given(tensor)
+        return Asked(as_given(tensor))
 
     def _told(self, name: str, tensor: Tensor) -> Assignment | None:
         history = self._history.get(storage_key(tensor) or 0)
@@ -646,7 +653,8 @@ def recording(
         outer.flush()
     TURNS.to(outer.generators if outer else OUTSIDE)  # which another thread may have
     key = seed if isinstance(seed, Key) else Key.from_generator() if seed is None else Key(seed)
-    recorder = (kind or Recorder)(key, outer, aloud=aloud)
+    kind = kind or (Recorder if outer is None else type(outer))  # what is inside of a recording, is recorded
+    recorder = kind(key, outer, aloud=aloud)
     with ROUTES.installed(), _Mode(), _opened(recorder):
         try:
             yield recorder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import product
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tritoninit.combinators import Patch, Patched, Scaled, Stacked, ZeroRow
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform, sole_fill
 from tritoninit.initializers import Ones, Zeros
-from tritoninit.interception.asked import Unrecordable, constant, of_number
+from tritoninit.interception.asked import Asked, Unrecordable, constant, of_number
 from tritoninit.interception.regions import Region
 from tritoninit.interception.tape import At, Tape, Write
 from tritoninit.keys import Key
@@ -35,8 +35,14 @@ class Summary:
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
+        self._drawn: list[Hashable] = []
 
-    def initializer_of(self, slot: Slot) -> Initializer:
+    def asked(self, slot: Slot) -> Asked:
+        """How a parameter or a buffer was set.
+
+        Raises:
+            Unrecordable: nobody can say.
+        """
         tensor = slot.tensor
         if slot.is_parametrized:
             same = [each for each in slot.originals if each.shape == tensor.shape]
@@ -45,13 +51,17 @@ class Summary:
             tensor = same[-1]
         if nn.parameter.is_lazy(tensor):
             raise Unrecordable("it has no shape yet")
-        if not self._tape.knows(tensor):
+        if not tensor.numel():
+            return Asked(Zeros())
+        if tensor.is_meta and not self._tape.knows(tensor):
             raise Unrecordable("it was not made in the block")
         at = self._tape.at(tensor)
-        initializer = self.of(at) or self._tape.recorded(at)
-        if isinstance(initializer, Recorded):
-            initializer = _as_constant(initializer)
-        return initializer
+        self._drawn.clear()
+        initializer = self.of(at)
+        if initializer is not None:
+            return Asked(initializer, tuple(self._drawn))
+        recorded, drawn = self._tape.recorded(at)
+        return Asked(_as_constant(recorded), (*drawn, recorded.result) if drawn else ())
 
     def of(self, at: At) -> Initializer | None:
         """The initializer of a tensor as it was at some point; None if none says it."""
@@ -84,6 +94,9 @@ class Summary:
         found: Initializer | None
         if isinstance(entry.done, Initializer):
             found = entry.done
+            if found.random:
+                inside = (at.region.offset - write.region.offset, at.region.shape, at.region.strides)
+                self._drawn.append((entry.number, inside))
         elif isinstance(entry.done, Tensor):
             found = constant(entry.done)
         elif isinstance(entry.done, str):
@@ -127,17 +140,27 @@ class Summary:
         """A number, or the one that all elements of a tensor are."""
         if isinstance(value, At):
             constant = self.of(value)
+            if constant is None and math.prod(value.region.shape) == 1:
+                constant = self._computed(value)
             return _value(constant) if isinstance(constant, _CONSTANTS) else None
         return value if isinstance(value, (int, float)) else None
+
+    def _computed(self, at: At) -> Initializer | None:
+        """The number that an element is, if nobody drew it."""
+        try:
+            recorded, _ = self._tape.recorded(at)
+        except Unrecordable:
+            return None
+        return _as_constant(recorded)
 
     def _copied(self, source: object, into: Region) -> Initializer | None:
         if not isinstance(source, At):
             return None
         found = self.of(source)
-        if found is None or source.region.shape == into.shape:
+        if found is None or source.region.shape == into.shape or isinstance(found, _CONSTANTS):
             return found
         same = math.prod(into.shape) == math.prod(source.region.shape)
-        return sole_fill(found, source.region.shape) if same or isinstance(found, _CONSTANTS) else None
+        return sole_fill(found, source.region.shape) if same else None
 
 
 def _is_plain(region: Region) -> bool:
@@ -181,7 +204,7 @@ def _together(
             return stacked
         base = base or Zeros()
     if base is None:
-        raise Unrecordable("a part of it was never set")
+        raise Unrecordable("a part of it was never set" if patches else "it was never set")
     while patches:
         first = patches[0]
         row = first.shape == (1, *shape[1:]) and isinstance(first.initializer, (Zeros, Constant))

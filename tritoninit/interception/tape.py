@@ -183,8 +183,8 @@ class Tape:
             parts.append(write)
         return None, parts[::-1]
 
-    def recorded(self, at: At) -> Recorded:
-        """The calls that made a tensor.
+    def recorded(self, at: At) -> tuple[Recorded, tuple[int, ...]]:
+        """The calls that made a tensor, and which of the entries drew its random numbers.
 
         Raises:
             Unrecordable: one of them cannot be made again, or nobody has set the tensor.
@@ -202,8 +202,9 @@ class Tape:
                     seen.update(more)
                     wanted += more
         parts = _Parts()
-        steps = tuple(step for number in sorted(entries) for step in parts.steps(entries[number]))
-        return Recorded(steps, parts.of(at))
+        steps = [(number, step) for number in sorted(entries) for step in parts.steps(entries[number])]
+        drawn = tuple(number for number, step in steps if step.random)
+        return Recorded(tuple(step for _, step in steps), parts.of(at)), drawn
 
     def _behind(self, at: At) -> Iterator[Entry]:
         """What set a tensor: the latest that set all of it, and whatever changed some of it since."""

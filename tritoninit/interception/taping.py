@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tritoninit.fills import Constant, Initializer, Normal, Uniform
 from tritoninit.initializers import Ones, Zeros
-from tritoninit.interception.asked import Unrecordable
+from tritoninit.interception.asked import Asked, Unrecordable
 from tritoninit.interception.calls import (
     OVERWRITES,
     SETS_NOTHING,
@@ -56,10 +56,10 @@ class Taping(Recorder):
 
     def __init__(self, key: Key, outer: Recorder | None = None, *, aloud: bool = True) -> None:
         super().__init__(key, outer, aloud=aloud)
-        self._tape = Tape()
+        self._tape: Tape = outer._tape if isinstance(outer, Taping) else Tape()
 
-    def _initializer(self, slot: Slot) -> Initializer:
-        return Summary(self._tape).initializer_of(slot)
+    def _asked(self, slot: Slot) -> Asked:
+        return Summary(self._tape).asked(slot)
 
     def _initialize(
         self, name: str, original: Callable[..., Tensor], tensor: Tensor, *arguments: Any
@@ -134,7 +134,7 @@ class Taping(Recorder):
             known = {storage_key(each) for each in tensors}
             overwritten = args[0] if args and function in OVERWRITES else None
             frozen = self._frozen(args, kwargs, overwritten)
-        if any(each.is_meta for each in tensors):
+        if any(each.is_meta for each in tensors) or _on_meta(kwargs.get("device")):
             result = self._without_memory(function, types, args, kwargs)
         else:
             result = super()._torch_function(function, types, args, kwargs)
@@ -173,6 +173,7 @@ class Taping(Recorder):
         """A call of which some tensors are on the meta device; where torch cannot without their numbers, and
         these come of no draw, they are computed."""
         further = reaches_further(function, types, args, kwargs)
+        kwargs = _without_generator(kwargs)
         try:
             with self._in_torch(calls_back=further):
                 return function(*args, **kwargs)
@@ -196,8 +197,8 @@ class Taping(Recorder):
         if isinstance(value, Tensor):
             if not value.is_meta:
                 return value
-            recorded = self._tape.recorded(self._tape.at(value))
-            if recorded.random:
+            recorded, drawn = self._tape.recorded(self._tape.at(value))
+            if drawn:
                 raise Unrecordable("random numbers")
             with self._in_torch(calls_back=False):
                 return recorded.values(Key(0))
@@ -249,6 +250,15 @@ class Taping(Recorder):
         if not self._silent:
             with DisableTorchFunction():
                 self._tape.lost(tensors, "code that torch does not see")
+
+
+def _on_meta(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "meta"
+
+
+def _without_generator(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Nothing is drawn on the meta device, which has no generators."""
+    return {name: each for name, each in kwargs.items() if name != "generator"}
 
 
 def _understood(
