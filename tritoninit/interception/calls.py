@@ -28,22 +28,26 @@ def _setters(*names: str) -> set[Any]:
     return {getattr(Tensor, name).__set__ for name in names}
 
 
-# What reads no element.
-_METADATA = _setters("requires_grad", "grad") | _functions(
-    *("size", "shape", "dim", "ndim", "ndimension", "numel", "nelement", "__len__", "stride"),
-    *("storage_offset", "element_size", "itemsize", "nbytes", "dtype", "device", "get_device", "layout"),
-    *("names", "has_names", "name", "is_contiguous", "is_floating_point", "is_complex", "is_signed"),
-    *("is_inference", "is_conj", "is_neg", "is_cpu", "is_cuda", "is_xpu", "is_mps", "is_meta", "is_sparse"),
-    *("is_sparse_csr", "is_quantized", "is_nested", "is_mkldnn", "is_shared", "is_pinned"),
-    *("requires_grad", "requires_grad_", "is_leaf", "grad", "grad_fn", "grad_dtype", "retains_grad"),
-    *("output_nr", "detach_", "register_hook", "register_post_accumulate_grad_hook", "__hash__"),
-    *private.READING_NOTHING,
-)
-
 # What makes others of a tensor's metadata.
 _MAKERS = _functions(
     *("empty_like", "zeros_like", "ones_like", "full_like"),
     *("new_empty", "new_zeros", "new_ones", "new_full"),
+)
+
+# What reads no element.
+_METADATA = (
+    _MAKERS
+    | _setters("requires_grad", "grad")
+    | _functions(
+        *("size", "shape", "dim", "ndim", "ndimension", "numel", "nelement", "__len__", "stride"),
+        *("storage_offset", "element_size", "itemsize", "nbytes", "dtype", "device", "get_device", "layout"),
+        *("names", "has_names", "name", "is_contiguous", "is_floating_point", "is_complex", "is_signed"),
+        *("is_inference", "is_conj", "is_neg", "is_cpu", "is_cuda", "is_xpu", "is_mps", "is_meta"),
+        *("is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_mkldnn", "is_shared", "is_pinned"),
+        *("requires_grad", "requires_grad_", "is_leaf", "grad", "grad_fn", "grad_dtype", "retains_grad"),
+        *("output_nr", "detach_", "register_hook", "register_post_accumulate_grad_hook", "__hash__"),
+        *private.READING_NOTHING,
+    )
 )
 
 # What returns the same memory, seen again when it is used.
@@ -77,13 +81,12 @@ OVERWRITES = INTO | _functions(
 SETS_DATA = _setters("data")
 
 # What sets no element, whatever it returns: the same memory, or what is known of it.
-SETS_NOTHING = _METADATA | _VIEWS | SETS_DATA
+SETS_NOTHING = (_METADATA - _MAKERS) | _VIEWS | SETS_DATA
 
 # What has no use for random numbers, of what is called most: the generators need no look. One that is missing
 # here takes longer.
 NEVER_DRAWS = (
     _METADATA
-    | _MAKERS
     | _VIEWS
     | _VIEWS_OF_CONTIGUOUS
     | HANDED_OUT
@@ -141,7 +144,7 @@ def reaches_further(
 
 def reads_nothing(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a function, called with one tensor, looks at its metadata only or returns a view of it."""
-    if function in _METADATA or function in _MAKERS or function in _VIEWS:
+    if function in _METADATA or function in _VIEWS:
         return True
     if function in _VIEWS_OF_CONTIGUOUS:
         return bool(args) and not kwargs and args[0].is_contiguous()
