@@ -26,6 +26,15 @@ _FACTORIES = (
     *("ones", "rand", "randint", "randn", "randperm", "range", "scalar_tensor", "tensor", "tril_indices"),
     *("triu_indices", "zeros"),
 )
+# Now, since others may stand in for them for a while.
+_INITIALIZERS = {
+    f"torch.nn.init.{name}": getattr(torch.nn.init, name)
+    for name in (
+        *("constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_"),
+        *("orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_"),
+        "zeros_",
+    )
+}
 _RANDOM = frozenset(
     (
         *("bernoulli", "binomial", "cauchy", "dropout", "alpha_dropout", "feature_dropout", "exponential"),
@@ -36,15 +45,18 @@ _RANDOM = frozenset(
     )
 )
 _NAMESPACES = (
-    *("torch", "torch.functional", "torch.nn.functional", "torch.nn.init", "torch.Tensor", "torch.linalg"),
-    *("torch.fft", "torch.special"),
+    *("torch", "torch.functional", "torch.nn.functional", "torch.Tensor", "torch.linalg", "torch.fft"),
+    "torch.special",
 )
 
 
 @cache
 def _functions() -> dict[str, Callable[..., Any]]:
     """What a recording may call, by name: functions of tensors, and nothing that reaches beyond them."""
-    found: dict[str, Callable[..., Any]] = {f"torch.{name}": getattr(torch, name) for name in _FACTORIES}
+    found: dict[str, Callable[..., Any]] = {
+        **_INITIALIZERS,
+        **{f"torch.{name}": getattr(torch, name) for name in _FACTORIES},
+    }
     for functions in get_overridable_functions().values():
         for function in functions:
             name = resolve_name(function)
@@ -64,6 +76,11 @@ def name_of(function: Callable[..., Any]) -> str | None:
         return _names().get(function)
     except TypeError:  # what has no hash
         return None
+
+
+def is_known(name: str) -> bool:
+    """Whether a recording may call a function of that name."""
+    return name in _functions()
 
 
 def is_factory(function: Callable[..., Any]) -> bool:
@@ -231,7 +248,7 @@ class Call(Step):
     def __post_init__(self) -> None:
         for name in ("arguments", "keywords", "into"):
             object.__setattr__(self, name, _as_tuple(getattr(self, name)))
-        if self.function not in _functions():
+        if not is_known(self.function):
             raise ValueError(f"a recording has no way to call {self.function!r}")
 
     @property

@@ -15,7 +15,19 @@ from tritoninit.fills import Initializer
 from tritoninit.interception.asked import Unrecordable
 from tritoninit.interception.private import StorageWeakRef
 from tritoninit.interception.regions import Region, storage_key
-from tritoninit.recorded import Call, Drawn, Given, Named, Part, Recorded, Slice, Step, name_of, numbers
+from tritoninit.recorded import (
+    Call,
+    Drawn,
+    Given,
+    Named,
+    Part,
+    Recorded,
+    Slice,
+    Step,
+    is_known,
+    name_of,
+    numbers,
+)
 
 
 @dataclass(frozen=True)
@@ -119,12 +131,13 @@ class Tape:
             results: what it returned that is new memory, by place.
         """
         name = function if isinstance(function, str) else name_of(function)
+        done = name if name is not None and is_known(name) else None
         overwritten = [
             At(storage_key(each) or 0, Region.of(each), self._count) for each, read in changed if not read
         ]
         reads = [at for at in _tensors((arguments, keywords)) if at not in overwritten]
         wrote = tuple(None if each is None else self.at(each, unset=True) for each in results)
-        entry = Entry(self._count, name, tuple(arguments), dict(keywords), wrote, tuple(reads))
+        entry = Entry(self._count, done, tuple(arguments), dict(keywords), wrote, tuple(reads))
         entry.what = str(getattr(function, "__name__", function))
         new = [
             (at.storage, each, at.region, False)
@@ -152,8 +165,12 @@ class Tape:
             return tuple(map(int, value))
         if isinstance(value, (list, tuple)):
             return tuple(self.frozen(each, overwritten) for each in value)
-        if value is None or isinstance(value, (bool, int, float)):
+        if isinstance(value, np.generic):
+            return value.item()
+        if value is None or isinstance(value, bool):
             return value
+        if isinstance(value, (int, float)):
+            return int(value) if isinstance(value, int) else float(value)  # of their subclasses
         if isinstance(value, str):
             return "cpu" if value.partition(":")[0] in _DEVICES else value
         if isinstance(value, slice):
@@ -166,8 +183,6 @@ class Tape:
             return "cpu"
         if isinstance(value, torch.Generator):
             return None  # one that starts from a key
-        if isinstance(value, np.generic):
-            return value.item()
         if isinstance(value, np.ndarray):
             return self.frozen(torch.from_numpy(value.copy()))
         raise Unrecordable(f"a {type(value).__name__}")

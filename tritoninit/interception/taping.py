@@ -116,7 +116,7 @@ class Taping(Recorder):
                     self._tape.call(name, *frozen, [(tensor, False)], [None])
                 else:
                     self._tape.lost([tensor], name)
-            except (Unrecordable, ValueError):
+            except Unrecordable:
                 self._tape.lost([tensor], name)
 
     def _torch_function(
@@ -266,9 +266,11 @@ def _understood(
 ) -> Initializer | None:
     """The initializer that a call asks for; None if it makes no sense for the tensor."""
     try:
-        if not tensor.numel() or not tensor.is_floating_point() or storage_key(tensor) is None:
+        if not tensor.numel() or storage_key(tensor) is None:
             return None
         initializer = kind(*map(number, numbers), **{name: number(each) for name, each in named.items()})
+        if initializer.random and not tensor.is_floating_point():
+            return None
         initializer.check(
             torch.empty(tensor.shape, device="meta", dtype=_float(tensor.dtype)),
             Window.whole(tuple(tensor.shape)),
@@ -279,8 +281,9 @@ def _understood(
 
 
 def _float(dtype: torch.dtype) -> torch.dtype:
-    """In which what is drawn of this dtype is checked: those that are not served are rounded to."""
-    return dtype if dtype in (torch.float32, torch.float16, torch.bfloat16) else torch.float32
+    """In which what is drawn of this dtype is checked: floats that are not served are rounded to."""
+    served = (torch.float32, torch.float16, torch.bfloat16)
+    return dtype if dtype in served or not dtype.is_floating_point else torch.float32
 
 
 def _filled_by(
