@@ -54,6 +54,7 @@ PUBLIC = [
     "Value",
     "VarianceScaling",
     "Window",
+    "Windows",
     "XavierNormal",
     "XavierUniform",
     "ZeroRow",

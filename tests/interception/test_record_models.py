@@ -1,4 +1,4 @@
-"""Public models on the meta device, recorded: plain PyTorch's moments, and the same bits wherever they are set."""
+"""Public models recorded on the meta device: plain PyTorch's moments, and the same bits wherever it is."""
 
 import math
 from functools import partial
@@ -31,43 +31,29 @@ def vision_transformer():
     return VisionTransformer(32, 8, 2, 2, 64, 128)
 
 
-_SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2, "vocab_size": 96}
-_TOKENS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-_WHISPER = {
-    **{
-        f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in (("layers", 1), ("ffn_dim", 96))
-    },
-    **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "d_model": 64, "vocab_size": 96},
-    **{"max_source_positions": 40, "max_target_positions": 30, "decoder_start_token_id": 3, **_TOKENS},
+TOKENS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 96}
+HALF = {"layers": 1, "ffn_dim": 96, "attention_heads": 2}
+CONFIGS = {
+    "GPT2LMHeadModel": ("GPT2Config", {"n_layer": 2, "n_embd": 64, "n_head": 2, "n_positions": 32}),
+    "LlamaForCausalLM": ("LlamaConfig", SIZES),
+    "MixtralForCausalLM": ("MixtralConfig", {**SIZES, "num_local_experts": 4, "num_key_value_heads": 2}),
+    "MambaForCausalLM": ("MambaConfig", {"hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}),
+    "ViTForImageClassification": ("ViTConfig", {**SIZES, "image_size": 32}),
+    "WhisperForConditionalGeneration": (
+        "WhisperConfig",
+        {
+            **{f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in HALF.items()},
+            **{"d_model": 64, "max_source_positions": 40, "max_target_positions": 30},
+            "decoder_start_token_id": 3,
+        },
+    ),
 }
 MODELS = {
-    "gpt2": partial(
-        transformers_model,
-        *("GPT2LMHeadModel", "GPT2Config"),
-        **{"n_layer": 2, "n_embd": 64, "n_head": 2, "vocab_size": 96, "n_positions": 32, **_TOKENS},
-    ),
-    "llama": partial(
-        transformers_model,
-        *("LlamaForCausalLM", "LlamaConfig"),
-        **{**_SIZES, **_TOKENS, "intermediate_size": 96},
-    ),
-    "mixtral": partial(
-        transformers_model,
-        *("MixtralForCausalLM", "MixtralConfig"),
-        **{**_SIZES, **_TOKENS, "intermediate_size": 96, "num_local_experts": 4, "num_key_value_heads": 2},
-    ),
-    "mamba": partial(
-        transformers_model,
-        *("MambaForCausalLM", "MambaConfig"),
-        **{"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 96, "state_size": 8, **_TOKENS},
-    ),
-    "vit": partial(
-        transformers_model,
-        *("ViTForImageClassification", "ViTConfig"),
-        **{"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2},
-        **{"intermediate_size": 96, "image_size": 32},
-    ),
-    "whisper": partial(transformers_model, *("WhisperForConditionalGeneration", "WhisperConfig"), **_WHISPER),
+    **{
+        kind: partial(transformers_model, kind, config, **TOKENS, **sizes, vocab_size=96)
+        for kind, (config, sizes) in CONFIGS.items()
+    },
     "timm": vit_tiny,
     "torchvision": vision_transformer,
 }
