@@ -393,7 +393,7 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         if initializer.random and not _is_recorded(initializer):
             raise ValueError(f"{tensor.dtype} takes constants and values only: keep it, or give a Value")
-        if not slot.is_buffer and type(tensor) is not nn.Parameter:
+        if not (slot.is_buffer or type(tensor) is nn.Parameter or is_dtensor(tensor)):
             raise ValueError(f"a quantised {type(tensor).__name__}: keep it, or give a Value")
     for hook in owner._forward_pre_hooks.values():
         if isinstance(hook, (WeightNorm, SpectralNorm)) and slot.local.startswith(f"{hook.name}_"):

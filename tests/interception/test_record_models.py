@@ -44,7 +44,9 @@ CONFIGS = {
         "WhisperConfig",
         {
             **{f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in HALF.items()},
-            **{"d_model": 64, "max_source_positions": 40, "max_target_positions": 30},
+            "d_model": 64,
+            "max_source_positions": 40,
+            "max_target_positions": 30,
             "decoder_start_token_id": 3,
         },
     ),
