@@ -29,7 +29,8 @@ KNOWN: Mapping[str, type[Any]] = {
         *(recorded.Part, recorded.Named, recorded.Slice),
     )
 }
-_NUMBER = "float"  # by which go the numbers that JSON has not
+# By which go the numbers that JSON has not.
+_NUMBER, _COMPLEX = "float", "complex"
 
 
 def as_data(value: Any, known: Mapping[str, type[Any]] = KNOWN) -> Any:
@@ -46,6 +47,8 @@ def as_data(value: Any, known: Mapping[str, type[Any]] = KNOWN) -> Any:
         return value
     if kind is float:
         return value if math.isfinite(value) else {_NUMBER: repr(value)}
+    if kind is complex:
+        return {_COMPLEX: [as_data(value.real), as_data(value.imag)]}
     if kind in (tuple, list):
         return [as_data(each, known) for each in value]
     if kind is Value:
@@ -81,6 +84,8 @@ def _of_data(data: Any, known: Mapping[str, type[Any]]) -> Any:
     ((name, given),) = data.items()
     if name == _NUMBER:
         return float(given)
+    if name == _COMPLEX:
+        return complex(*_of_data(given, known))
     if not isinstance(given, dict):
         raise ValueError(f"the arguments of {name} are wanted by their names, not {_short(given)}")
     if name == "Value":

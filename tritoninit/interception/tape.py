@@ -167,7 +167,7 @@ class Tape:
             return tuple(self.frozen(each, overwritten) for each in value)
         if isinstance(value, np.generic):
             return value.item()
-        if value is None or isinstance(value, bool):
+        if value is None or isinstance(value, (bool, complex)):
             return value
         if isinstance(value, (int, float)):
             return int(value) if isinstance(value, int) else float(value)  # of their subclasses
@@ -211,7 +211,7 @@ class Tape:
             for entry in self._behind(each):
                 if entry.number not in entries:
                     if entry.done is None:
-                        raise Unrecordable(f"{entry.what} is no function that can be called again")
+                        raise Unrecordable(f"{entry.what} cannot be called again")
                     entries[entry.number] = entry
                     more = [read for read in entry.reads if read not in seen]
                     seen.update(more)

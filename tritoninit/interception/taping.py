@@ -48,6 +48,7 @@ _MADE: dict[Callable[..., Any], Callable[..., Initializer]] = {
     torch.randn_like: Normal,
 }
 _UNSET = (torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty)
+_TO_MEMORY = ("cpu", "to", "numpy", "__array__")  # which are asked for numbers
 _OF_NUMBER = (torch.full, torch.full_like, Tensor.new_full)
 
 
@@ -100,7 +101,7 @@ class Taping(Recorder):
         with DisableTorchFunction():
             initializer = _understood(tensor, kind, numbers, named)
             done = tensor.is_meta and initializer is not None
-            frozen = None
+            frozen: tuple[Any, Any] | str = ""
             if initializer is None and tensor.numel():
                 frozen = self._frozen((tensor, *arguments), {}, tensor)
         yield done
@@ -112,10 +113,11 @@ class Taping(Recorder):
             try:
                 if initializer is not None:
                     self._tape.fill(tensor, initializer)
-                elif frozen is not None:
-                    self._tape.call(name, *frozen, [(tensor, False)], [None])
+                elif not isinstance(frozen, str):
+                    given, keywords = frozen
+                    self._tape.call(name, given, keywords, [(tensor, False)], [None])
                 else:
-                    self._tape.lost([tensor], name)
+                    self._tape.lost([tensor], f"{name} {frozen}")
             except Unrecordable:
                 self._tape.lost([tensor], name)
 
@@ -139,8 +141,7 @@ class Taping(Recorder):
         else:
             result = super()._torch_function(function, types, args, kwargs)
         with DisableTorchFunction():
-            named = getattr(function, "__name__", "") or "_"
-            in_place = named.endswith("_") and not named.endswith("__")
+            in_place = _is_in_place(function)
             changed = [
                 (each, each is not overwritten)
                 for each, count in zip(tensors, before, strict=True)
@@ -153,15 +154,15 @@ class Taping(Recorder):
 
     def _frozen(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], overwritten: Any
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Arguments that are kept; None if somebody's cannot be."""
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | str:
+        """Arguments that are kept; or which of them cannot be, in words."""
         try:
             keywords = {
                 name: self._tape.frozen(each) for name, each in kwargs.items() if name != "pin_memory"
             }
             return tuple(self._tape.frozen(each, overwritten) for each in args), keywords
-        except Unrecordable:
-            return None
+        except Unrecordable as error:
+            return f"of {error}"
 
     def _without_memory(
         self,
@@ -170,23 +171,31 @@ class Taping(Recorder):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> Any:
-        """A call of which some tensors are on the meta device; where torch cannot without their numbers, and
-        these come of no draw, they are computed."""
+        """A call that is about the meta device.
+
+        Where torch cannot without the numbers that tensors have elsewhere, and these come of no draw, they
+        are computed.
+        """
         further = reaches_further(function, types, args, kwargs)
-        kwargs = _without_generator(kwargs)
+        kwargs = {name: each for name, each in kwargs.items() if name != "generator"}  # nothing is drawn
         try:
             with self._in_torch(calls_back=further):
                 return function(*args, **kwargs)
         except (RuntimeError, NotImplementedError):
             with DisableTorchFunction():
-                try:
-                    args, kwargs = self._computed_now(args), self._computed_now(dict(kwargs))
-                except (Unrecordable, ValueError):
-                    args = ()
-            if not args:
+                computed = None if _is_in_place(function) else self._all_computed(args, kwargs)
+            if computed is None:
                 raise
-            with self._in_torch(calls_back=further), torch.device("cpu"):
-                return function(*args, **kwargs)
+        with self._in_torch(calls_back=further), torch.device("cpu"):
+            result = function(*computed[0], **computed[1])
+        return result if getattr(function, "__name__", "") in _TO_MEMORY else _on_meta_again(result)
+
+    def _all_computed(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any] | None:
+        """Arguments with the numbers that meta tensors would have; None if somebody would have to draw."""
+        try:
+            return self._computed_now(tuple(args)), self._computed_now(dict(kwargs))
+        except (Unrecordable, ValueError):
+            return None
 
     def _computed_now(self, value: Any) -> Any:
         """Arguments with the numbers that meta tensors would have.
@@ -211,7 +220,7 @@ class Taping(Recorder):
         function: Callable[..., Any],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        frozen: tuple[tuple[Any, ...], dict[str, Any]] | None,
+        frozen: tuple[tuple[Any, ...], dict[str, Any]] | str,
         changed: Sequence[tuple[Tensor, bool]],
         results: Sequence[Tensor | None],
     ) -> None:
@@ -224,8 +233,10 @@ class Taping(Recorder):
             if filled is not None:
                 self._tape.fill(*filled)
                 return
-            if frozen is not None:
+            if not isinstance(frozen, str):
                 arguments, keywords = frozen
+                if function is not Tensor.to:
+                    keywords.pop("device", None)  # it is the CPU
                 if is_factory(function) and len(made) == 1:
                     dtype = self._tape.frozen(made[0].dtype)
                     keywords = {**keywords, "dtype": dtype, "requires_grad": False}
@@ -234,9 +245,11 @@ class Taping(Recorder):
                     arguments = arguments[:1]
                 self._tape.call(call, arguments, keywords, changed, results)
                 return
-        except Unrecordable:
-            pass
-        self._tape.lost([*made, *(each for each, _ in changed)], getattr(function, "__name__", str(function)))
+            why = frozen
+        except Unrecordable as error:
+            why = f"of {error}"
+        words = f"{getattr(function, '__name__', function)} {why}"
+        self._tape.lost([*made, *(each for each, _ in changed)], words)
 
     def _device(self, asked: Callable[[], Any]) -> Any:
         """Where there is memory: what is initialized there is asked for here."""
@@ -256,9 +269,18 @@ def _on_meta(device: Any) -> bool:
     return device is not None and torch.device(device).type == "meta"
 
 
-def _without_generator(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Nothing is drawn on the meta device, which has no generators."""
-    return {name: each for name, each in kwargs.items() if name != "generator"}
+def _on_meta_again(result: Any) -> Any:
+    """What a call returned, with tensors where they would be if it had not needed their numbers."""
+    if isinstance(result, Tensor):
+        return result.to("meta")
+    if type(result) in (list, tuple):
+        return type(result)(map(_on_meta_again, result))
+    return result
+
+
+def _is_in_place(function: Callable[..., Any]) -> bool:
+    name: str = getattr(function, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
 
 
 def _understood(
