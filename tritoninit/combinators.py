@@ -219,6 +219,8 @@ class Patched(Initializer):
 
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
         found = [*pieces_of(self.initializer, shape)]
+        if 0 in shape:
+            return found
         for number, patch in enumerate(self.patches):
             ends = [offset + size for offset, size in zip(patch.offsets, patch.shape, strict=True)]
             if len(ends) != len(shape) or min(patch.offsets, default=0) < 0 or any(map(gt, ends, shape)):
