@@ -97,7 +97,7 @@ def test_the_table_leaves_nobody_out():
     public = {getattr(tritoninit, name) for name in tritoninit.__all__}
     classes = {c for c in public if isinstance(c, type) and issubclass(c, Initializer)}
     concrete = {c for c in classes if not c.__abstractmethods__}
-    # Keep writes nothing, Value what it is given, Recorded tensors of one shape: they have tests of their own.
+    # Keep writes nothing, Value what it is given, Recorded one shape. They have tests of their own.
     assert concrete - {Keep, Value, Recorded} == {type(initializer) for initializer, _ in EXAMPLES}
 
 
