@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -154,17 +155,18 @@ class Slice:
 class _Memory:
     """The storages of a recording that is being run."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
         self._storages: dict[int, torch.UntypedStorage] = {}
 
     def tensor(self, part: Part) -> torch.Tensor:
         storage = self._storages.get(part.storage)
         if storage is None:
-            storage = torch.empty(part.bytes, dtype=torch.uint8, device="cpu").untyped_storage()
+            storage = torch.empty(part.bytes, dtype=torch.uint8, device=self.device).untyped_storage()
             self._storages[part.storage] = storage
         elif storage.nbytes() < part.bytes:
             storage.resize_(part.bytes)
-        empty = torch.empty(0, dtype=part.of_torch, device="cpu")
+        empty = torch.empty(0, dtype=part.of_torch, device=self.device)
         return empty.set_(storage, part.offset, part.shape, part.strides)
 
     def hold(self, part: Part, values: torch.Tensor) -> None:
@@ -195,6 +197,11 @@ class Drawn(Step):
 
     def run(self, memory: _Memory, key: Key) -> None:
         tensor = memory.tensor(self.into)
+        if tensor.is_meta:
+            self.initializer.check(
+                torch.empty_like(tensor, dtype=torch.float32), Window.whole(self.into.shape)
+            )
+            return
         served = not self.random or self.into.dtype in FLOAT_DTYPES
         drawn = tensor if served else torch.empty(self.into.shape, dtype=torch.float32, device="cpu")
         self.initializer(drawn, key=key)
@@ -220,6 +227,8 @@ class Given(Step):
     def __post_init__(self) -> None:
         values = (tuple(each) if isinstance(each, list) else each for each in self.values)
         object.__setattr__(self, "values", tuple(values))
+        if len(self.values) != math.prod(self.into.shape):
+            raise ValueError(f"{len(self.values)} numbers for a tensor of shape {self.into.shape}")
 
     def run(self, memory: _Memory, key: Key) -> None:
         memory.hold(self.into, tensor_of(self.values, self.into))
@@ -259,9 +268,9 @@ class Call(Step):
         arguments = [_thawed(each, memory) for each in self.arguments]
         keywords = {name: _thawed(each, memory) for name, each in self.keywords}
         if self.function.removeprefix("torch.") in _FACTORIES:
-            keywords["device"] = "cpu"
+            keywords["device"] = memory.device
         if self.function == "torch.normal" and not any(isinstance(x, torch.Tensor) for x in arguments[:2]):
-            keywords["device"] = "cpu"
+            keywords["device"] = memory.device
         elif self.function == "torch.normal":
             keywords.pop("device", None)
         result = _functions()[self.function](*arguments, **keywords)
@@ -363,6 +372,7 @@ class Recorded(Structured):
             raise ValueError(f"recorded of shape {self.result.shape}, not {window.global_shape}")
         if self.result.of_torch.is_complex and "complex" not in dtype_name(target):
             raise ValueError(f"recorded as {self.result.dtype}, for which {dtype_name(target)} has no room")
+        _check_calls(self)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         places = zip(window.offsets, target.shape, strict=True)
@@ -370,18 +380,39 @@ class Recorded(Structured):
 
     def values(self, key: Key) -> torch.Tensor:
         """All of the tensor, on the CPU."""
-        memory = _Memory()
+        return self._run(key, _Memory())
+
+    def _run(self, key: Key, memory: _Memory) -> torch.Tensor:
         drawn_by_torch = any(step.random and not isinstance(step, Drawn) for step in self.steps)
-        generator = _seeded(key) if drawn_by_torch else nullcontext()
-        with generator, torch.device("cpu"), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        generator = _seeded(key) if drawn_by_torch and memory.device == "cpu" else nullcontext()
+        with generator, torch.device(memory.device), torch.no_grad(), torch.autocast("cpu", enabled=False):
             drawn = 0
             for step in self.steps:
                 step.run(memory, key.fold_in(drawn))
                 drawn += step.random
         return memory.tensor(self.result)
 
+    def dry(self) -> None:
+        """Make the calls where nothing has memory; raises whatever they do."""
+        self._run(Key(0), _Memory("meta"))
+
     def of_weight(self, axes: object, shape: Sequence[int]) -> Initializer:
         return self  # of the whole shape, whatever lies in it
+
+
+@lru_cache(maxsize=4096)
+def _check_calls(recorded: Recorded) -> None:
+    """Raise ValueError unless the calls can be made, as of a document that a person edited they may not.
+
+    On the meta device; some calls want the numbers, and are made.
+    """
+    try:
+        recorded.dry()
+    except Exception:  # noqa: BLE001 - whatever torch raises for want of memory
+        try:
+            recorded.values(Key(0))
+        except Exception as error:
+            raise ValueError(f"{recorded} cannot be done: {error}") from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tritoninit as ti
+from tritoninit.recorded import Call, Drawn, Part
 
 SIZE = 48
 
@@ -215,6 +216,66 @@ def test_equal_parts_are_stacked():
     assert rule_for(rules, "weight") == ti.Stacked((ti.XavierUniform(),) * 3)
 
 
+def test_experts_that_are_drawn_one_by_one():
+    def build(module):
+        module.experts = nn.Parameter(torch.empty(4, SIZE, SIZE))
+        module.bases = nn.Parameter(torch.empty(4, SIZE, SIZE))
+        for expert, base in zip(module.experts, module.bases, strict=True):
+            nn.init.kaiming_uniform_(expert, a=math.sqrt(5))
+            nn.init.orthogonal_(base)
+
+    rules, ours = check(lambda: Holder(build))
+    assert rule_for(rules, "experts") == ti.Uniform(-(SIZE**-0.5), SIZE**-0.5)
+    for base in ours["bases"]:
+        assert torch.allclose(base @ base.T, torch.eye(SIZE), atol=1e-4)
+
+
+def test_very_many_parts():
+    def build(module):
+        module.rows = nn.Parameter(torch.empty(700, 4))
+        for row in module.rows:
+            row.normal_(0, 0.1)
+        module.last = nn.Parameter(torch.empty(4, 4))
+        for _ in range(700):
+            module.last[0].uniform_()
+        module.last[1:].zero_()
+
+    rules, _ = check(lambda: Holder(build))
+    patch = ti.Patch(ti.Uniform(), (0, 0), (1, 4))
+    assert rule_for(rules, "last") in (
+        ti.Patched(ti.Zeros(), (patch, ti.Patch(ti.Zeros(), (1, 0), (3, 4)))),
+        ti.Patched(ti.Zeros(), (ti.Patch(ti.Zeros(), (1, 0), (3, 4)), patch)),
+    )
+
+
+def test_in_inference_mode():
+    with torch.inference_mode():
+        check(changed(lambda w: w.mul_(0.5)))
+        check(lambda: nn.Sequential(nn.Linear(SIZE, SIZE), nn.BatchNorm1d(3)))
+
+
+def test_constructors_that_torch_does_not_show():
+    def build(module):
+        module.weight = nn.Parameter(torch.Tensor(SIZE, SIZE))  # on the CPU, whatever the device
+        module.weight.data.uniform_(-1, 1)
+        module.given = nn.Parameter(torch.FloatTensor([1.0, 2.0]))
+
+    rules, ours = check(lambda: Holder(build))
+    assert rule_for(rules, "weight") == ti.Uniform(-1.0, 1.0)
+    assert ours["given"].tolist() == [1, 2]
+
+
+def test_nothing_is_written_where_a_call_cannot_be_made():
+    """As of a document that a person edited."""
+    part = Part(0, "float32", (2, 2), (2, 1))
+    wrong = ti.Recorded((Drawn(part, ti.Normal()), Call("torch.Tensor.view", (part, 5), ())), part)
+    model = nn.Linear(2, 2)
+    before = tensors(model)
+    with pytest.raises(ValueError, match="weight: Recorded: Normal, view cannot be done: .*shape"):
+        ti.initialize_(model, [ti.Rule("weight", wrong), ti.Rule("bias", ti.Ones())], seed=0)
+    assert torch.equal(model.bias, before["bias"])
+
+
 def test_a_structured_part_is_one_of_its_shape():
     def build(module):
         module.weight = nn.Parameter(torch.zeros(3 * SIZE, SIZE))
@@ -244,6 +305,8 @@ LAYERS = {
     "prelu": lambda: nn.PReLU(),
     "bfloat16": lambda: nn.Linear(SIZE, SIZE).bfloat16(),
     "in half": lambda: nn.Linear(SIZE, SIZE, dtype=torch.float16),
+    "spectral_norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(SIZE, SIZE)),
+    "skipped": lambda: nn.utils.skip_init(nn.Linear, SIZE, SIZE).apply(lambda m: m.reset_parameters()),
     "weight_norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(SIZE, SIZE)),
 }
 

@@ -58,7 +58,7 @@ def rules_of(model: nn.Module, asked: Callable[[Slot], Asked]) -> RuleSet:
         rules.append(Rule(_exactly(slot.name), {slot.local: found} if slot.is_buffer else found))
     if problems:
         raise ValueError(f"nobody knows how these are set: {'; '.join(problems)}")
-    return RuleSet("recorded", f"the code of {type(model).__name__}", rules)
+    return RuleSet(f"recorded: {type(model).__name__}", "", rules)
 
 
 def _exactly(name: str) -> str:

@@ -111,10 +111,9 @@ def record() -> Iterator[Intercepted]:
     >>> import torch
     >>> from torch import nn
     >>> with record() as own, torch.device("meta"):
-    ...     model = nn.Linear(3, 2)
+    ...     model = nn.Embedding(5, 3, padding_idx=0)
     >>> print(own.rules(model))
-    weight: KaimingUniform(axes=None, a=2.23606797749979, mode='fan_in', nonlinearity='leaky_relu')
-    bias: Uniform(low=-0.5773502691896257, high=0.5773502691896257)
+    weight: ZeroRow(initializer=Normal(mean=0.0, std=1.0), row=0)
     """
     registry.override()  # as above
     from tritoninit.interception import taping as recorders  # as above

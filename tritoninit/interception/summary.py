@@ -14,7 +14,7 @@ from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNorma
 from tritoninit.initializers import Ones, Zeros
 from tritoninit.interception.asked import Asked, Unrecordable, constant, of_number
 from tritoninit.interception.regions import Region
-from tritoninit.interception.tape import At, Tape, Write
+from tritoninit.interception.tape import MOST_PARTS, At, Tape, Write
 from tritoninit.keys import Key
 from tritoninit.models.slots import Slot
 from tritoninit.recorded import Recorded
@@ -69,8 +69,8 @@ class Summary:
             return None
         base, parts = self._tape.covering(at)
         initializer = self._of_write(base, at) if base is not None else None
-        if base is not None and (initializer is None or not parts):
-            return initializer
+        if len(parts) > MOST_PARTS or (base is not None and (initializer is None or not parts)):
+            return initializer if not parts else None
         patches: list[Patch] = []
         for write in parts:
             box = _box(write.region, at.region)
@@ -199,6 +199,9 @@ def _together(
 ) -> Initializer | None:
     """What a tensor is of which parts were set, in order; None if some of it never was."""
     if _covers(patches, shape):
+        first = patches[0].initializer
+        if isinstance(first, Fill) and all(patch.initializer == first for patch in patches):
+            return first  # whose elements are drawn by their places, in whichever part
         stacked = _stacked(patches, shape)
         if stacked is not None:
             return stacked

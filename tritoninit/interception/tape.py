@@ -195,7 +195,10 @@ class Tape:
                 continue
             if write.region.covers(at.region):
                 return write, parts[::-1]
-            parts.append(write)
+            if len(parts) > MOST_PARTS:
+                return None, parts
+            if not any(each.region.covers(write.region) and not each.changed for each in parts):
+                parts.append(write)
         return None, parts[::-1]
 
     def recorded(self, at: At) -> tuple[Recorded, tuple[int, ...]]:
@@ -235,6 +238,7 @@ class Tape:
             raise Unrecordable("it was never set")
 
 
+MOST_PARTS = 256  # of a tensor: of what was set in more, nobody would read the list
 _DEVICES = ("meta", "cuda", "cpu", "xpu", "mps", "hpu", "npu", "mtia", "xla")
 
 
