@@ -271,7 +271,7 @@ def test_nothing_is_written_where_a_call_cannot_be_made():
     wrong = ti.Recorded((Drawn(part, ti.Normal()), Call("torch.Tensor.view", (part, 5), ())), part)
     model = nn.Linear(2, 2)
     before = tensors(model)
-    with pytest.raises(ValueError, match="weight: Recorded: Normal, view cannot be done: .*shape"):
+    with pytest.raises(ValueError, match=r"weight: Recorded: Normal, view cannot be done: .*shape"):
         ti.initialize_(model, [ti.Rule("weight", wrong), ti.Rule("bias", ti.Ones())], seed=0)
     assert torch.equal(model.bias, before["bias"])
 

@@ -15,7 +15,8 @@ from tritoninit.fans import module_axes
 from tritoninit.fills import Constant, Initializer
 from tritoninit.initializers import Ones, Zeros
 from tritoninit.models.rules import Rule, RuleSet
-from tritoninit.models.slots import Slot, slots
+from tritoninit.models.slots import Place, Slot, places, slots
+from tritoninit.parametrized import set_with
 from tritoninit.recorded import Given, Part, Recorded, numbers
 
 
@@ -44,7 +45,11 @@ def rules_of(model: nn.Module, asked: Callable[[Slot], Asked]) -> RuleSet:
     rules: list[Rule] = []
     problems: list[str] = []
     first: dict[tuple[Hashable, ...], str] = {}
+    along: set[Place] = set()  # of weights, which come first
     for slot in slots(model):
+        along |= set_with(slot)
+        if slot.is_buffer and along & places(slot):
+            continue
         try:
             how, drawn = asked(slot)
             found = _as_asked(slot, how)

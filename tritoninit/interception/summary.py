@@ -199,9 +199,9 @@ def _together(
 ) -> Initializer | None:
     """What a tensor is of which parts were set, in order; None if some of it never was."""
     if _covers(patches, shape):
-        first = patches[0].initializer
-        if isinstance(first, Fill) and all(patch.initializer == first for patch in patches):
-            return first  # whose elements are drawn by their places, in whichever part
+        fill = patches[0].initializer
+        if isinstance(fill, Fill) and all(patch.initializer == fill for patch in patches):
+            return fill  # whose elements are drawn by their places, in whichever part
         stacked = _stacked(patches, shape)
         if stacked is not None:
             return stacked

@@ -237,9 +237,10 @@ class Taping(Recorder):
                 arguments, keywords = frozen
                 if function is not Tensor.to:
                     keywords.pop("device", None)  # it is the CPU
+                keywords.pop("requires_grad", None)
                 if is_factory(function) and len(made) == 1:
                     dtype = self._tape.frozen(made[0].dtype)
-                    keywords = {**keywords, "dtype": dtype, "requires_grad": False}
+                    keywords = {**keywords, "dtype": dtype}
                 call: Any = Tensor.clone if function is Tensor.__deepcopy__ else function
                 if call is Tensor.clone:
                     arguments = arguments[:1]
