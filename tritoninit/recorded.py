@@ -327,8 +327,9 @@ def _shown(value: Any) -> str:
 class Recorded(Structured):
     """What code did to a tensor that no other initializer says: its calls, made again.
 
-    They are made on the CPU and for the whole tensor, of which a window keeps its part. Fills are drawn with
-    ``key.fold_in(number of random steps before)``; what else is random, by torch's generator of the CPU,
+    They are made on the CPU and for the whole tensor, of which a window keeps its part. The first draw has
+    the key itself, so that what is computed from another parameter's numbers can have that one's; others have
+    ``key.fold_in(number of draws before)``; what else is random, by torch's generator of the CPU,
     seeded from the key. So the numbers of such calls, and of functions such as ``log``, are torch's, and may
     change with its version; but not with the device or the shards.
 
@@ -388,7 +389,7 @@ class Recorded(Structured):
         with generator, torch.device(memory.device), torch.no_grad(), torch.autocast("cpu", enabled=False):
             drawn = 0
             for step in self.steps:
-                step.run(memory, key.fold_in(drawn))
+                step.run(memory, key.fold_in(drawn) if drawn else key)
                 drawn += step.random
         return memory.tensor(self.result)
 

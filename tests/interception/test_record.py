@@ -387,6 +387,58 @@ def test_copies_are_equal():
     assert torch.equal(ours["fast.bias"], ours["slow.bias"])
 
 
+def test_what_is_computed_from_another_is_computed_from_its_numbers():
+    def build(module):
+        module.encoder = nn.Linear(SIZE, 2 * SIZE)
+        module.decoder = nn.Linear(2 * SIZE, SIZE)
+        module.decoder.weight.copy_(module.encoder.weight.T)
+        module.head = nn.Parameter(module.encoder.weight[:5].clone())
+        module.norms = nn.Parameter(module.encoder.weight.norm(dim=1))
+        module.shifted = nn.Parameter(module.encoder.bias + 1)
+
+    _, ours = check(lambda: Holder(build))
+    weight = ours["encoder.weight"]
+    assert torch.equal(ours["decoder.weight"], weight.T)
+    assert torch.equal(ours["head"], weight[:5])
+    assert torch.equal(ours["norms"], weight.norm(dim=1))
+    assert torch.allclose(ours["shifted"], ours["encoder.bias"] + 1, atol=1e-6)
+
+
+def test_old_weight_norm_is_consistent():
+    def build():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return nn.utils.weight_norm(nn.Linear(SIZE, SIZE))
+
+    _, rules = recorded(build)
+    assert isinstance(rule_for(rules, "weight_v"), ti.CopyOf) or isinstance(
+        rule_for(rules, "weight_g"), ti.CopyOf
+    )
+
+
+def test_what_no_one_key_gives_is_named():
+    def build(module):
+        module.a = nn.Parameter(torch.randn(3))
+        module.b = nn.Parameter(torch.randn(3))
+        module.both = nn.Parameter(module.a + module.b)
+
+    with ti.record() as own, torch.device("meta"):
+        model = Holder(build)
+    with pytest.raises(ValueError, match="both: its random numbers are in part those of a"):
+        own.rules(model)
+
+
+def test_parts_of_one_draw_are_nobody_else_s():
+    def build(module):
+        flat = torch.randn(3 * SIZE, SIZE)
+        module.a = nn.Parameter(flat[:SIZE])
+        module.b = nn.Parameter(flat[SIZE:])
+
+    rules, ours = check(lambda: Holder(build))
+    assert rule_for(rules, "b") == ti.Normal()
+    assert not torch.equal(ours["a"], ours["b"][:SIZE])
+
+
 def test_tied_weights_have_one_rule():
     def build(module):
         module.a = nn.Linear(SIZE, SIZE)

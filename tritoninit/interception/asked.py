@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from glob import escape
 from typing import NamedTuple
 
@@ -24,16 +25,70 @@ class Unrecordable(Exception):
     """Nobody can say how a tensor was set; the message says why."""
 
 
+class Drawn(NamedTuple):
+    """Random numbers that a tensor holds: some of one draw.
+
+    Attributes:
+        number: which draw.
+        span: of which of its bytes, from the first to the last + 1.
+        place: all that decides which of them lies where; None if that is all of them, as they were drawn.
+    """
+
+    number: int
+    span: tuple[int, int]
+    place: Hashable = None
+
+    def meets(self, other: Drawn) -> bool:
+        (start, stop), (first, last) = self.span, other.span
+        return self.number == other.number and start < last and first < stop
+
+
 class Asked(NamedTuple):
     """How a tensor was set.
 
     Attributes:
         initializer: the same as a value.
-        drawn: which random numbers it holds; tensors with the same are copies. Empty if there are none.
+        drawn: which random numbers it holds, or was computed from.
+        again: its calls, and the numbers of the draws among them; None if they were not noted.
     """
 
     initializer: Initializer
-    drawn: tuple[Hashable, ...] = ()
+    drawn: tuple[Drawn, ...] = ()
+    again: Callable[[], tuple[Recorded, tuple[Drawn, ...]]] | None = None
+
+    @property
+    def rank(self) -> int:
+        """Whose keys come first: of draws of their own, then of what is computed, then of parts."""
+        if any(each.place is not None for each in self.drawn):
+            return 2
+        return 1 if isinstance(self.initializer, Recorded) else 0
+
+
+class _Keys:
+    """Whose key a tensor's random numbers come of: they may be another's, too."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[Drawn, ...], str] = {}
+        self._owners: dict[int, list[tuple[Drawn, str]]] = {}
+
+    def initializer(self, name: str, asked: Asked) -> Initializer:
+        """The initializer of the next tensor; a copy's or a function's of an earlier one, by the key of that.
+
+        Raises:
+            Unrecordable: its numbers are in part another's, and no one key gives both.
+        """
+        how, drawn, again = asked
+        owner = next(
+            (who for d in drawn for each, who in self._owners.get(d.number, ()) if d.meets(each)), None
+        )
+        if drawn and owner is not None and drawn not in self._first:
+            how, drawn = again() if again is not None else (how, drawn)
+            if drawn not in self._first:
+                raise Unrecordable(f"its random numbers are in part those of {owner}")
+        for each in drawn:
+            self._owners.setdefault(each.number, []).append((each, name))
+        origin = self._first.setdefault(drawn, name) if drawn else name
+        return how if origin == name else CopyOf(origin, how)
 
 
 def rules_of(model: nn.Module, asked: Callable[[Slot], Asked]) -> RuleSet:
@@ -42,28 +97,39 @@ def rules_of(model: nn.Module, asked: Callable[[Slot], Asked]) -> RuleSet:
     Raises:
         ValueError: parameters of which it is not, by name.
     """
-    rules: list[Rule] = []
-    problems: list[str] = []
-    first: dict[tuple[Hashable, ...], str] = {}
+    known: dict[Slot, Asked] = {}
+    problems: dict[Slot, str] = {}
+    found: dict[Slot, Initializer] = {}
     along: set[Place] = set()  # of weights, which come first
-    for slot in slots(model):
+    listed = slots(model)
+    for slot in listed:
         along |= set_with(slot)
-        if slot.is_buffer and along & places(slot):
-            continue
-        try:
-            how, drawn = asked(slot)
-            found = _as_asked(slot, how)
-            origin = first.setdefault(drawn, slot.name) if drawn else slot.name
-            if origin != slot.name:
-                found = CopyOf(origin, found)
-        except Unrecordable as error:
-            if not slot.is_buffer:
-                problems.append(f"{slot.name}: {error}")
-            continue
-        rules.append(Rule(_exactly(slot.name), {slot.local: found} if slot.is_buffer else found))
-    if problems:
-        raise ValueError(f"nobody knows how these are set: {'; '.join(problems)}")
+        if not (slot.is_buffer and along & places(slot)):
+            with _named(problems, slot):
+                how = asked(slot)
+                known[slot] = how._replace(initializer=_as_asked(slot, how.initializer))
+    keys = _Keys()
+    for slot in sorted(known, key=lambda slot: known[slot].rank):
+        with _named(problems, slot):
+            found[slot] = keys.initializer(slot.name, known[slot])
+    words = [f"{slot.name}: {problems[slot]}" for slot in listed if slot in problems and not slot.is_buffer]
+    if words:
+        raise ValueError(f"nobody knows how these are set: {'; '.join(words)}")
+    rules = (
+        Rule(_exactly(slot.name), {slot.local: found[slot]} if slot.is_buffer else found[slot])
+        for slot in listed
+        if slot in found
+    )
     return RuleSet(f"recorded: {type(model).__name__}", "", rules)
+
+
+@contextmanager
+def _named(problems: dict[Slot, str], slot: Slot) -> Iterator[None]:
+    """What nobody can say in the block is a slot's problem, and goes no further."""
+    try:
+        yield
+    except Unrecordable as error:
+        problems[slot] = str(error)
 
 
 def _exactly(name: str) -> str:

@@ -20,7 +20,7 @@ from tritoninit import registry
 from tritoninit.auditing.assignments import TORCH, Assignment
 from tritoninit.fills import Constant, Initializer, TruncatedNormal, sole_fill
 from tritoninit.initializers import Zeros
-from tritoninit.interception.asked import Asked, Unrecordable, as_given, rules_of
+from tritoninit.interception.asked import Asked, Drawn, Unrecordable, as_given, rules_of
 from tritoninit.interception.calls import (
     COPIES,
     HANDED_OUT,
@@ -146,8 +146,9 @@ class Recorder(Intercepted):
             if isinstance(told.initializer, Told):
                 raise Unrecordable(f"{told.initializer}: build it under ti.record()")
             here = Region.of(tensor)
-            copied = (told.key,) if told.key is not None and here in self._history[key or 0] else ()
-            return Asked(told.initializer, copied)
+            if told.key is None or here not in self._history[key or 0]:
+                return Asked(told.initializer)
+            return Asked(told.initializer, (Drawn(hash(told.key), (0, 1)),))  # copies have the key
         if tensor.is_meta or key is None:
             raise Unrecordable("it has no memory: build it under ti.record()")
         return Asked(as_given(tensor))

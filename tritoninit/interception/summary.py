@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import product
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from tritoninit.combinators import Patch, Patched, Scaled, Stacked, ZeroRow
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform, sole_fill
 from tritoninit.initializers import Ones, Zeros
-from tritoninit.interception.asked import Asked, Unrecordable, constant, of_number
+from tritoninit.interception.asked import Asked, Drawn, Unrecordable, constant, of_number
 from tritoninit.interception.regions import Region
 from tritoninit.interception.tape import MOST_PARTS, At, Tape, Write
 from tritoninit.keys import Key
@@ -35,7 +36,7 @@ class Summary:
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        self._drawn: list[Hashable] = []
+        self._drawn: list[Drawn] = []
 
     def asked(self, slot: Slot) -> Asked:
         """How a parameter or a buffer was set.
@@ -59,9 +60,9 @@ class Summary:
         self._drawn.clear()
         initializer = self.of(at)
         if initializer is not None:
-            return Asked(initializer, tuple(self._drawn))
+            return Asked(initializer, tuple(self._drawn), partial(self._tape.recorded, at))
         recorded, drawn = self._tape.recorded(at)
-        return Asked(_as_constant(recorded), (*drawn, recorded.result) if drawn else ())
+        return Asked(_as_constant(recorded), drawn, lambda: (recorded, drawn))
 
     def of(self, at: At) -> Initializer | None:
         """The initializer of a tensor as it was at some point; None if none says it."""
@@ -95,8 +96,8 @@ class Summary:
         if isinstance(entry.done, Initializer):
             found = entry.done
             if found.random:
-                inside = (at.region.offset - write.region.offset, at.region.shape, at.region.strides)
-                self._drawn.append((entry.number, inside))
+                place = None if at.region == write.region else at.region
+                self._drawn.append(Drawn(entry.number, at.region.bytes, place))
         elif isinstance(entry.done, Tensor):
             found = constant(entry.done)
         elif isinstance(entry.done, str):

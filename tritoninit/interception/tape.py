@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tritoninit.fills import Initializer
+from tritoninit.interception import asked
 from tritoninit.interception.asked import Unrecordable
 from tritoninit.interception.private import StorageWeakRef
 from tritoninit.interception.regions import Region, storage_key
@@ -201,7 +202,7 @@ class Tape:
                 parts.append(write)
         return None, parts[::-1]
 
-    def recorded(self, at: At) -> tuple[Recorded, tuple[int, ...]]:
+    def recorded(self, at: At) -> tuple[Recorded, tuple[asked.Drawn, ...]]:
         """The calls that made a tensor, and which of the entries drew its random numbers.
 
         Raises:
@@ -220,8 +221,10 @@ class Tape:
                     seen.update(more)
                     wanted += more
         parts = _Parts()
-        steps = [(number, step) for number in sorted(entries) for step in parts.steps(entries[number])]
-        drawn = tuple(number for number, step in steps if step.random)
+        steps = [
+            (entries[number], step) for number in sorted(entries) for step in parts.steps(entries[number])
+        ]
+        drawn = tuple(asked.Drawn(entry.number, _span(entry)) for entry, step in steps if step.random)
         return Recorded(tuple(step for _, step in steps), parts.of(at)), drawn
 
     def _behind(self, at: At) -> Iterator[Entry]:
@@ -240,6 +243,12 @@ class Tape:
 
 MOST_PARTS = 256  # of a tensor: of what was set in more, nobody would read the list
 _DEVICES = ("meta", "cuda", "cpu", "xpu", "mps", "hpu", "npu", "mtia", "xla")
+
+
+def _span(entry: Entry) -> tuple[int, int]:
+    """Which bytes an entry set; all of them, if these are in several places."""
+    wrote = [at.region.bytes for at in entry.wrote if at is not None]
+    return wrote[0] if len(wrote) == 1 else (0, 2**63)
 
 
 def _tensors(value: Any) -> list[At]:
