@@ -549,9 +549,103 @@ def test_what_nobody_knows_is_named():
         own.rules(nn.Linear(2, 2, device="meta"))
 
 
-def test_a_number_that_was_drawn_cannot_be_read():
-    with pytest.raises(RuntimeError, match="meta"), ti.record(), torch.device("meta"):
-        torch.randn(3)[0].item()
+class Read(nn.Module):
+    """What its own code does depends on numbers that it drew, and looks at."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(SIZE, SIZE))
+        self.bias = nn.Parameter(torch.empty(SIZE))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self):
+        nn.init.normal_(self.bias)
+        self.weight.uniform_(-1, 1)
+        self.weight.div_(self.weight.std().item())
+
+
+class Redrawn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(8))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self):
+        self.weight.normal_()
+        while self.weight.abs().max() > 1.5:
+            self.weight.normal_()
+
+
+class After(nn.Module):
+    """What comes before or after that, or covers it, does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = nn.Linear(SIZE, SIZE)
+        self.inner = Read()
+        self.redrawn = Redrawn()
+        self.covered = Redrawn()
+        self.after = nn.Linear(SIZE, SIZE)
+        nn.init.zeros_(self.covered.weight)
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_numbers_that_are_read_back_are_for_the_module_s_own_code(device):
+    with ti.record() as own, torch.device(device):
+        model = After()
+    rules = own.rules(model)
+    code = ti.OWN_CODE[0].initializers
+    assert rule_for(rules, "inner.weight") == type(code)(code="Read.reset_parameters")
+    assert rule_for(rules, "covered.weight") == ti.Zeros()
+    assert rule_for(rules, "inner.bias") == ti.Normal()
+    assert (
+        rule_for(rules, "after.weight") == rule_for(rules, "before.weight") == ti.KaimingUniform(math.sqrt(5))
+    )
+    assert ti.RuleSet.from_json(rules.to_json()) == rules
+    built = After()
+    report = ti.initialize_(model, rules, seed=0, device="cpu")
+    ti.initialize_(built, rules, seed=0)
+    assert all(map(torch.equal, model.parameters(), built.parameters()))
+    assert model.inner.weight.std().item() == pytest.approx(1.0)
+    assert model.redrawn.weight.abs().max() <= 1.5
+    assert "Read.reset_parameters" in [each.code for each in report]
+
+
+def test_numbers_that_are_read_back_by_others():
+    class Constructor(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(3, 3)
+            scale = self.first.weight.detach().std().item()
+            self.second = nn.Parameter(torch.randn(3) * scale)
+
+    with ti.record() as own, torch.device("meta"):
+        model = Constructor()
+    with pytest.raises(ValueError, match=r"second: .*read back, in Constructor\.__init__") as raised:
+        own.rules(model)
+    assert "first" not in str(raised.value)
+
+
+def test_code_that_is_another_s_is_no_answer():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(SIZE, SIZE)  # whose own code is torch's
+            self.scale_down()
+
+        @torch.no_grad()
+        def scale_down(self):
+            self.layer.weight.div_(self.layer.weight.norm().item())
+
+    with ti.record() as own, torch.device("meta"):
+        model = Model()
+    rules = own.rules(model)
+    with pytest.raises(
+        ValueError, match=r"layer\.weight: it is for Model\.scale_down to set, and Linear\.reset"
+    ):
+        ti.initialize_(model, rules, seed=0, device="cpu")
 
 
 def test_intercept_inside_of_a_recording_is_recorded():

@@ -25,6 +25,14 @@ class Unrecordable(Exception):
     """Nobody can say how a tensor was set; the message says why."""
 
 
+class ReadBackError(Unrecordable):
+    """It depends on a number that was drawn and then read, by code that goes by this name."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"it depends on a number that was drawn and read back, in {code}")
+        self.code = code
+
+
 class Drawn(NamedTuple):
     """Random numbers that a tensor holds: some of one draw.
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from tritoninit.combinators import Patch, Patched, Scaled, Stacked, ZeroRow
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform, sole_fill
 from tritoninit.initializers import Ones, Zeros
-from tritoninit.interception.asked import Asked, Drawn, Unrecordable, constant, of_number
+from tritoninit.interception.asked import Asked, Drawn, ReadBackError, Unrecordable, constant, of_number
 from tritoninit.interception.regions import Region
 from tritoninit.interception.tape import MOST_PARTS, At, Tape, Write
 from tritoninit.keys import Key
+from tritoninit.models.rules import OwnCode
 from tritoninit.models.slots import Slot
 from tritoninit.recorded import Recorded
 
@@ -56,7 +57,14 @@ class Summary:
             return Asked(Zeros())
         if tensor.is_meta and not self._tape.knows(tensor):
             raise Unrecordable("it was not made in the block")
-        at = self._tape.at(tensor)
+        try:
+            return self._asked(self._tape.at(tensor))
+        except ReadBackError as error:
+            if slot.is_buffer or slot.is_parametrized or error.code.endswith(".__init__"):
+                raise  # which cannot be called again
+            return Asked(OwnCode(code=error.code))
+
+    def _asked(self, at: At) -> Asked:
         self._drawn.clear()
         initializer = self.of(at)
         if initializer is not None:
@@ -92,6 +100,8 @@ class Summary:
 
     def _of_write(self, write: Write, at: At) -> Initializer | None:
         entry = write.entry
+        if entry.reader:
+            raise ReadBackError(entry.reader)
         found: Initializer | None
         if isinstance(entry.done, Initializer):
             found = entry.done

@@ -51,6 +51,7 @@ class Entry:
         wrote: what it set, by place in what it returned; None where that is no new memory.
         reads: whose elements went into it.
         what: of what cannot be done again, its name.
+        reader: the name of the code that did it after it had read what it had drawn; "" of others.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Entry:
     wrote: tuple[At | None, ...] = ()
     reads: tuple[At, ...] = ()
     what: str = ""
+    reader: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Tape:
         self._writes: dict[int, list[Write]] = defaultdict(list)
         self._alive: dict[int, Any] = {}  # so that an address does not become another's
         self._count = 0
+        self.reader: Callable[[], str] = str
 
     def at(self, tensor: Tensor, *, unset: bool = False) -> At:
         """A tensor as it is now; numbers that came from elsewhere are kept, unless nobody reads them.
@@ -149,6 +152,7 @@ class Tape:
         self._enter(entry, new + old)
 
     def _enter(self, entry: Entry, writes: Iterable[tuple[int, Tensor, Region, bool]]) -> None:
+        entry.reader = self.reader()
         for key, tensor, region, changed in writes:
             self.know(key, tensor)
             self._writes[key].append(Write(entry, region, changed))
@@ -202,8 +206,11 @@ class Tape:
                 parts.append(write)
         return None, parts[::-1]
 
-    def recorded(self, at: At) -> tuple[Recorded, tuple[asked.Drawn, ...]]:
+    def recorded(self, at: At, *, of_readers: bool = False) -> tuple[Recorded, tuple[asked.Drawn, ...]]:
         """The calls that made a tensor, and which of the entries drew its random numbers.
+
+        Args:
+            of_readers: of code that has read what it drew, too, whose calls may be others another time.
 
         Raises:
             Unrecordable: one of them cannot be made again, or nobody has set the tensor.
@@ -214,6 +221,8 @@ class Tape:
             each = wanted.pop()
             for entry in self._behind(each):
                 if entry.number not in entries:
+                    if entry.reader and not of_readers:
+                        raise asked.ReadBackError(entry.reader)
                     if entry.done is None:
                         raise Unrecordable(f"{entry.what} cannot be called again")
                     entries[entry.number] = entry

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
+from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tritoninit.fills import Constant, Initializer, Normal, Uniform
 from tritoninit.initializers import Ones, Zeros
@@ -49,6 +51,12 @@ _MADE: dict[Callable[..., Any], Callable[..., Initializer]] = {
 }
 _UNSET = (torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty)
 _TO_MEMORY = ("cpu", "to", "numpy", "__array__")  # which are asked for numbers
+_READS = frozenset(
+    (
+        *("item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__"),
+        *("__complex__", "__contains__", "equal", "allclose", "is_nonzero"),
+    )
+)
 _OF_NUMBER = (torch.full, torch.full_like, Tensor.new_full)
 
 
@@ -58,6 +66,7 @@ class Taping(Recorder):
     def __init__(self, key: Key, outer: Recorder | None = None, *, aloud: bool = True) -> None:
         super().__init__(key, outer, aloud=aloud)
         self._tape: Tape = outer._tape if isinstance(outer, Taping) else Tape()
+        self._readers: list[FrameType | None] = []  # of drawn numbers; None of no module's
 
     def _asked(self, slot: Slot) -> Asked:
         return Summary(self._tape).asked(slot)
@@ -137,9 +146,9 @@ class Taping(Recorder):
             overwritten = args[0] if args and function in OVERWRITES else None
             frozen = self._frozen(args, kwargs, overwritten)
         if any(each.is_meta for each in tensors) or _on_meta(kwargs.get("device")):
-            result = self._without_memory(function, types, args, kwargs)
+            result, looked = self._without_memory(function, types, args, kwargs)
         else:
-            result = super()._torch_function(function, types, args, kwargs)
+            result, looked = super()._torch_function(function, types, args, kwargs), False
         with DisableTorchFunction():
             in_place = _is_in_place(function)
             changed = [
@@ -147,6 +156,8 @@ class Taping(Recorder):
                 for each, count in zip(tensors, before, strict=True)
                 if (version(each) != count if count is not None else in_place and each is tensors[0])
             ]
+            if looked or getattr(function, "__name__", "") in _READS:
+                self._note_reading(tensors)
             results = [None if storage_key(each) in known else each for each in tensors_among(result)]
             if changed or any(each is not None for each in results):
                 self._note_call(function, args, kwargs, frozen, changed, results)
@@ -170,17 +181,16 @@ class Taping(Recorder):
         types: Iterable[type],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-    ) -> Any:
-        """A call that is about the meta device.
+    ) -> tuple[Any, bool]:
+        """A call that is about the meta device; and whether it had to look at numbers.
 
-        Where torch cannot without the numbers that tensors have elsewhere, and these come of no draw, they
-        are computed.
+        Where torch cannot without those that tensors have elsewhere, they are computed.
         """
         further = reaches_further(function, types, args, kwargs)
         kwargs = {name: each for name, each in kwargs.items() if name != "generator"}  # nothing is drawn
         try:
             with self._in_torch(calls_back=further):
-                return function(*args, **kwargs)
+                return function(*args, **kwargs), False
         except (RuntimeError, NotImplementedError):
             with DisableTorchFunction():
                 computed = None if _is_in_place(function) else self._all_computed(args, kwargs)
@@ -188,32 +198,53 @@ class Taping(Recorder):
                 raise
         with self._in_torch(calls_back=further), torch.device("cpu"):
             result = function(*computed[0], **computed[1])
-        return result if getattr(function, "__name__", "") in _TO_MEMORY else _on_meta_again(result)
+        return (result if getattr(function, "__name__", "") in _TO_MEMORY else _on_meta_again(result)), True
 
     def _all_computed(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any] | None:
-        """Arguments with the numbers that meta tensors would have; None if somebody would have to draw."""
+        """Arguments with the numbers that meta tensors would have; None if nobody knows them."""
         try:
             return self._computed_now(tuple(args)), self._computed_now(dict(kwargs))
         except (Unrecordable, ValueError):
             return None
 
     def _computed_now(self, value: Any) -> Any:
-        """Arguments with the numbers that meta tensors would have.
+        """Arguments with the numbers that meta tensors would have; those of draws are others for each draw.
 
         Raises:
-            Unrecordable: random ones, or some that nobody knows.
+            Unrecordable: some that nobody knows.
         """
         if isinstance(value, Tensor):
             if not value.is_meta:
                 return value
-            recorded, drawn = self._tape.recorded(self._tape.at(value))
-            if drawn:
-                raise Unrecordable("random numbers")
+            recorded, drawn = self._tape.recorded(self._tape.at(value), of_readers=True)
+            key = Key(0).fold_in(drawn[-1].number) if drawn else Key(0)
             with self._in_torch(calls_back=False):
-                return recorded.values(Key(0))
+                return recorded.values(key)
         if isinstance(value, (list, tuple)):
             return type(value)([self._computed_now(each) for each in value])
         return {k: self._computed_now(x) for k, x in value.items()} if isinstance(value, dict) else value
+
+    def _note_reading(self, tensors: Iterable[Tensor]) -> None:
+        """Somebody has numbers of tensors: if they were drawn, what they do from now on depends on that."""
+        if any(map(self._is_of_a_draw, tensors)):
+            self._readers.append(_of_a_module(sys._getframe(1)))
+            self._tape.reader = self._reader
+
+    def _is_of_a_draw(self, tensor: Tensor) -> bool:
+        try:
+            _, drawn = self._tape.recorded(self._tape.at(tensor), of_readers=True)
+        except Unrecordable:
+            return True
+        return bool(drawn)
+
+    def _reader(self) -> str:
+        """The name of who is at work and has read what was drawn; "" if nobody has."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if any(frame is each for each in self._readers):
+                return _name_of_code(frame)
+            frame = frame.f_back
+        return "code outside of a module" if None in self._readers else ""
 
     def _note_call(
         self,
@@ -264,6 +295,21 @@ class Taping(Recorder):
         if not self._silent:
             with DisableTorchFunction():
                 self._tape.lost(tensors, "code that torch does not see")
+
+
+def _of_a_module(frame: FrameType | None) -> FrameType | None:
+    """The innermost function, from a frame outwards, whose first argument is a module."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_argcount and isinstance(frame.f_locals.get(code.co_varnames[0]), nn.Module):
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def _name_of_code(frame: FrameType) -> str:
+    code = frame.f_code
+    return f"{type(frame.f_locals[code.co_varnames[0]]).__name__}.{code.co_name}"
 
 
 def _on_meta(device: Any) -> bool:

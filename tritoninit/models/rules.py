@@ -110,8 +110,10 @@ class OwnCode(Atom):
 
     Args:
         last: any other rule goes before it, those after it too.
+        code: which it has to be, "Llama._init_weights", for there to be no error; any if it is empty.
     """
 
+    code: str = field(default="", kw_only=True)
     last: bool = field(default=False, compare=False, kw_only=True)
 
     def check(self, target: Target, window: Window) -> None:
