@@ -230,6 +230,21 @@ def test_experts_that_are_drawn_one_by_one():
         assert torch.allclose(base @ base.T, torch.eye(SIZE), atol=1e-4)
 
 
+def test_numbers_that_are_set_in_parts():
+    """As Marian sets its positions."""
+
+    def build(module):
+        angles = np.outer(np.arange(6), 10.0 ** -np.arange(4))
+        places = torch.empty(6, 8)
+        places[:, :4] = torch.FloatTensor(np.sin(angles))
+        places[:, 4:] = torch.FloatTensor(np.cos(angles))
+        module.places = nn.Parameter(torch.empty(6, 8))
+        module.places.copy_(places)
+        module.places[0] = torch.arange(8.0)
+
+    check(lambda: Holder(build), deterministic=("places",))
+
+
 def test_very_many_parts():
     def build(module):
         module.rows = nn.Parameter(torch.empty(700, 4))

@@ -121,6 +121,9 @@ class Recorder(Intercepted):
     def flush(self) -> None:
         self._run(list(self._pending))
 
+    def forget(self) -> None:
+        """Let go of what is of use in the block alone."""
+
     def assignments(self, model: nn.Module) -> tuple[Assignment, ...]:
         with DisableTorchFunction():
             set_here = [slot for slot in slots(model) if not nn.parameter.is_lazy(slot.tensor)]

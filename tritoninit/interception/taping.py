@@ -237,6 +237,11 @@ class Taping(Recorder):
             return True
         return bool(drawn)
 
+    def forget(self) -> None:
+        """Let go of functions that were at work in the block, and of what they held."""
+        self._readers.clear()
+        self._tape.reader = str
+
     def _reader(self) -> str:
         """The name of who is at work and has read what was drawn; "" if nobody has."""
         frame: FrameType | None = sys._getframe(1)
@@ -263,6 +268,11 @@ class Taping(Recorder):
             filled = _filled_by(function, args, kwargs, made)
             if filled is not None:
                 self._tape.fill(*filled)
+                return
+            if function is Tensor.__setitem__ and is_basic(args[1]) and isinstance(args[2], Tensor):
+                view = args[0][args[1]]
+                given = self._tape.at(view, unset=True), self._tape.frozen(args[2])
+                self._tape.call(Tensor.copy_, given, {}, [(view, False)], [None])
                 return
             if not isinstance(frozen, str):
                 arguments, keywords = frozen
@@ -395,4 +405,7 @@ def _filled_by(
 def taping(key: Key) -> Iterator[Recorder]:
     """:func:`~tritoninit.record`, on a torch that has what it needs."""
     with recording(key, kind=Taping) as recorder:
-        yield recorder
+        try:
+            yield recorder
+        finally:
+            recorder.forget()
