@@ -115,7 +115,7 @@ def rules_of(model: nn.Module, asked: Callable[[Slot], Asked]) -> RuleSet:
         if not (slot.is_buffer and along & places(slot)):
             with _named(problems, slot):
                 how = asked(slot)
-                known[slot] = how._replace(initializer=_as_asked(slot, how.initializer))
+                known[slot] = Asked(_as_asked(slot, how.initializer), how.drawn, how.again)
     keys = _Keys()
     for slot in sorted(known, key=lambda slot: known[slot].rank):
         with _named(problems, slot):

@@ -90,8 +90,8 @@ def record() -> Iterator[Intercepted]:
 
     On the meta device nothing is drawn and nothing has memory: every call of torch's that sets or changes
     elements is noted, of parameters, buffers and whatever they are computed from. Numbers that are read there
-    (``torch.linspace(0, 1, 12)[3].item()``) are computed. Libraries that initialize nothing on the meta device
-    (transformers) are told that there is memory. Tensors that have memory are filled as under
+    (``torch.linspace(0, 1, 12)[3].item()``) are computed. Libraries that initialize nothing on the meta
+    device (transformers) are told that there is memory. Tensors that have memory are filled as under
     :func:`intercept`, from a key that is always the same; generators are put back.
 
     Ask for the rules of a model, ``own.rules(model)``, before it is sharded or moved: each is by a qualified
