@@ -121,6 +121,7 @@ MADE = {
     "transposed": (lambda: torch.randn(SIZE, 2 * SIZE).T.contiguous(), ti.Normal()),
     "reshaped": (lambda: torch.randn(SIZE * SIZE).view(SIZE, SIZE), ti.Normal()),
     "bfloat16": (lambda: torch.randn(SIZE, SIZE, dtype=torch.bfloat16), ti.Normal()),
+    "complex": (lambda: nn.init.normal_(torch.empty(SIZE, SIZE, dtype=torch.complex64)).real.clone(), None),
     "cast": (lambda: torch.randn(SIZE, SIZE).bfloat16(), ti.Normal()),
 }
 

@@ -136,10 +136,8 @@ class Tape:
         """
         name = function if isinstance(function, str) else name_of(function)
         done = name if name is not None and is_known(name) else None
-        overwritten = [
-            At(storage_key(each) or 0, Region.of(each), self._count) for each, read in changed if not read
-        ]
-        reads = [at for at in _tensors((arguments, keywords)) if at not in overwritten]
+        overwritten = {(storage_key(each), Region.of(each)) for each, read in changed if not read}
+        reads = [at for at in _tensors((arguments, keywords)) if (at.storage, at.region) not in overwritten]
         wrote = tuple(None if each is None else self.at(each, unset=True) for each in results)
         entry = Entry(self._count, done, tuple(arguments), dict(keywords), wrote, tuple(reads))
         entry.what = str(getattr(function, "__name__", function))

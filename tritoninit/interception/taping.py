@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import signature
+from inspect import currentframe, signature
 from types import FrameType
 from typing import Any
 
@@ -144,7 +143,8 @@ class Taping(Recorder):
             before = [None if each.is_inference() else version(each) for each in tensors]
             known = {storage_key(each) for each in tensors}
             overwritten = args[0] if args and function in OVERWRITES else None
-            frozen = self._frozen(args, kwargs, overwritten)
+            reads = getattr(function, "__name__", "") in _READS
+            frozen = "of what is only read" if reads else self._frozen(args, kwargs, overwritten)
         if any(each.is_meta for each in tensors) or _on_meta(kwargs.get("device")):
             result, looked = self._without_memory(function, types, args, kwargs)
         else:
@@ -156,7 +156,7 @@ class Taping(Recorder):
                 for each, count in zip(tensors, before, strict=True)
                 if (version(each) != count if count is not None else in_place and each is tensors[0])
             ]
-            if looked or getattr(function, "__name__", "") in _READS:
+            if looked or reads:
                 self._note_reading(tensors)
             results = [None if storage_key(each) in known else each for each in tensors_among(result)]
             if changed or any(each is not None for each in results):
@@ -227,10 +227,12 @@ class Taping(Recorder):
     def _note_reading(self, tensors: Iterable[Tensor]) -> None:
         """Somebody has numbers of tensors: if they were drawn, what they do from now on depends on that."""
         if any(map(self._is_of_a_draw, tensors)):
-            self._readers.append(_of_a_module(sys._getframe(1)))
+            self._readers.append(_of_a_module(currentframe()))
             self._tape.reader = self._reader
 
     def _is_of_a_draw(self, tensor: Tensor) -> bool:
+        if not self._tape.knows(tensor):
+            return False
         try:
             _, drawn = self._tape.recorded(self._tape.at(tensor), of_readers=True)
         except Unrecordable:
@@ -244,7 +246,7 @@ class Taping(Recorder):
 
     def _reader(self) -> str:
         """The name of who is at work and has read what was drawn; "" if nobody has."""
-        frame: FrameType | None = sys._getframe(1)
+        frame: FrameType | None = currentframe()
         while frame is not None:
             if any(frame is each for each in self._readers):
                 return _name_of_code(frame)
