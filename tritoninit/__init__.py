@@ -10,7 +10,7 @@ from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import Keep, Scaled, Stacked, ZeroRow
+from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
 from tritoninit.experts import Experts
 from tritoninit.fans import Axes
 from tritoninit.fills import (
@@ -61,7 +61,7 @@ from tritoninit.initializers import (
     Zeros,
     calculate_gain,
 )
-from tritoninit.interception.entry import intercept
+from tritoninit.interception.entry import intercept, record
 from tritoninit.interception.intercepted import Intercepted, PassedOn
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
@@ -72,6 +72,7 @@ from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
+from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
@@ -83,11 +84,13 @@ __all__ = [
     "OWN_CODE",
     "STREAM_VERSION",
     "TORCH_DEFAULTS",
+    "AsOne",
     "Assignment",
     "Audit",
     "Axes",
     "Backend",
     "Constant",
+    "CopyOf",
     "Coverage",
     "Dirac",
     "Elementwise",
@@ -108,8 +111,11 @@ __all__ = [
     "Orthogonal",
     "ParameterError",
     "PassedOn",
+    "Patch",
+    "Patched",
     "Piece",
     "Plan",
+    "Recorded",
     "Report",
     "Rule",
     "RuleSet",
@@ -155,6 +161,7 @@ __all__ = [
     "orthogonal_",
     "plan_mesh",
     "presets",
+    "record",
     "registry",
     "schemes",
     "sparse",

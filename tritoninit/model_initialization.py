@@ -17,7 +17,7 @@ from tritoninit.agreement import Agreement, Planned, exactly
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.reading import constants
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import Keep
+from tritoninit.combinators import CopyOf, Keep, key_name
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
@@ -41,6 +41,7 @@ from tritoninit.models.slots import Place, Selection, Slot, at_rest, check_modul
 from tritoninit.own_code import Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
 from tritoninit.plan import Plan
+from tritoninit.recorded import Recorded
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
@@ -121,7 +122,7 @@ def initialize_(
         device: where to. Parameters and buffers on the meta device get their memory there, once, and no
             other pass over it than the fill; others move.
         dtype: of floating-point parameters, with what parametrisations compute them from, and of the buffers
-            that rules set.
+            that rules set; :class:`~tritoninit.Recorded` ones stay in theirs.
         only: set these and keep the others: qualified names, globs, names of modules, or modules.
         skip: keep these, in the same terms; for example the keys of a state dict that was loaded, less the
             ``unexpected_keys`` that ``load_state_dict`` returned.
@@ -223,17 +224,21 @@ def _initialize(
     named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
-        keys = {slot: key.fold_in(slot.name) for slot, how in initializers.items() if how.random}
+        keys = {
+            slot: key.fold_in(key_name(slot.name, how)) for slot, how in initializers.items() if how.random
+        }
         with as_whole(found):
             initializers |= _computed(module, own, key, target, dtype)
-        apart = _drawn_apart(initializers, key, target, dtype, named)
+        apart = _drawn_apart(initializers, keys, key, target, dtype, named)
         agreement.on(_planned(found, initializers, garbage, key, dtype))
         if target is not None or dtype is not None:
             with as_whole(found):
                 recompute(module, garbage, target, lambda name: quietly(key.fold_in(name)))
             for slot in found:
                 overwritten = slot in renewed or not _keeps(initializers.get(slot, keep), slot)
-                move(slot, target, dtype, overwritten=overwritten)
+                how = initializers.get(slot, keep)
+                floats = None if slot.is_buffer and _is_recorded(how) else dtype
+                move(slot, target, floats, overwritten=overwritten)
             for each, slot in aliases:
                 each.follow(slot.tensor)
             reset_sharded(module)
@@ -423,6 +428,7 @@ def _wanted(
         with problems.of(slot):
             initializer = rules.find(slot, own_code=False) if slot in failures else wish
             if slot in own:
+                _check_code(wish, own[slot])
                 initializer = own[slot].initializer
             elif initializer is not None:
                 initializer = _meant(slot, initializer)
@@ -447,6 +453,12 @@ def _wish(rules: RuleSet, slot: Slot) -> Initializer | None:
     except Exception:
         check_held(slot)
         raise
+
+
+def _check_code(wish: Initializer | None, own: Own) -> None:
+    """Raise ValueError if a parameter is for some code to set, and others say that they do."""
+    if isinstance(wish, OwnCode) and wish.code not in ("", own.call.code):
+        raise ValueError(f"it is for {wish.code} to set, and {own.call.code} says that it does: give a rule")
 
 
 def _meant(slot: Slot, initializer: Initializer) -> Initializer:
@@ -513,9 +525,9 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
     if any(map(is_dtensor, slot.originals)):
         raise TargetError("a DTensor is what it is computed from: keep it, or initialise before sharding")
     if not (tensor.is_floating_point() or tensor.is_complex()):
-        if initializer.random:
+        if initializer.random and not _is_recorded(initializer):
             raise ValueError(f"{tensor.dtype} takes constants and values only: keep it, or give a Value")
-        if not slot.is_buffer and type(tensor) is not nn.Parameter:
+        if not (slot.is_buffer or type(tensor) is nn.Parameter or is_dtensor(tensor)):
             raise ValueError(f"a quantised {type(tensor).__name__}: keep it, or give a Value")
     for hook in owner._forward_pre_hooks.values():
         if isinstance(hook, (WeightNorm, SpectralNorm)) and slot.local.startswith(f"{hook.name}_"):
@@ -524,6 +536,11 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
             )
     if slot.is_parametrized:
         check_invertible(slot)
+
+
+def _is_recorded(initializer: Initializer) -> bool:
+    """Whether its numbers are those of the dtype that the code made them in, integers too."""
+    return isinstance(initializer.initializer if isinstance(initializer, CopyOf) else initializer, Recorded)
 
 
 class _Drawn(NamedTuple):
@@ -535,6 +552,7 @@ class _Drawn(NamedTuple):
 
 def _drawn_apart(
     chosen: Mapping[Slot, Initializer],
+    keys: Mapping[Slot, Key],
     key: Key,
     device: torch.device | None,
     dtype: torch.dtype | None,
@@ -547,7 +565,7 @@ def _drawn_apart(
         if slot.is_parametrized and not isinstance(initializer, Keep):
             floats = dtype if slot.tensor.is_floating_point() else None
             values[slot] = value = memory_like(slot.tensor, device, floats or slot.tensor.dtype)
-            initializer.add(plan, value, key.fold_in(slot.name), Window.whole(value.shape))
+            initializer.add(plan, value, keys.get(slot, key), Window.whole(value.shape))
     if values:
         plan.run()
     problems = _Problems()
