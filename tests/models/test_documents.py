@@ -56,7 +56,7 @@ def test_nested_ones_too(initializer):
         torch.tensor([1, 2**62 + 1]),
         torch.tensor([True, False]),
         torch.tensor([1 + 2j, complex(math.inf, -0.0)]),
-        torch.randn(3, dtype=torch.bfloat16),
+        torch.tensor([0.1, -3e38, 1e-40], dtype=torch.bfloat16),
         torch.empty(2, 0, 3),
         torch.tensor(2.5, dtype=torch.float64),
         np.arange(3.0),
