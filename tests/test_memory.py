@@ -192,18 +192,6 @@ def mesh():
 
 
 class TestDTensors:
-    @pytest.mark.parametrize("device", ["meta", "cpu"])
-    def test_fully_shard(self, mesh, device):
-        """The standard flow: built on meta, sharded, and then given memory and values."""
-        from torch.distributed.fsdp import fully_shard
-
-        with torch.device(device):
-            model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-        fully_shard(model, mesh=mesh)
-        for keywords in ({"device": "cpu"}, {"device": "cpu", "dtype": torch.bfloat16}):
-            with pytest.raises(TargetError, match=r"^0\.weight: a DTensor holds other tensors.*; 1\.bias: "):
-                initialize_(model, seed=0, **keywords)
-
     @pytest.mark.parametrize("grad", [True, False])
     def test_their_local_parts_are_filled(self, mesh, grad):
         from torch.distributed.tensor import Shard, distribute_tensor

@@ -49,6 +49,7 @@ PUBLIC = [
     "Value",
     "VarianceScaling",
     "Window",
+    "Windows",
     "XavierNormal",
     "XavierUniform",
     "ZeroRow",

@@ -74,6 +74,7 @@ from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 __all__ = [
     "OWN_CODE",
@@ -117,6 +118,7 @@ __all__ = [
     "Value",
     "VarianceScaling",
     "Window",
+    "Windows",
     "XavierNormal",
     "XavierUniform",
     "ZeroRow",

@@ -186,7 +186,7 @@ def _compare(
     memories = [case.poison(device) for case, _ in cases]
     with registry.use_backend(REFERENCE):
         items = [
-            (piece, Plan().add(piece, case.fill, key, window).draw)
+            (piece, Plan().append(piece, case.fill, key, window).draw)
             for (case, key), memory in zip(cases, memories, strict=True)
             for piece, window in case.pieces(case.view(memory))
         ]

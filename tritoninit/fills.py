@@ -12,12 +12,14 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 
 from tritoninit import registry
+from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
 from tritoninit.targets import Target, as_target, device_type
 from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 T = TypeVar("T")
 
@@ -36,15 +38,17 @@ class Initializer(ABC):
         tensor: T,
         *,
         key: Key | None = None,
-        window: Window | None = None,
+        window: Window | Windows | None = None,
         generator: torch.Generator | None = None,
     ) -> T:
         """Set ``tensor`` in place and return it.
 
         Args:
-            tensor: a torch tensor, a NumPy array or any object with ``__dlpack__``.
-            key: which random numbers. Without one, 64 bits are drawn from ``generator``.
-            window: which part of a global tensor this is; by default all of it.
+            tensor: a torch tensor, a NumPy array or any object with ``__dlpack__``; of a DTensor each rank
+                sets the part that it holds, without communication.
+            key: which random numbers. Without one, 64 bits are drawn from ``generator``: those of all ranks
+                that share a DTensor have to be in the same state.
+            window: which part of a global tensor this is, or which parts; by default all of it.
             generator: PyTorch's default CPU generator if not given. Cannot go with a key.
 
         Raises:
@@ -56,15 +60,19 @@ class Initializer(ABC):
             raise ValueError("give a key or a generator, not both")
         if key is not None and not isinstance(key, Key):
             raise TypeError(f"key must be a tritoninit.Key, not {key!r}")
-        if window is not None and not isinstance(window, Window):
+        if window is not None and not isinstance(window, (Window, Windows)):
             raise TypeError(f"window must be a tritoninit.Window, not {window!r}")
+        plan, source = Plan(), key or partial(Key.from_generator, generator)
+        if isinstance(window, Windows) or is_dtensor(tensor):
+            add_held(self, plan, writable(tensor, window), source)
+            plan.run()
+            return tensor
         target = as_target(tensor)
         if window is None:
             window = Window.whole(target.shape)
         else:
             window.check(target.shape)
-        plan = Plan()
-        self.add(plan, target, key or partial(Key.from_generator, generator), window)
+        self.add(plan, target, source, window)
         plan.run()
         return tensor
 
@@ -100,17 +108,11 @@ class Initializer(ABC):
             first.initializer.add(plan, target, key, window)
             return
         self.check(target, window)
-        taken = taken_key(self, key, target)
-        stage, after_structured = plan, False
-        for piece in pieces:
-            by_place = piece.initializer.by_place
-            if after_structured and by_place:  # it may lie over what a plan writes after its fills
-                stage = Plan()
-                plan.afterwards(stage.run)
-            after_structured = not by_place
-            part, inside = piece.cut(target, window)
-            if 0 not in part.shape:
-                piece.initializer.add(stage, part, piece.key(taken), inside)
+        _add_pieces(plan, pieces, [(target, window)], taken_key(self, key, target))
+
+    def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        """As :meth:`add`, of one or more parts of one tensor, for which all is known to be right."""
+        _add_pieces(plan, pieces_of(self, parts[0][1].global_shape), parts, key)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,10 @@ class Atom(Initializer):
 
     @abstractmethod
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None: ...
+
+    def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        for target, window in parts:
+            self.add(plan, target, key, window)
 
     @abstractmethod
     def times(self, factor: float) -> Atom:
@@ -171,6 +177,35 @@ class Piece(NamedTuple):
             return part, Window(window.global_shape, tuple(begins))
         inside = (begin - offset for begin, offset in zip(begins, self.offsets, strict=True))
         return part, Window(self.shape, tuple(inside))
+
+
+def _add_pieces(
+    plan: Plan, pieces: Sequence[Piece], parts: Sequence[tuple[Target, Window]], key: Key
+) -> None:
+    """Have a plan write the pieces, one on top of the other, of what is held of a tensor."""
+    stage, after_structured = plan, False
+    for piece in pieces:
+        by_place = piece.initializer.by_place
+        if after_structured and by_place:  # it may lie over what a plan writes after its fills
+            stage = Plan()
+            plan.afterwards(stage.run)
+        after_structured = not by_place
+        cut = [piece.cut(target, window) for target, window in parts]
+        inside = [(part, window) for part, window in cut if 0 not in part.shape]
+        if inside:
+            piece.initializer.add_parts(stage, inside, piece.key(key))
+
+
+def add_held(initializer: Initializer, plan: Plan, held: Held, key: KeySource) -> None:
+    """Have a plan set what this process holds of a tensor; raises, and draws a key, as if it held all of it.
+
+    So that all ranks raise the same, and generators stay in step.
+    """
+    initializer.check(held.whole, Window.whole(held.global_shape))
+    taken = taken_key(initializer, key, held.local)
+    if held.parts:
+        initializer.add_parts(plan, held.parts, taken)
+    plan.afterwards(held.changed)
 
 
 @dataclass(frozen=True)

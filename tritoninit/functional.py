@@ -3,7 +3,7 @@
 Every function takes a torch tensor, a NumPy array or any object with ``__dlpack__``, sets it in place and
 returns it. Beyond torch: ``key=`` says which random numbers (without one, 64 bits are drawn from
 ``generator``, or from PyTorch's default CPU generator), and ``window=`` which part of a global tensor the
-memory holds.
+memory holds. Of a DTensor each rank sets what it holds of the one global tensor, without communication.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tritoninit import fills, initializers, structured
 from tritoninit.kernels.lowering import plain
 from tritoninit.keys import Key
 from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 __all__ = [
     "constant_",
@@ -48,7 +49,7 @@ def uniform_(
     generator: torch.Generator | None = None,
     *,
     key: Key | None = None,
-    window: Window | None = None,
+    window: Window | Windows | None = None,
 ) -> T:
     """Fill with the uniform distribution on [a, b): ``b`` itself never comes back, in any dtype.
 
@@ -88,7 +89,7 @@ def normal_(
     generator: torch.Generator | None = None,
     *,
     key: Key | None = None,
-    window: Window | None = None,
+    window: Window | Windows | None = None,
 ) -> T:
     """Fill with the normal distribution N(mean, std**2).
 
@@ -129,7 +130,7 @@ def trunc_normal_(
     generator: torch.Generator | None = None,
     *,
     key: Key | None = None,
-    window: Window | None = None,
+    window: Window | Windows | None = None,
 ) -> T:
     """Fill with the normal distribution N(mean, std**2) conditioned to [a, b].
 
@@ -288,7 +289,7 @@ def xavier_uniform_(
     generator: torch.Generator | None = None,
     *,
     key: Key | None = None,
-    window: Window | None = None,
+    window: Window | Windows | None = None,
 ) -> T:
     """Fill with U(-a, a), a = gain sqrt(6 / (fan_in + fan_out)).
 
@@ -326,7 +327,7 @@ def xavier_normal_(
     generator: torch.Generator | None = None,
     *,
     key: Key | None = None,
-    window: Window | None = None,
+    window: Window | Windows | None = None,
 ) -> T:
     """Fill with N(0, std**2), std = gain sqrt(2 / (fan_in + fan_out)).
 
@@ -367,7 +368,7 @@ def kaiming_uniform_(
     generator: torch.Generator | None = None,
     *,
     key: Key | None = None,
-    window: Window | None = None,
+    window: Window | Windows | None = None,
 ) -> T:
     """Fill with U(-bound, bound), bound = gain sqrt(3 / fan).
 
@@ -414,7 +415,7 @@ def kaiming_normal_(
     generator: torch.Generator | None = None,
     *,
     key: Key | None = None,
-    window: Window | None = None,
+    window: Window | Windows | None = None,
 ) -> T:
     """Fill with N(0, std**2), std = gain / sqrt(fan).
 
@@ -460,7 +461,7 @@ def orthogonal_(
     generator: torch.Generator | None = None,
     *,
     key: Key | None = None,
-    window: Window | None = None,
+    window: Window | Windows | None = None,
 ) -> T:
     """Set to a (semi-)orthogonal matrix times ``gain``, uniform in the Haar measure.
 
@@ -502,7 +503,7 @@ def sparse_(
     generator: torch.Generator | None = None,
     *,
     key: Key | None = None,
-    window: Window | None = None,
+    window: Window | Windows | None = None,
 ) -> T:
     """Fill a matrix with N(0, std**2) and ceil(sparsity * rows) zeros in each column.
 
@@ -535,7 +536,7 @@ def sparse_(
     return structured.Sparse(sparsity, std)(tensor, key=key, window=window, generator=generator)
 
 
-def _is_empty(tensor: Any, window: Window | None) -> bool:
+def _is_empty(tensor: Any, window: Window | Windows | None) -> bool:
     """Whether the global tensor has no element; an empty shard of one that has takes its key all the same."""
     shape = getattr(tensor, "shape", ()) if window is None else window.global_shape
     if 0 not in shape:

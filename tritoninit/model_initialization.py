@@ -17,8 +17,9 @@ from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.reading import constants
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import Keep
+from tritoninit.distributed.held import is_dtensor, local_of, whole_here, writable
 from tritoninit.fans import module_axes
-from tritoninit.fills import Initializer
+from tritoninit.fills import Initializer, add_held
 from tritoninit.interception.entry import quietly
 from tritoninit.keys import Key
 from tritoninit.models.materialize import (
@@ -28,10 +29,12 @@ from tritoninit.models.materialize import (
     loose_meta_tensors,
     move,
     recompute,
+    reset_sharded,
+    reshard,
 )
 from tritoninit.models.placeholders import check_held
 from tritoninit.models.rules import OwnCode, Rule, RuleSet
-from tritoninit.models.slots import Place, Selection, Slot, at_rest, places, select, slots
+from tritoninit.models.slots import Place, Selection, Slot, at_rest, check_module, places, select, slots
 from tritoninit.own_code import Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
 from tritoninit.plan import Plan
@@ -113,6 +116,10 @@ def initialize_(
         skip: keep these, in the same terms; for example the keys of a state dict that was loaded, less the
             ``unexpected_keys`` that ``load_state_dict`` returned.
 
+    Of a parameter that is a DTensor each rank sets its part of what a single process would have, by the
+    global shape and without communication: give all ranks the same rules and seed. With ``device=``, a model
+    on the meta device that ``fully_shard`` has cut gets the memory of its shards alone.
+
     Own code runs for one parameter on a stand-in for it, on the CPU, while all others are on the meta device.
     A fill that it asks for is drawn with the parameter's key, as if a rule had it; numbers that it computes
     are drawn from generators that start from the key. What depends on other parameters is no answer, nor is
@@ -139,10 +146,12 @@ def initialize_(
     Raises:
         ValueError: what cannot be set, by qualified name: no rule matches, lazy, quantised, old-style
             weight_norm, a fan that the shape does not tell, a buffer that nobody can compute, a part of a
-            parameter whose others are elsewhere (FSDP, ZeRO-3, Megatron, DTensor), memory that was freed, a
-            value of which a parametrisation makes NaN or infinities. Nothing was written then.
+            parameter whose others are elsewhere (FSDP1, ZeRO-3, Megatron), memory that was freed, a value of
+            which a parametrisation makes NaN or infinities. Nothing was written then.
     """
     target = _usable(device, dtype)
+    check_module(module)
+    reshard(module)
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     found = slots(module)
@@ -169,6 +178,7 @@ def initialize_(
                 move(slot, target, dtype, overwritten=overwritten)
             for each, slot in aliases:
                 each.follow(slot.tensor)
+            reset_sharded(module)
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
@@ -179,6 +189,8 @@ def initialize_(
             tensor, became = apart.get(slot, (slot.tensor, ""))
             if slot in apart:
                 plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name), named))
+            elif is_dtensor(tensor):
+                add_held(initializer, plan, writable(tensor), used or key)
             else:
                 initializer.add(plan, tensor, used or key, Window.whole(tensor.shape))
             backend = backends.get(tensor.device) or resolve(tensor.device.type).name
@@ -194,8 +206,9 @@ def initialize_(
 def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
     """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
     drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.tensor.is_meta]
-    for place, value in constants(slot.tensor for slot in drawn_now):
-        yield drawn_now[place].name, f"was {short(value, 6)} throughout, and is drawn now"
+    whole = [(slot.name, here) for slot in drawn_now if (here := whole_here(slot.tensor)) is not None]
+    for place, value in constants(here for _, here in whole):
+        yield whole[place][0], f"was {short(value, 6)} throughout, and is drawn now"
 
 
 @contextmanager
@@ -264,7 +277,7 @@ def _choose(
     for slot in found:
         with problems.of(slot):
             if device is not None or dtype is not None:
-                check_freed(slot.tensor)  # it is copied, or its memory given up
+                check_freed(local_of(slot.tensor))  # it is copied, or its memory given up
             if slot in kept:
                 continue
             if nn.parameter.is_lazy(slot.tensor):
@@ -330,9 +343,11 @@ def _check(
     if not isinstance(initializer, Value):
         _check_plain(slot, initializer)
     if tensor.is_meta and device is not None:
-        check_memorable(tensor)
+        check_memorable(local_of(tensor))
         if _keeps(initializer, slot):
             raise ValueError("a part of it is to be kept, and on the meta device it has no values")
+    elif is_dtensor(tensor):
+        writable(tensor)
     else:
         as_target(tensor)
     if dtype is not None and tensor.is_floating_point():
@@ -368,6 +383,8 @@ def _keeps(initializer: Initializer, slot: Slot) -> bool:
 def _check_plain(slot: Slot, initializer: Initializer) -> None:
     """Raise unless drawing the slot's elements makes its owner's weight what the initializer says."""
     tensor, owner = slot.tensor, slot.owner
+    if any(map(is_dtensor, slot.originals)):
+        raise TargetError("a DTensor is what it is computed from: keep it, or initialise before sharding")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         if initializer.random:
             raise ValueError(f"{tensor.dtype} takes constants and values only: keep it, or give a Value")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from tritoninit import registry
+from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
 from tritoninit.kernels.lowering import FLOAT_DTYPES, RangeError, shown
 from tritoninit.kernels.stream import Draw
@@ -17,6 +18,7 @@ from tritoninit.keys import Key
 from tritoninit.registry import Backend
 from tritoninit.targets import Target, as_target, device_type, dtype_name
 from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 KeySource: TypeAlias = "Key | Callable[[], Key]"
 
@@ -51,17 +53,31 @@ class Plan:
         self.steps: list[Step] = []
         self._afterwards: list[Callable[[], None]] = []
 
-    def add(self, tensor: Any, fill: Drawable, key: KeySource, window: Window | None = None) -> Step:
+    def add(
+        self, tensor: Any, fill: Drawable, key: KeySource, window: Window | Windows | None = None
+    ) -> Step | None:
         """Append a fill of ``tensor``, the ``window`` of a global tensor (by default: all of it).
 
         A key that is yet to be drawn is drawn last, once nothing can be wrong any more, and not at all for
         a constant.
+
+        Returns:
+            The step that it is; None of what lies in several places (a DTensor, Windows), or nowhere here.
 
         Raises:
             TypeError: ``tensor`` is no tensor.
             ValueError: it cannot be written, it lies outside its window, or the parameters make no sense.
             NotImplementedError: random numbers of its dtype are not served.
         """
+        if isinstance(window, Windows) or is_dtensor(tensor):
+            held = writable(tensor, window)
+            check_fill(fill, held.whole)
+            registry.resolve(device_type(held.local))
+            taken = resolve_key(key) if fill.random else Key(0)
+            for part, inside in held.parts:
+                self.append(part, fill, taken, inside)
+            self.afterwards(held.changed)
+            return None
         target = as_target(tensor)
         if window is None:
             window = Window.whole(target.shape)

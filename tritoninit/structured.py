@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tritoninit.combinators import Stacked, part_shape
+from tritoninit.distributed.held import whole_like
 from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Normal, Uniform, taken_key
 from tritoninit.kernels.lowering import (
@@ -39,6 +40,7 @@ class Structured(Atom):
     """
 
     by_place: ClassVar[bool] = False
+    builds_whole: ClassVar[bool] = False  # as a step to any part, which is then better taken once for several
 
     @abstractmethod
     def check(self, target: Target, window: Window) -> None:
@@ -53,8 +55,22 @@ class Structured(Atom):
         taken = taken_key(self, key, target)
         plan.afterwards(partial(self._write, target, taken, window))
 
+    def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        if self.builds_whole and len(parts) > 1:
+            plan.afterwards(partial(self._write_parts, parts, key))
+        else:
+            super().add_parts(plan, parts, key)
+
     def _write(self, target: Target, key: Key, window: Window) -> None:
         write(target, self.build(target, key, window))
+
+    def _write_parts(self, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        """Build once what several parts are of."""
+        (first, window), *_ = parts
+        shape = window.global_shape
+        values = self.build(whole_like(first, shape), key, Window.whole(shape))
+        for target, window in parts:
+            write(target, _cut(values, window, target))
 
     def times(self, factor: float) -> Structured:
         return _Scaled(self, factor)
@@ -87,6 +103,10 @@ class _Scaled(Structured):
     @property
     def random(self) -> bool:
         return self.structured.random
+
+    @property
+    def builds_whole(self) -> bool:  # type: ignore[override]
+        return self.structured.builds_whole
 
     def check(self, target: Target, window: Window) -> None:
         self.structured.check(target, window)
@@ -170,6 +190,7 @@ class Orthogonal(Structured):
     """
 
     gain: float = 1.0
+    builds_whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
@@ -215,6 +236,7 @@ class Sparse(Structured):
 
     sparsity: float
     std: float = 0.01
+    builds_whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         make_plain(self, "sparsity", "std")

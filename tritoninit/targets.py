@@ -218,8 +218,10 @@ def is_computed(x: torch.Tensor) -> bool:
 
 def _lies_in(x: torch.Tensor, leaf: torch.Tensor) -> bool:
     """Whether two tensors have their memory in common, if need be with one that the second holds."""
-    if hasattr(leaf, "__tensor_flatten__"):
-        return any(_lies_in(x, getattr(leaf, name)) for name in leaf.__tensor_flatten__()[0])
+    for whole, other in ((leaf, x), (x, leaf)):
+        if hasattr(whole, "__tensor_flatten__"):
+            held = (getattr(whole, name) for name in whole.__tensor_flatten__()[0])
+            return any(_lies_in(each, other) for each in held if isinstance(each, torch.Tensor))
     try:
         return x.untyped_storage().data_ptr() == leaf.untyped_storage().data_ptr()
     except RuntimeError:

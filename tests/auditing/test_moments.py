@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 import tritoninit as ti
-from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure, scores
+from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure, merged, scores
 
 
 class TestMeasure:
@@ -66,6 +66,20 @@ class TestMeasure:
         constant = measure(torch.full((3, 3), 0.5))
         assert (constant.mean, constant.std, constant.min, constant.max) == (0.5, 0.0, 0.5, 0.5)
         assert measure(torch.ones(5, dtype=torch.bool)).mean == 1
+
+    @pytest.mark.parametrize(
+        "values",
+        [[1.0, 2.0, 4.0, 9.0, 5.0], [1e200, 3.0, -1e250, 2.0, 1.0], [math.nan, 1.0, math.inf, 2.0, 3.0]],
+    )
+    def test_of_parts(self, values):
+        """Parts that ranks have measured are the whole: numbers without a square, and what is none."""
+        x = torch.tensor(values, dtype=torch.float64)
+        whole, parts = measure(x), merged([measure(x[:2]), measure(x[:0]), measure(x[2:])])
+        assert (parts.count, parts.nan, parts.inf) == (whole.count, whole.nan, whole.inf)
+        assert (parts.min, parts.max) == (whole.min, whole.max)
+        assert [parts.mean, parts.std] == (
+            [None, None] if whole.mean is None else pytest.approx([whole.mean, whole.std], rel=1e-14)
+        )
 
     def test_scratch_is_bounded(self, monkeypatch):
         sizes = []

@@ -8,7 +8,7 @@ from torch import nn
 
 import tritoninit as ti
 from tests.auditing.stacks import initialized, stack
-from tritoninit.auditing import findings
+from tritoninit.auditing import shares
 from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.report import Report
@@ -29,8 +29,8 @@ class TestReport:
 
     def test_measured_once_and_only_when_asked(self, monkeypatch):
         calls = []
-        measure = findings.measure
-        monkeypatch.setattr(findings, "measure", lambda x: calls.append(x) or measure(x))
+        measure = shares.measure
+        monkeypatch.setattr(shares, "measure", lambda x: calls.append(x) or measure(x))
         report = initialized(stack(1))
         assert (len(report), calls) == (5, [])
         assert str(report) == str(report)

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from tritoninit.auditing.assignments import TORCH, Assignment
-from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.formulas import looks_drawn
-from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure, scores
+from tritoninit.auditing.moments import ALARM, Expected, Moments, expected, judged, measure
 from tritoninit.auditing.outliers import LARGEST, outliers, support
 from tritoninit.auditing.overlap import share_memory
 from tritoninit.auditing.reading import check_readable, pieces
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
+from tritoninit.auditing.shares import Share, combined, measured, summed
+from tritoninit.distributed.exchange import of_all_ranks
+from tritoninit.distributed.held import held_by, is_dtensor, local_of
 from tritoninit.extents import extent
 from tritoninit.fills import Fill
 from tritoninit.models.slots import slots
@@ -33,7 +35,7 @@ from tritoninit.words import describe, lowered, name_of_many, name_pattern, shor
 _FEWEST: Final = 16  # of fewer elements, equal ones may be chance or design
 
 
-def audit(model: nn.Module, *, report: Sequence[Assignment] | None = None) -> Audit:
+def audit(model: nn.Module, *, report: Sequence[Assignment] | None = None, gather: bool = False) -> Audit:
     """Measure a model's parameters and buffers, however it was initialised, and look for mistakes.
 
     Findings: NaN (infinities too, but in buffers, where masks hold them, they are a remark); tensors without
@@ -50,6 +52,9 @@ def audit(model: nn.Module, *, report: Sequence[Assignment] | None = None) -> Au
     Args:
         model: any module.
         report: what ``initialize_`` returned for it; measured again, unlike ``report.audit``.
+        gather: measure what all ranks hold, as one model: its fingerprint is a single process's, and replicas
+            that differ are a finding. All ranks of the default process group have to call this then. Without
+            it nobody communicates, and of DTensors what this rank holds is measured.
 
     Raises:
         TypeError: ``model`` is no module, or ``report`` no assignments.
@@ -57,18 +62,21 @@ def audit(model: nn.Module, *, report: Sequence[Assignment] | None = None) -> Au
     given: Sequence[object] = report or ()
     if not all(isinstance(each, Assignment) for each in given):
         raise TypeError(f"a report is a sequence of Assignment, not {given!r:.60}")
-    return _audit(_subjects_in(model, report or ()), reported=report is not None)
+    return _audit(_subjects_in(model, report or ()), reported=report is not None, gather=gather)
 
 
 def audit_of(
-    model: nn.Module | None, done: Iterable[Assignment], noticed: Iterable[tuple[str, str]] = ()
+    model: nn.Module | None,
+    done: Iterable[Assignment],
+    noticed: Iterable[tuple[str, str]] = (),
+    gather: bool = False,
 ) -> Audit:
     """As :func:`audit`, of what was done; without a model, of the tensors that it was done to.
 
     What was ``noticed`` then, of which name, is a remark.
     """
     subjects = _subjects(done) if model is None else _subjects_in(model, done)
-    return _audit(subjects, reported=True, noticed=noticed)
+    return _audit(subjects, reported=True, noticed=noticed, gather=gather)
 
 
 class _Subject(NamedTuple):
@@ -101,23 +109,42 @@ def _subjects_in(model: nn.Module, assignments: Iterable[Assignment]) -> list[_S
     ]
 
 
-def _audit(subjects: Sequence[_Subject], reported: bool, noticed: Iterable[tuple[str, str]] = ()) -> Audit:
-    rows = [_row(each) for each in subjects]
-    pairs = list(zip(subjects, rows, strict=True))
+def _audit(
+    subjects: Sequence[_Subject],
+    reported: bool,
+    noticed: Iterable[tuple[str, str]] = (),
+    gather: bool = False,
+) -> Audit:
+    shares, unequal = [_share(each) for each in subjects], list[str]()
+    pairs = list(zip(subjects, shares, strict=True))
+    if gather:
+        by_name, unequal = combined(of_all_ranks(shares))
+        shares, pairs = list(by_name.values()), [(each, by_name[each.name]) for each in subjects]
     shared = _sharing(subjects)
-    findings = _sentences((row.name, what) for subject, row in pairs for what in _mistakes(subject, row))
+    findings = _sentences((each.name, what) for each, share in pairs for what in _mistakes(each, share))
     findings += [
         f"{a} and {b} share memory and are not tied: what sets one sets the other" for a, b in shared
     ]
-    findings += _repeated(pairs)
-    odd = ((row.name, what) for subject, row in pairs for what in _oddities(subject, row))
+    findings += _repeated((each, share.row) for each, share in pairs)
+    odd = ((each.name, what) for each, share in pairs for what in _oddities(each, share))
     remarks = _sentences((*noticed, *odd))
-    coverage = Coverage(
-        untouched=tuple(r.name for s, r in pairs if r.hash is None or (reported and not s.is_set)),
-        drawn_twice=tuple(dict.fromkeys(chain.from_iterable(shared))),
-        nonfinite=tuple(row.name for row in rows if row.nan or row.inf),
+    untouched = [s.name for s, share in pairs if share.row.hash is None or (reported and not s.is_set)]
+    twice = [*dict.fromkeys(chain.from_iterable(shared))]
+    if gather:
+        everyone = of_all_ranks((findings, remarks, untouched, twice))
+        findings, remarks, untouched, twice = (
+            [*dict.fromkeys(chain.from_iterable(each))] for each in zip(*everyone, strict=True)
+        )
+        findings += _sentences((name, "is not the same on all ranks that hold it") for name in unequal)
+    rows = tuple(share.row for share in shares)
+    nonfinite = tuple(row.name for row in rows if row.nan or row.inf)
+    return Audit(
+        rows,
+        tuple(sorted(findings)),
+        tuple(sorted(remarks)),
+        Coverage(tuple(untouched), tuple(twice), nonfinite),
+        tuple(share.row.name for share in shares if share.is_partial),
     )
-    return Audit(tuple(rows), tuple(sorted(findings)), tuple(sorted(remarks)), coverage)
 
 
 def _sentences(said: Iterable[tuple[str, str]]) -> list[str]:
@@ -128,24 +155,26 @@ def _sentences(said: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{name_of_many(names)} {what}" for (_, what), names in alike.items()]
 
 
-def _mistakes(subject: _Subject, row: TensorRecord) -> Iterator[str]:
+def _mistakes(subject: _Subject, share: Share) -> Iterator[str]:
+    row = share.row
     reason = _unreadable(subject.tensor)
     if reason is not None:
         yield f"cannot be looked at: {reason}"
     elif row.nan or (row.inf and not subject.is_buffer):
         yield _nonfinite(row)
     else:
-        yield from _deviations(subject, row)
+        yield from _deviations(share)
         if not subject.is_buffer or subject.is_set:
-            yield from _far_out(subject, row)
+            yield from _far_out(subject, share)
 
 
-def _oddities(subject: _Subject, row: TensorRecord) -> Iterator[str]:
+def _oddities(subject: _Subject, share: Share) -> Iterator[str]:
+    row = share.row
     if subject.is_buffer and row.inf and not row.nan:
         yield _nonfinite(row)
     elif subject.is_buffer and not subject.is_set:
-        yield from _far_out(subject, row)
-    elif len(row.shape) > 1 and row.constant == 0 and not subject.is_buffer:
+        yield from _far_out(subject, share)
+    elif len(row.shape) > 1 and row.constant == 0 and not (subject.is_buffer or share.is_partial):
         yield "is zero throughout"
     done = subject.assignment
     if done is not None and done.became:
@@ -154,16 +183,14 @@ def _oddities(subject: _Subject, row: TensorRecord) -> Iterator[str]:
         yield f"is {row.summary}"
 
 
-def _row(subject: _Subject) -> TensorRecord:
+def _share(subject: _Subject) -> Share:
     tensor = subject.tensor
     readable = _unreadable(tensor) is None
     lazy = nn.parameter.is_lazy(tensor)
     shape = () if lazy or tensor.is_nested else tuple(tensor.shape)
-    found = measure(tensor) if readable else Moments(0)
     wanted = _expected(subject)
-    z = scores(found, wanted) if wanted else (None, None)
     done = subject.assignment
-    return TensorRecord(
+    row = TensorRecord(
         name=subject.name,
         kind="buffer" if subject.is_buffer else "parameter",
         shape=shape,
@@ -176,30 +203,33 @@ def _row(subject: _Subject) -> TensorRecord:
         stream=done.key.stream if done and done.key else None,
         backend=done.backend if done else "",
         code=done.code if done else "",
-        hash=f"{bits_hash(tensor):016x}" if readable else None,
-        mean=found.mean,
-        std=found.std,
-        min=found.min,
-        max=found.max,
-        nan=found.nan,
-        inf=found.inf,
+        hash=None,
+        mean=None,
+        std=None,
+        min=None,
+        max=None,
+        nan=0,
+        inf=0,
         expected_mean=wanted.mean if wanted else None,
         expected_std=wanted.std if wanted else None,
-        z_mean=z[0],
-        z_std=z[1],
+        z_mean=None,
+        z_std=None,
     )
+    return summed(Share(row, wanted, measured(tensor) if readable else None))
 
 
 def _bytes(x: Tensor) -> int:
     """How many a tensor's elements take, which only those that lie side by side tell."""
     strided = x.layout is torch.strided and not nn.parameter.is_lazy(x) and not x.is_nested
-    return x.nbytes if strided else 0
+    return x.numel() * x.itemsize if strided else 0
 
 
 def _unreadable(x: Tensor) -> str | None:
     """Why there is nothing to measure in a tensor, or None."""
     try:
-        check_readable(x)
+        check_readable(local_of(x))
+        if is_dtensor(x):
+            held_by(x)
     except TargetError as error:
         return str(error)
     return None
@@ -212,9 +242,9 @@ def _expected(subject: _Subject) -> Expected | None:
     return expected(fill, subject.tensor.dtype) if isinstance(fill, Fill) else None
 
 
-def _deviations(subject: _Subject, row: TensorRecord) -> Iterator[str]:
+def _deviations(share: Share) -> Iterator[str]:
     """What is not as the initializer says."""
-    wanted = _expected(subject)
+    row, wanted = share.row, share.wanted
     if wanted is None or row.mean is None:
         return
     if not wanted.std:
@@ -222,7 +252,7 @@ def _deviations(subject: _Subject, row: TensorRecord) -> Iterator[str]:
             extremes = f"{short(row.min, 6)} to {short(row.max, 6)}"
             yield f"should be {short(wanted.mean, 6)} throughout and is {extremes}"
         return
-    if not judged(math.prod(row.shape), wanted.kurtosis):
+    if not judged(share.count, wanted.kurtosis):
         return
     for what, value, right, z in (
         ("mean", row.mean, wanted.mean, row.z_mean),
@@ -235,23 +265,25 @@ def _deviations(subject: _Subject, row: TensorRecord) -> Iterator[str]:
             )
 
 
-def _far_out(subject: _Subject, row: TensorRecord) -> Iterator[str]:
-    """What lies where no draw does."""
-    x, done = subject.tensor, subject.assignment
+def _far_out(subject: _Subject, share: Share) -> Iterator[str]:
+    """What lies where no draw does; of a DTensor this process judges the elements that it holds."""
+    x, row, done = subject.tensor, share.row, subject.assignment
     if row.min is None or row.max is None or not (x.is_floating_point() or x.is_complex()):
         return
     farthest = max(row.min, row.max, key=abs)
     known = subject.is_set and done is not None and not subject.is_parametrized
     ends = support(done.initializer, row.shape, x.dtype) if known and done else None
     if ends is not None:
-        varies = _varies(subject)
+        varies = share.wanted is None or bool(share.wanted.std)  # of one number another sentence says it
         for value, is_out in ((row.min, row.min < ends[0]), (row.max, row.max > ends[1])):
             if is_out and varies:
                 yield f"reaches {short(value, 3)}, which {row.summary} does not"
     elif abs(farthest) > LARGEST:
         yield f"reaches {short(farthest, 3)}, which has no square in float32"
     else:
-        found = outliers(x, Moments(_elements(x), row.mean, row.std, row.min, row.max))
+        here = local_of(x)
+        known_moments = Moments(_elements(x), row.mean, row.std, row.min, row.max)
+        found = outliers(here, known_moments if here is x else measure(here))
         if found is not None:
             what = (
                 short(found.value, 3)
@@ -265,12 +297,6 @@ def _far_out(subject: _Subject, row: TensorRecord) -> Iterator[str]:
                     f"holds {what}, {short(found.distance, 3)} standard deviations of the others away, where"
                     f" draws reach {short(found.reach, 2)}"
                 )
-
-
-def _varies(subject: _Subject) -> bool:
-    """Whether what a tensor should be is more than one number, for which another sentence stands."""
-    wanted = _expected(subject)
-    return wanted is None or bool(wanted.std)
 
 
 def _elements(x: Tensor) -> int:
@@ -291,7 +317,7 @@ def _repeated(pairs: Iterable[tuple[_Subject, TensorRecord]]) -> Iterator[str]:
         # Frozen ones that nobody is known to have drawn may hold a formula's values, such as sinusoids.
         drawn = subject.tensor.requires_grad if done is None else done.key is not None
         if row.hash and drawn and not subject.is_buffer and row.mean is not None and row.constant is None:
-            start = _random_start(subject.tensor)
+            start = _random_start(local_of(subject.tensor))
             if start is not None:
                 alike[start].append((subject, row))
     for group in alike.values():
@@ -316,8 +342,8 @@ def _sharing(subjects: Sequence[_Subject]) -> list[tuple[str, str]]:
     """Pairs of names that share memory, though they are no tied parameters: those have one name."""
     spans: dict[torch.device, list[tuple[int, int, _Subject]]] = defaultdict(list)
     for each in subjects:
-        x = each.tensor
-        if _unreadable(x) is None and x.numel():
+        x = local_of(each.tensor)
+        if _unreadable(each.tensor) is None and x.numel():
             strides = [stride * x.itemsize for stride in x.stride()]
             begin, end = (x.data_ptr() + side for side in extent(x.itemsize, x.shape, strides))
             spans[x.device].append((begin, end, each))
@@ -327,7 +353,9 @@ def _sharing(subjects: Sequence[_Subject]) -> list[tuple[str, str]]:
         for begin, end, each in sorted(places, key=lambda place: place[0]):
             open_ = [place for place in open_ if place[1] > begin]
             found += [
-                (other.name, each.name) for _, _, other in open_ if share_memory(other.tensor, each.tensor)
+                (other.name, each.name)
+                for _, _, other in open_
+                if share_memory(local_of(other.tensor), local_of(each.tensor))
             ]
             open_.append((begin, end, each))
     return found

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from tritoninit.auditing.reading import check_readable, pieces
+from tritoninit.distributed.held import is_dtensor, readable
 from tritoninit.targets import Target, as_array
 from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 _MASK: Final = 2**64 - 1
 # SplitMix64 (Steele, Lea and Flood, OOPSLA 2014; the finaliser is variant 13 of Stafford's): the state's
@@ -26,7 +28,7 @@ _ROW: Final = 1 << _LOW_BITS  # words that share a high multiplier
 CHUNK: Final = 8 * _ROW  # elements looked at together: 4 MiB of 64-bit scratch
 
 
-def bits_hash(tensor: Target, *, window: Window | None = None, salt: str = "") -> int:
+def bits_hash(tensor: Target, *, window: Window | Windows | None = None, salt: str = "") -> int:
     """64 bits that depend on every bit of a tensor, and add up over its shards.
 
     With ``w[k]`` the tensor's bits, in row-major order of the global tensor, as signed words (of 8, 16 or 32
@@ -44,8 +46,9 @@ def bits_hash(tensor: Target, *, window: Window | None = None, salt: str = "") -
     of two words; it is not cryptographic: whoever wants a collision makes one.
 
     Args:
-        tensor: a torch tensor or a NumPy array of any dtype; on a GPU it is hashed there.
-        window: which part of a global tensor this is; by default all of it.
+        tensor: a torch tensor or a NumPy array of any dtype; on a GPU it is hashed there. Of a DTensor, what
+            this rank holds: the hashes of ranks that hold other parts add up, and replicas have equal ones.
+        window: which part of a global tensor this is, or which parts; by default all of it.
         salt: another salt gives another hash.
 
     Raises:
@@ -62,6 +65,9 @@ def bits_hash(tensor: Target, *, window: Window | None = None, salt: str = "") -
         raise TypeError(f"expected a tensor or an array, not {type(tensor).__name__}")
     if not isinstance(tensor, Tensor):
         tensor = torch.from_numpy(np.ascontiguousarray(as_array(tensor)))
+    if isinstance(window, Windows) or is_dtensor(tensor):
+        parts = readable(tensor, window).parts
+        return sum(bits_hash(part, window=inside, salt=salt) for part, inside in parts) & _MASK
     check_readable(tensor)
     shape = tuple(tensor.shape)
     window = Window.whole(shape) if window is None else window

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
@@ -50,6 +50,25 @@ class Moments:
     inf: int = 0
 
 
+def merged(several: Iterable[Moments]) -> Moments:
+    """The moments of the elements of all of them: one alone is as it was."""
+    known = [each for each in several if each.count]
+    if len(known) < 2:
+        return known[0] if known else Moments(0)
+    total, nan, inf = (sum(getattr(each, name) for each in known) for name in ("count", "nan", "inf"))
+    if nan or inf:
+        return Moments(total, nan=nan, inf=inf)
+    if any(each.mean is None for each in known):  # finite, and too large for a sum of squares
+        lows = [each.min for each in known if each.min is not None]
+        highs = [each.max for each in known if each.max is not None]
+        return Moments(total, min=min(lows), max=max(highs))
+    rows = [
+        (each.count, each.mean or 0.0, (each.std or 0.0) ** 2 * each.count, each.min or 0.0, each.max or 0.0)
+        for each in known
+    ]
+    return _of(rows)
+
+
 def measure(x: Tensor) -> Moments:
     """The moments of a tensor of any dtype and layout, on its device, in 2 MiB of scratch.
 
@@ -70,8 +89,21 @@ def measure(x: Tensor) -> Moments:
         rows.append(torch.stack((mean, wide.dot(wide), low, high)))
     if not rows:
         return Moments(0)
+    found = _of((count, *row) for count, row in zip(counts, torch.stack(rows).tolist(), strict=True))
+    if found.mean is None:
+        nan, inf = _how_many(x, torch.isnan), _how_many(x, torch.isinf)
+        if nan or inf:
+            return Moments(found.count, nan=nan, inf=inf)
+    return found
+
+
+def _of(rows: Iterable[tuple[int, float, float, float, float]]) -> Moments:
+    """Those of (count, mean, squared distances from it, least, greatest) of several parts.
+
+    No mean and no standard deviation where those are not finite.
+    """
     total, mean_, squares, least, greatest = 0, 0.0, 0.0, math.inf, -math.inf
-    for count, (mean, around, low, high) in zip(counts, torch.stack(rows).tolist(), strict=True):
+    for count, mean, around, low, high in rows:
         distance = mean - mean_
         mean_ += distance * count / (total + count)
         squares += around + distance * distance * total * count / (total + count)  # inf, where ** raises
@@ -79,9 +111,6 @@ def measure(x: Tensor) -> Moments:
         least, greatest = min(least, low), max(greatest, high)
     std = math.sqrt(squares / total) if squares >= 0 else math.nan
     if not math.isfinite(mean_ + std):
-        nan, inf = _how_many(x, torch.isnan), _how_many(x, torch.isinf)
-        if nan or inf:
-            return Moments(total, nan=nan, inf=inf)
         return Moments(total, min=least, max=greatest)
     return Moments(total, mean_, std, least, greatest)
 

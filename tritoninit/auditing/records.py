@@ -80,12 +80,14 @@ class Audit:
         findings: what is wrong, as sentences with qualified names, sorted.
         remarks: what may be meant, in the same form.
         coverage: how much of the model was set, once, to finite numbers.
+        partial: names of those of which other ranks hold elements that are not measured here.
     """
 
     rows: tuple[TensorRecord, ...]
     findings: tuple[str, ...]
     remarks: tuple[str, ...]
     coverage: Coverage
+    partial: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -101,7 +103,8 @@ class Audit:
         """16 hexadecimal digits of all parameters' names and bits, equal on every device and backend.
 
         The sum of ``bits_hash(parameter, salt=name)`` modulo 2**64: those of a model's shards, each hashed
-        with its window, add up to it. Buffers do not count, since modules compute some of them.
+        with its window, add up to it, and so do those of ranks without replicas, where they are
+        :attr:`partial`. Buffers do not count, since modules compute some of them.
         """
         hashes = {row.name: row.hash for row in self.rows if row.kind == "parameter"}
         salted = [int(hash_, 16) * salt_multiplier(name) for name, hash_ in hashes.items() if hash_]
@@ -111,10 +114,12 @@ class Audit:
         """Coverage, the worst z and the fingerprint in one line."""
         untouched, twice, nonfinite = map(len, self.coverage)
         parameters = sum(row.kind == "parameter" for row in self.rows)
+        whose = f" of this rank's part ({len(self.partial)} are cut)" if self.partial else ""
         worst = "" if self.worst_z is None else f"; worst |z| {short(self.worst_z, 2)}"
         return (
             f"{parameters} parameters and {len(self.rows) - parameters} buffers: {untouched} untouched,"
-            f" {twice} drawn twice, {nonfinite} with NaN or infinities{worst}; fingerprint {self.fingerprint}"
+            f" {twice} drawn twice, {nonfinite} with NaN or infinities{worst}; fingerprint{whose}"
+            f" {self.fingerprint}"
         )
 
     def table(self, width: int | None = None) -> list[str]:
@@ -144,6 +149,7 @@ class Audit:
         return {
             **kinds,
             "coverage": {name: list(names) for name, names in self.coverage._asdict().items()},
+            "partial": list(self.partial),
             "worst_z": self.worst_z,
             "fingerprint": self.fingerprint,
             "findings": list(self.findings),

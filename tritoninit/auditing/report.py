@@ -55,6 +55,14 @@ class Report(Sequence[Assignment]):
     def audit(self) -> Audit:
         return audit_of(self.module, self._assignments, self._noticed)
 
+    def gather(self) -> Audit:
+        """The audit of what all ranks hold, as one model, which :attr:`audit` and ``print`` show then.
+
+        All ranks of the default process group have to call this; nothing else here communicates.
+        """
+        self.audit = audit_of(self.module, self._assignments, self._noticed, gather=True)
+        return self.audit
+
     def as_dict(self) -> dict[str, Any]:
         """The audit, the seed and the stream's version, as JSON has them."""
         return {"seed": self.seed, "stream_version": STREAM_VERSION, **self.audit.as_dict()}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tritoninit.distributed.held import is_dtensor
 from tritoninit.interception import private
 from tritoninit.targets import is_placeholder
 
@@ -149,12 +150,12 @@ def is_empty(tensor: Any) -> bool:
 
 
 def check_type(tensor: Any) -> None:
-    """Raise TypeError unless ``tensor`` is torch's own kind, or a parameter that behaves like one."""
+    """Raise TypeError unless ``tensor`` is torch's own kind, a parameter like that, or a DTensor."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"a {type(tensor).__name__} is no tensor")
     kind = type(tensor)
     base = nn.Parameter if issubclass(kind, nn.Parameter) else Tensor
-    plain = (
+    plain = is_dtensor(tensor) or (
         kind.__torch_function__ == base.__torch_function__
         and kind.__torch_dispatch__ is Tensor.__torch_dispatch__
     )

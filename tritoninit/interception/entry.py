@@ -3,7 +3,8 @@
 In the block, in its thread and in its task of asyncio and those that this starts, these draw from this
 library's stream: every ``torch.nn.init`` function, on any tensor; ``uniform_``, ``normal_``, ``fill_``,
 ``zero_`` and ``x[i:j] = number`` on parameters and on what is known to share their memory (``weight.data``,
-``weight[padding_idx]``); the initializers of ``timm.layers``, once that is imported, as what they mean.
+``weight[padding_idx]``); the initializers of ``timm.layers``, once that is imported, as what they mean. Of a
+DTensor, each rank of those that run the same code sets its part of what one process would have.
 
 All else that draws is reproducible: torch's default generators (of the CPU and of the accelerator's devices),
 those behind ``numpy.random``'s functions and behind ``random``'s are seeded from children of the block's key

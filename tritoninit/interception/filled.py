@@ -71,15 +71,19 @@ def is_drawn_by_torch(filled: Filled | None) -> bool:
 
 
 def with_parts(
-    initializer: Initializer, parts: Sequence[tuple[Region, Filled | None]], whole: Region
+    initializer: Initializer, parts: Sequence[tuple[Region, Filled | None]], whole: Region | None
 ) -> Initializer:
-    """What a tensor is that was filled by ``initializer`` and then, in parts, changed again."""
+    """What a tensor is that was filled by ``initializer`` and then, in parts, changed again.
+
+    Args:
+        whole: where all of it lies; None if others hold some.
+    """
     if not parts:
         return initializer
     if any(is_drawn_by_torch(filled) for _, filled in parts):
         return initializer if isinstance(initializer, DrawnByTorch) else DrawnByTorch(parts=True)
     region, filled = parts[0]
-    row = region.row_of(whole)
+    row = None if whole is None else region.row_of(whole)
     zeroed = filled is not None and filled.primitive == Constant(0.0)
     if len(parts) == 1 and zeroed and row is not None:
         return ZeroRow(initializer, row)

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from tritoninit import registry
 from tritoninit.auditing.assignments import TORCH, Assignment
+from tritoninit.distributed.held import is_dtensor, local_of, writable
 from tritoninit.fills import Constant, Initializer, TruncatedNormal, sole_fill
 from tritoninit.interception.calls import (
     COPIES,
@@ -117,10 +118,11 @@ class Recorder(Intercepted):
         return tuple(each for each in told if each is not None)
 
     def _told(self, name: str, tensor: Tensor) -> Assignment | None:
-        history = self._history.get(storage_key(tensor) or 0)
+        local = local_of(tensor)
+        history = self._history.get(storage_key(local) or 0)
         if not history or not tensor.numel():
             return None
-        here = Region.of(tensor)
+        here = Region.of(local)
         parts: list[tuple[Region, Filled | None]] = []
         for region, filled in reversed(history.items()):
             if region.covers(here):
@@ -129,7 +131,7 @@ class Recorder(Intercepted):
                 initializer = filled.initializer
                 if filled.primitive is not None and region != here:
                     initializer = filled.primitive
-                initializer = with_parts(initializer, parts, here)
+                initializer = with_parts(initializer, parts, here if local is tensor else None)
                 return Assignment(name, tensor, initializer, filled.key, filled.backend)
             if region.meets(here):
                 parts.append((region, filled))
@@ -253,9 +255,10 @@ class Recorder(Intercepted):
     def _note(self, tensor: Tensor) -> None:
         """Remember a parameter's storage."""
         if isinstance(tensor, nn.Parameter):
-            key = storage_key(tensor)
+            local = local_of(tensor)
+            key = storage_key(local)
             if key is not None and key not in self._parameters:
-                self._keep_address(key, tensor)
+                self._keep_address(key, local)
                 self._parameters.add(key)
 
     def _note_computed(self, tensor: Tensor) -> None:
@@ -288,14 +291,14 @@ class Recorder(Intercepted):
         if not isinstance(tensor, Tensor):
             return False
         if not isinstance(tensor, nn.Parameter):
-            key = storage_key(tensor)
+            key = storage_key(local_of(tensor))
             if key not in self._parameters and key not in self._computed:
                 return False
         if function in METHODS:
             kind, names = METHODS[function]
             numbers, named = args[1:], {names.get(name, name): value for name, value in kwargs.items()}
             generator = named.pop("generator", None)
-        elif function is Tensor.__setitem__ and is_basic(args[1]) and is_number(args[2]):
+        elif function is Tensor.__setitem__ and _is_view(tensor, args[1]) and is_number(args[2]):
             kind, numbers, named, generator = Constant, args[2:], {}, None
             tensor = tensor[args[1]]
         else:
@@ -336,11 +339,12 @@ class Recorder(Intercepted):
 
     def _filled(self, tensor: Tensor, initializer: Initializer, generator: torch.Generator | None) -> Filled:
         """Raise whatever filling could, then take the key."""
-        target = as_target(tensor)
-        shape = tuple(tensor.shape)
+        shape, here = tuple(tensor.shape), local_of(tensor)
+        target = as_target(tensor) if here is tensor else writable(tensor).whole
         initializer.check(target, Window.whole(shape))
-        primitive, region = sole_fill(initializer, shape), Region.of(tensor)
-        backend = registry.resolve(tensor.device.type).name
+        primitive = sole_fill(initializer, shape) if here is tensor else None
+        region = Region.of(here)
+        backend = registry.resolve(here.device.type).name
         if isinstance(initializer, TruncatedNormal) and initializer.is_far:
             _warn_of_far_mean()
         key = None
@@ -350,8 +354,9 @@ class Recorder(Intercepted):
         return Filled(region, initializer, primitive, key, backend)
 
     def _record(self, tensor: Tensor, filled: Filled) -> None:
-        key = storage_address(tensor.untyped_storage())
-        self._keep_address(key, tensor)
+        local = local_of(tensor)
+        key = storage_address(local.untyped_storage())
+        self._keep_address(key, local)
         if not tensor.is_inference():
             ROUTES.originals[_CHANGED]((tensor,))
         self._remember(key, filled.region, filled)
@@ -416,9 +421,11 @@ class Recorder(Intercepted):
             else:
                 self._run_touched(tensors)
             into = function in INTO
-            if function is Tensor.__setitem__ and is_basic(args[1]):
+            if function is Tensor.__setitem__ and _is_view(args[0], args[1]):
                 into, tensors = True, tensors_among(args[0][args[1]], args[2])
-            keyed = [(key, tensor) for tensor in tensors if (key := storage_key(tensor)) is not None]
+            keyed = [
+                (key, tensor) for tensor in tensors if (key := storage_key(local_of(tensor))) is not None
+            ]
             if function in HANDED_OUT:
                 self._handed_out.update(key for key, _ in keyed)
             may_draw = function not in NEVER_DRAWS
@@ -462,7 +469,7 @@ class Recorder(Intercepted):
     def _is_drawn(self, key: int, tensor: Tensor) -> bool:
         if not tensor.numel():
             return False
-        here = Region.of(tensor)
+        here = Region.of(local_of(tensor))
         for region, filled in reversed(self._history.get(key, {}).items()):
             if region.meets(here) and is_drawn_by_torch(filled):
                 return True
@@ -514,9 +521,10 @@ class Recorder(Intercepted):
                 self._learn(key, tensor, drawn=True)
 
     def _learn(self, key: int, tensor: Tensor, *, drawn: bool) -> None:
-        region = Region.of(tensor)
+        local = local_of(tensor)
+        region = Region.of(local)
         if drawn:
-            self._keep_address(key, tensor)
+            self._keep_address(key, local)
             self._drawn.add(key)
         self._remember(key, region, drawn_by_torch(region, self.key) if drawn else None)
 
@@ -658,6 +666,11 @@ def route(name: str, *args: Any, **kwargs: Any) -> Any:
 
 def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else version(tensor)
+
+
+def _is_view(tensor: Tensor, index: Any) -> bool:
+    """Whether indexing gives the tensor's own memory; of a DTensor it may be a copy of what others hold."""
+    return is_basic(index) and not is_dtensor(tensor)
 
 
 def _in_place(function: Callable[..., Any]) -> bool:

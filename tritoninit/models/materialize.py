@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,9 +16,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.models import methods
 from tritoninit.models.methods import Call
 from tritoninit.models.slots import Slot
+from tritoninit.targets import write
 
 # Whose block makes random numbers come of a name.
 DrawnFrom: TypeAlias = Callable[[str], AbstractContextManager[object]]
@@ -27,6 +30,31 @@ _BUFFER_METHODS = (
     *("reset_buffers", "rope_init", "reset_parameters"),
     *("init_non_persistent_buffers", "_init_buffers"),
 )
+
+
+def _fully_sharded(module: nn.Module) -> list[Any]:
+    """The modules that FSDP2 (``fully_shard``) manages."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return [m for m in module.modules() if isinstance(m, fsdp.FSDPModule)] if fsdp is not None else []
+
+
+def reshard(module: nn.Module) -> None:
+    """Have FSDP2's modules hold their shards, not copies that a forward pass gathered and nobody keeps."""
+    for each in _fully_sharded(module):
+        each.reshard()
+
+
+def reset_sharded(module: nn.Module) -> None:
+    """Have FSDP2's modules know of new memory, which they pad and pin, and gather from.
+
+    Now, so that what is written next is written to where it stays.
+    """
+    if not _fully_sharded(module):
+        return
+    marks = [(p, dict(vars(p))) for p in module.parameters()]  # which are exchanged, and lose what they carry
+    module._apply(lambda x: x)  # type: ignore[no-untyped-call]
+    for parameter, attributes in marks:
+        vars(parameter).update(attributes)
 
 
 def move(slot: Slot, device: torch.device | None, dtype: torch.dtype | None, *, overwritten: bool) -> None:
@@ -84,7 +112,7 @@ def _moved(
 def _put(slot: Slot, new: torch.Tensor) -> None:
     """Make ``new`` the memory of a slot: of the same object if that can be, else of one of its kind."""
     old = slot.tensor
-    if isinstance(old, nn.Parameter) and _move_data(old, new):
+    if isinstance(old, nn.Parameter) and (_swap(old, new) if is_dtensor(old) else _move_data(old, new)):
         return
     if isinstance(old, nn.Parameter):
         new = of_kind(old, new)
@@ -98,6 +126,17 @@ def of_kind(old: nn.Parameter, new: torch.Tensor) -> torch.Tensor:
     parameter: torch.Tensor = torch.Tensor._make_subclass(type(old), new.detach(), old.requires_grad)
     vars(parameter).update(vars(old))
     return parameter
+
+
+def _swap(parameter: torch.Tensor, new: torch.Tensor) -> bool:
+    """Exchange what a DTensor is for another, as ``Module.to`` does: its data cannot be set."""
+    gradient, parameter.grad = parameter.grad, None
+    other = nn.Parameter(new.detach(), parameter.requires_grad)
+    vars(other).update(vars(parameter))
+    torch.utils.swap_tensors(parameter, other)  # type: ignore[no-untyped-call]
+    if gradient is not None:
+        parameter.grad = gradient.to(new.device, new.dtype)
+    return True
 
 
 def _move_data(parameter: torch.Tensor, new: torch.Tensor) -> bool:
@@ -268,11 +307,7 @@ class _Twin(nn.Parameter):
 
 
 def _twin(tensor: torch.Tensor) -> _Twin:
-    if tensor.is_quantized:  # for which the meta device has nothing
-        meta = torch.empty(tensor.shape, device="meta")
-    else:
-        meta = torch.empty_like(tensor.detach(), device="meta")
-    twin = _Twin(meta, tensor.requires_grad)
+    twin = _Twin(_without_memory(tensor), tensor.requires_grad)
     vars(twin).update(vars(tensor))
     return twin
 
@@ -351,13 +386,22 @@ def set_aside(
             children.update(before)
 
 
+def _without_memory(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_quantized:  # for which the meta device has nothing
+        return torch.empty(tensor.shape, device="meta")
+    if is_dtensor(tensor):  # whole, for code that was written for one process
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return torch.empty_like(tensor.detach(), device="meta")
+
+
 def _compute(group: Sequence[Slot], device: torch.device, drawn_from: DrawnFrom) -> list[str]:
     """Try the ways to compute the buffers of one module; the names of those that none did, and why.
 
     Each way is gone twice, over different memory: what it sets is the same then.
     """
+    shared = {slot: slot.tensor for slot in group if is_dtensor(slot.tensor)}
     for slot in group:
-        _put(slot, torch.empty_like(slot.tensor, device=device))
+        _put(slot, torch.empty_like(_without_memory(slot.tensor), device=device))
     missing, why = list(group), ""
     computed: dict[Slot, torch.Tensor] = {}
     for way in _ways(group[0]):
@@ -377,6 +421,8 @@ def _compute(group: Sequence[Slot], device: torch.device, drawn_from: DrawnFrom)
     for slot, now in computed.items():
         if now is not slot.tensor:
             _put(slot, now.to(device))
+        if slot in shared:
+            _put(slot, _part_of(slot.tensor, torch.empty_like(shared[slot], device=device)))
     return [f"{slot.name}{why}" for slot in missing]
 
 
@@ -390,6 +436,14 @@ def _attributes_put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
         for attributes, before in kept:
             attributes.clear()
             attributes.update(before)
+
+
+def _part_of(whole: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+    """A DTensor with this process's part of what it computed, all of it."""
+    for part, window in writable(shared).parts:
+        places = zip(window.offsets, part.shape, strict=True)
+        write(part, whole[tuple(slice(offset, offset + size) for offset, size in places)])
+    return shared
 
 
 def _computed_over(mark: int, way: Call, missing: Sequence[Slot]) -> dict[Slot, torch.Tensor]:

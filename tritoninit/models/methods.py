@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -51,6 +52,14 @@ def in_turn(calls: Sequence[Call]) -> Call:
     return Call(calls[-1].code, run, tuple(modules.values()))
 
 
+def class_of(module: nn.Module) -> type:
+    """A module's class, as it was before ``fully_shard`` made one of its own of that."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None or not isinstance(module, fsdp.FSDPModule):
+        return type(module)
+    return next(each for each in type(module).__mro__ if not issubclass(each, fsdp.FSDPModule))
+
+
 def without_arguments(module: nn.Module, name: str) -> Call | None:
     """The call of a method that takes none; None if the module has no such method."""
     method = getattr(module, name, None)
@@ -59,7 +68,7 @@ def without_arguments(module: nn.Module, name: str) -> Call | None:
     parameters = _positional(method)
     if parameters is not None and any(p.default is p.empty for p in parameters):
         return None
-    return Call(f"{type(module).__name__}.{name}", method, ())
+    return Call(f"{class_of(module).__name__}.{name}", method, ())
 
 
 def init_weights(ancestors: Sequence[nn.Module]) -> Iterator[Call]:
@@ -73,7 +82,7 @@ def init_weights(ancestors: Sequence[nn.Module]) -> Iterator[Call]:
         if callable(method):
             arguments = _arguments(method, module, subject)
             if arguments is not None:
-                yield Call(f"{type(module).__name__}._init_weights", method, arguments)
+                yield Call(f"{class_of(module).__name__}._init_weights", method, arguments)
 
 
 def _arguments(

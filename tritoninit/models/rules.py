@@ -175,15 +175,21 @@ class RuleSet(Sequence[Rule]):
         Args:
             own_code: False to pass over the rules that leave it to the model's own code.
         """
-        named = (self._by_name[k] for k in self._globs.matching(slot.name))
         fallback = None
-        for index in merge(self._not_by_name(type(slot.owner)), named):
+        for index in self._candidates(slot):
             found = self._rules[index].find(slot)
             if isinstance(found, OwnCode) and (found.last or not own_code):
                 fallback = found if own_code else None
             elif found is not None:
                 return found
         return fallback
+
+    def _candidates(self, slot: Slot) -> Iterable[int]:
+        """The places of the rules that may have something for a slot, in order."""
+        others = self._not_by_name(type(slot.owner))
+        if not self._by_name:
+            return others
+        return merge(others, (self._by_name[k] for k in self._globs.matching(slot.name)))
 
     def _not_by_name(self, owner: type[nn.Module]) -> list[int]:
         """Which rules may have something for a module's parameters, whatever their names."""

@@ -77,8 +77,7 @@ def slots(module: nn.Module) -> list[Slot]:
 
     A parametrised weight is one of them, in the place of its originals.
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"a model is an nn.Module, not {_named(module)}")
+    check_module(module)
     found: list[Slot] = []
     by_id: dict[int, Slot] = {}
     owned: dict[int, list[tuple[Slot, str, int]]] = {}
@@ -93,6 +92,12 @@ def slots(module: nn.Module) -> list[Slot]:
                     slot.names.update((name + original, raw + original))
                 slot.around.update(map(id, ancestors))
     return sorted(found, key=lambda slot: slot.is_buffer)
+
+
+def check_module(module: object) -> None:
+    """Raise TypeError unless it is one."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"a model is an nn.Module, not {_named(module)}")
 
 
 def _named(given: object) -> str:
