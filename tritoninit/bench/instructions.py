@@ -126,7 +126,7 @@ class Sass(Instruction):
 _GCN_KINDS: Final = {
     "packed fp32": r"v_pk_(add|fma|mul)_f32",
     "fp32": r"v_(add|fma|fmaak|fmac|fmamk|mul|sub|subrev)_f32",
-    "multiply": r"v_mul_(lo|hi)_[iu]32",
+    "multiply": r"v_mul_(lo|hi)_[iu]32|v_mad_legacy_u16",
     "wide multiply": r"v_mad_[iu]64_[iu]32",
     "special": r"v_(cvt_\w+|(exp|log|rcp|rcp_iflag|rsq|sqrt)_f32)",
     "integer": r"v_(add|add3|addc|alignbit|and|and_or|ashrrev|bfe|bfi|bfrev|bitop3|cmp|cndmask|lshl_add"
