@@ -104,16 +104,18 @@ class Sass(Instruction):
 
     @property
     def leads(self) -> tuple[bool, str | None]:
-        """Nowhere after an EXIT, a RET, or a CALL (a cold one)."""
+        """Nowhere after an EXIT, a RET, or a CALL (a cold one); but a guarded CALL of a label is a jump."""
         if self.operation in _INDIRECT:
             raise Uncountable(f"cannot follow {self}")
+        target = _SASS_TARGET.search(self.operands)
+        if self.operation == "CALL" and self.guard and target is not None:
+            return True, target.group(1)
         if self.operation in ("CALL", "RET"):
             return False, None
         if self.operation == "EXIT":
             return bool(self.guard), None
         if self.operation != "BRA":
             return True, None
-        target = _SASS_TARGET.search(self.operands)
         if target is None:
             raise Uncountable(f"cannot follow {self}")
         # BRA may also be conditional by an operand: BRA.U UP0, BRA.DIV UR4, BRA P1.

@@ -210,10 +210,11 @@ class Instruction:
     def _signed(self, signs: str, count: int) -> tuple[str, list[int]]:
         """The sign, one of ``signs`` if there is one, and the slots of an integer operand."""
         sign, name, offset = self.groups(_WORD)
-        if sign not in ("", *signs) or (offset and count > 1):
+        first = int(offset, 16) if offset else 0
+        if sign not in ("", *signs) or first % (4 * count):
             raise Undecoded(f"operand {sign}{name}")
         if offset:
-            return sign, [self.listing.word_of_bank(int(offset, 16))]
+            return sign, [self.listing.word_of_bank(first + 4 * k) for k in range(count)]
         return sign, self.registers(name, count) or [ZERO] * count
 
     def _word(self, signs: str) -> tuple[str, int]:
@@ -235,7 +236,7 @@ class Instruction:
         return (lambda r: (~r[slot]).astype(u64) + more) if sign else (lambda r: r[slot].astype(u64))
 
     def long(self, signs: str = "") -> Source:
-        """An integer of 64 bits: two registers, or a number with its sign."""
+        """An integer of 64 bits: two registers, two words of the bank, or a number with its sign."""
         if self._comes(_INTEGER):
             value = int(self._take(), 16)
             if not -(2**31) <= value < 2**31:
