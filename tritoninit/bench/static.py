@@ -65,9 +65,7 @@ def compile_kernel(
         raise RuntimeError("Triton's interpreter replaces its compiler: unset TRITON_INTERPRET")
     constants: dict[str, Any] = {"DISTRIBUTION": triton_kernels.DISTRIBUTIONS[distribution]}
     pointer, attributes = "*" + _TRITON_DTYPES[dtype], _pointer_attributes(arch, aligned, large)
-    if kernel == "run_kernel":
-        constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
-    elif kernel == "table_kernel":
+    if kernel in ("run_kernel", "table_kernel"):
         constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
     elif kernel == "scattered_kernel":
         constants |= {"WIDE": wide, "PLACES": triton_kernels.PLACES}

@@ -673,11 +673,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         *draw.parameters,
         *(0.0,) * (8 - len(draw.parameters)),
     )
-    options: dict[str, Any] = {
-        "DISTRIBUTION": variant(draw),
-        "num_warps": NUM_WARPS,
-        "enable_fp_fusion": False,
-    }
+    options = _options(variant(draw))
     with torch.cuda.device_of(tensor):
         if is_run(dims):
             stop = draw.start + tensor.numel()
@@ -718,6 +714,11 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
             PLACES=places,
             **options,
         )
+
+
+def _options(distribution: int) -> dict[str, Any]:
+    """What every launch is given."""
+    return {"DISTRIBUTION": distribution, "num_warps": NUM_WARPS, "enable_fp_fusion": False}
 
 
 def _parts(tensor: torch.Tensor, draw: Draw) -> list[tuple[torch.Tensor, Draw]]:
@@ -764,15 +765,8 @@ class Group(NamedTuple):
     aligned: bool
 
     def launch(self, grid: int, counters: int, *table: Any) -> None:
-        table_kernel[(grid,)](
-            *table,
-            DISTRIBUTION=self.distribution,
-            DTYPE=DTYPES[self.dtype],
-            ALIGNED=self.aligned,
-            COUNTERS=counters,
-            num_warps=NUM_WARPS,
-            enable_fp_fusion=False,
-        )
+        constants = {"DTYPE": DTYPES[self.dtype], "ALIGNED": self.aligned, "COUNTERS": counters}
+        table_kernel[(grid,)](*table, **constants, **_options(self.distribution))
 
 
 class Run(NamedTuple):
@@ -798,20 +792,20 @@ class CutGroup(NamedTuple):
     width: int
 
     def launch(self, grid: int, counters: int, *table: Any) -> None:
-        rows_table_kernel[(grid,)](
-            *table,
-            DISTRIBUTION=self.distribution,
-            DTYPE=DTYPES[self.dtype],
-            WIDE=self.wide,
-            MATRIX=self.matrix,
-            UNIT=self.unit,
-            VECTORS=self.unit,
-            SINGLES=self.singles,
-            WIDTH=self.width,
-            GROUPS=2 * counters // self.width,
-            num_warps=NUM_WARPS,
-            enable_fp_fusion=False,
-        )
+        rows_table_kernel[(grid,)](*table, **self.options(counters))
+
+    def options(self, counters: int) -> dict[str, Any]:
+        return {
+            "DTYPE": DTYPES[self.dtype],
+            "WIDE": self.wide,
+            "MATRIX": self.matrix,
+            "UNIT": self.unit,
+            "VECTORS": self.unit,
+            "SINGLES": self.singles,
+            "WIDTH": self.width,
+            "GROUPS": 2 * counters // self.width,
+            **_options(self.distribution),
+        }
 
 
 class Cut(NamedTuple):

@@ -492,6 +492,12 @@ def test_branches_divide_threads() -> None:
     assert program.coverage == 1
 
 
+def test_a_pair_of_constants_is_an_operand() -> None:
+    entry = [*ENTRY[:6], "MOV R4, 0x4", "IMAD.WIDE.U32 R4, R3, R4, c[0x0][0x210]"]
+    found, _ = run(*entry, "STG.E desc[UR4][R4.64], R2", "EXIT", words=64)
+    assert found == list(range(64))
+
+
 def test_calls_return() -> None:
     found, _ = run(
         *ENTRY,
@@ -626,6 +632,7 @@ def test_predicates_that_nobody_wrote_are_no_constants() -> None:
         "@P9 MOV R1, R2",
         "IMAD.WIDE.U32 R1, R2, R3, RZ",  # registers that are no pair, or no four
         "IMAD.WIDE.U32 R2, R2, R3, R5",
+        "IMAD.WIDE.U32 R2, R2, R3, c[0x0][0x214]",
         "LDC.64 R3, c[0x0][0x210]",
         "LDC.64 R2, c[0x0][0x214]",
         "STG.E.128 desc[UR4][R4.64], R6",
