@@ -302,9 +302,9 @@ def run_kernel(
 
 
 @triton.jit
-def row_of(table, rows, programs, WORDS: tl.constexpr):
-    """Where the row of this program's tensor lies in a table that holds rows of WORDS words."""
-    number = tl.load((table + programs).to(tl.pointer_type(tl.int32)) + tl.program_id(0))
+def row_of(program, table, rows, programs, WORDS: tl.constexpr):
+    """Where the row of a program's tensor lies in a table that holds rows of WORDS words."""
+    number = tl.load((table + programs).to(tl.pointer_type(tl.int32)) + program)
     return table + rows + number.to(tl.int64) * WORDS
 
 
@@ -346,11 +346,12 @@ def table_kernel(
     TILE: tl.constexpr = 4 * COUNTERS
     NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
     SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
-    row = row_of(table, rows, programs, _ROW_WORDS)
+    program = tl.program_id(0)
+    row = row_of(program, table, rows, programs, _ROW_WORDS)
     origin = tl.load(row)
     start = tl.load(row + 1)
     stop = tl.load(row + 2)
-    tile = tl.load(row + 3) + tl.program_id(0).to(tl.int64) * tiles
+    tile = tl.load(row + 3) + program.to(tl.int64) * tiles
     key, p = numbers_at(row + 4)
     lane = tl.arange(0, TILE)
     left = (stop - 1) // TILE - tile + 1
@@ -541,10 +542,11 @@ def rows_table_kernel(
 
     The table is as table_kernel's, of other rows (CUT_ROW).
     """
-    row = row_of(table, rows, programs, _CUT_ROW_WORDS)
+    program = tl.program_id(0)
+    row = row_of(program, table, rows, programs, _CUT_ROW_WORDS)
     address = tl.load(row)
     start = tl.load(row + 1)
-    tile = tl.load(row + 2) + tl.program_id(0).to(tl.int64) * tiles
+    tile = tl.load(row + 2) + program.to(tl.int64) * tiles
     key, p = numbers_at(row + 3)
     shape = (
         tl.load(row + 9),
