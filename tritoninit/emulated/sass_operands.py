@@ -229,6 +229,12 @@ class Instruction:
         changed: dict[str, Source] = {"-": lambda r: u32(0) - r[slot], "~": lambda r: ~r[slot]}
         return changed.get(sign, itemgetter(slot))
 
+    def _count(self) -> Source:
+        """By how much a long is shifted."""
+        if self._comes(_INTEGER):
+            return itemgetter(self.listing.number(self.immediate(6)))
+        return self.word()
+
     def addend(self, signs: str) -> Source:
         """The same in 64 bits, for a sum with a carry: the negative is the complement and one more."""
         sign, slot = self._word(signs)
@@ -306,8 +312,8 @@ class Instruction:
 
         Args:
             operands: the targets' kinds, "=" and the sources': w for words, n for such that may have a minus,
-                x for such that may have a tilde; l for longs; f for floats; p for predicates; and a digit
-                for an immediate of so many bits.
+                x for such that may have a tilde; c for an immediate of six bits or a word; l for longs; f for
+                floats; p for predicates; and a digit for an immediate of so many bits.
             function: of the sources.
         """
         before, after = operands.split("=")
@@ -315,6 +321,7 @@ class Instruction:
             "w": self.word,
             "n": lambda: self.word("-"),
             "x": lambda: self.word("~"),
+            "c": self._count,
             "l": self.long,
             "f": self.number,
             "p": self.predicate,
