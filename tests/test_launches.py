@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import tritoninit as ti
-from tests.distributed.ranks import meshes
+from tests.distributed.ranks import meshes, rank
 from tritoninit import Backend, registry
 from tritoninit.presets import PRESETS
 
@@ -29,7 +32,7 @@ def kernels(monkeypatch):
     """Triton's launcher as the CPU's backend, with kernels that only count; so do the integers' zeros."""
     from tritoninit.kernels import triton_kernels
 
-    names = ("run_kernel", "scattered_kernel", "table_kernel", "rows_kernel")
+    names = ("run_kernel", "scattered_kernel", "table_kernel", "rows_kernel", "rows_table_kernel")
     counting = {name: Counting() for name in (*names, "_foreach_zero_")}
     for name in names:
         monkeypatch.setattr(triton_kernels, name, counting[name])
@@ -79,6 +82,44 @@ def test_torch_defaults(kernels):
     ]
     ti.initialize_(torch.nn.ModuleList(layers), seed=0)
     assert counts(kernels) == {"table_kernel": 3, "_foreach_zero_": 1}
+
+
+TENSOR_PARALLEL = {
+    "model.embed_tokens": ColwiseParallel(),
+    **{f"model.layers.*.self_attn.{name}_proj": ColwiseParallel() for name in "qkv"},
+    "model.layers.*.self_attn.o_proj": RowwiseParallel(),
+    **{f"model.layers.*.mlp.{name}_proj": ColwiseParallel() for name in ("gate", "up")},
+    "model.layers.*.mlp.down_proj": RowwiseParallel(),
+}
+
+
+@pytest.mark.parametrize("shards", [(2, 2), (2, 3)], ids=["even", "uneven"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_sharded_model(kernels, shards, dtype):
+    """FSDP2 over tensor parallelism: one launch more than the whole model takes, for all that is cut."""
+    preset = PRESETS["llama-3.2-1b"]
+    with torch.device("meta"):
+        model = preset.build()
+    last = shards[0] * shards[1] - 1
+    with rank(last, last + 1):
+        mesh = init_device_mesh("cpu", shards, mesh_dim_names=("dp", "tp"))
+        parallelize_module(model, mesh["tp"], TENSOR_PARALLEL)
+        fully_shard(model, mesh=mesh["dp"])
+        ti.initialize_(model, preset.rules, seed=0, device="cpu", dtype=dtype)
+    assert counts(kernels) == {"table_kernel": 2, "rows_table_kernel": 1}
+
+
+def test_windows_of_a_model(kernels):
+    """Cut along their last dimension at any offset: a launch of what 16-byte stores fit, one of the rest."""
+    plan = ti.Plan()
+    for k in range(40):
+        window = ti.Window((64, 1000), (0, 4 * k))
+        plan.add(torch.empty(64, 100 + k), ti.Normal(), ti.Key(k), window)
+        plan.add(
+            torch.empty(64, 64), ti.Normal(std=0.02), ti.Key(k), ti.Window((64, 1024), (0, 64 * (k % 9)))
+        )
+    plan.run()
+    assert counts(kernels) == {"rows_table_kernel": 2}
 
 
 def test_what_overlaps_is_launched_in_order(kernels):

@@ -104,6 +104,8 @@ def test_stored_counts_are_of_every_case():
         ("table_kernel", MOST_TILES),
         ("rows_kernel", 1),
         ("edged_rows_kernel", 1),
+        ("rows_table_kernel", MOST_TILES),
+        ("edged_rows_table_kernel", MOST_TILES),
         ("scattered_kernel", 1),
     }
     assert document["stream_version"] == STREAM_VERSION
@@ -119,6 +121,8 @@ def test_stored_counts_are_of_every_case():
         Specialization("scattered_kernel", "constant", "bfloat16", "sm_89"),
         Specialization("rows_kernel", "normal", "float32", "sm_90"),
         Specialization("edged_rows_kernel", "uniform", "bfloat16", "gfx90a"),
+        Specialization("rows_table_kernel", "normal", "float32", "sm_80"),
+        Specialization("edged_rows_table_kernel", "normal", "bfloat16", "gfx942"),
         Specialization("run_kernel", "central_normal", "float32", "gfx942"),
         Specialization("table_kernel", "uniform", "float16", "gfx90a"),
     ],

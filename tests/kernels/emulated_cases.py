@@ -90,6 +90,13 @@ def rows_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS))
         assert_fill_matches(gpu.fill, cut.layout, dtype, cut.draw(name, dtype))
 
 
+def cut_table_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = ("uniform", "normal")) -> None:
+    """Cut rectangles of every form in a few launches, programs of one tile and of several."""
+    cases = [Case(cut.layout, dtype, cut.draw(name, dtype)) for name in fills for cut in CUTS]
+    for tiles in (None, 2):
+        assert_many_match(partial(gpu.fill_many, tiles_per_program=tiles), cases)
+
+
 def every_rows_cases(gpu: Emulated, dtype: str) -> None:
     """Each form by each fill."""
     for name in FILLS:
@@ -117,6 +124,7 @@ CASES: dict[str, Callable[..., None]] = {
     "run": run_cases,
     "table": table_cases,
     "rows": rows_cases,
+    "rows table": cut_table_cases,
     "every rows": every_rows_cases,
     "scattered": scattered_cases,
     "edges": edge_cases,

@@ -66,6 +66,9 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Launches:
     return kernel
 
 
+Items = list[tuple[torch.Tensor, Draw]]
+
+
 def normal(start: int = 0, strides: tuple[int, ...] = (1,), **changes: Any) -> Draw:
     fields = {"parameters": (0.0, 1.0), "seed": 0, "stream": 0, **changes}
     return Draw("normal", start=start, strides=strides, **fields)
@@ -155,6 +158,13 @@ def tables(launches: tuple[Launches, Launches], monkeypatch: pytest.MonkeyPatch)
     return table
 
 
+@pytest.fixture
+def cut_tables(tables: Launches, rows: Launches, monkeypatch: pytest.MonkeyPatch) -> Launches:
+    table = Launches(triton_kernels.rows_table_kernel)
+    monkeypatch.setattr(triton_kernels, "rows_table_kernel", table)
+    return table
+
+
 def draw(name: str, *, start: int = 0, seed: int = 0) -> Draw:
     distribution, parameters = FILLS[name]
     return Draw(distribution, parameters, seed, 2**64 - 1 - seed, start, (1,))
@@ -222,6 +232,70 @@ def test_tensors_apart_in_dtype_or_layout(
     assert len(tables.grids) == 6
     assert len(scattered.grids) == len(rows.grids) == 1
     assert not run.grids
+
+
+def cut_matrices(begins: Sequence[int], seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Items:
+    """Of every second column from there on of a matrix of 1,024, 64, in contiguous memory."""
+    return [
+        (torch.empty(4 + k, 64, dtype=dtype), normal(begin, (1024, 1), seed=seed + k))
+        for k, begin in enumerate(begins)
+    ]
+
+
+def test_cut_matrices_of_a_model_take_two_launches(
+    launches: tuple[Launches, Launches], tables: Launches, rows: Launches, cut_tables: Launches
+) -> None:
+    """Those whose every group fits a 16-byte store, and all others; beside whole tensors, in one table."""
+    for seed in (0, 1, 2**63):
+        fitting, others = cut_matrices(range(0, 512, 64), seed), cut_matrices(range(1, 512, 17), seed)
+        whole = [(torch.empty(100, dtype=torch.bfloat16), draw("normal")) for _ in range(3)]
+        triton_kernels.fill_many([*fitting, *others, *whole])
+    assert len(cut_tables.grids) == 6
+    assert len(cut_tables.compiled) == 2
+    assert len(tables.grids) == 3
+    assert not any(kernel.grids for kernel in (*launches, rows))
+    kept = {table.data_ptr() for table in (*cut_tables.tensors, *tables.tensors)}
+    assert len(kept) <= 3
+
+
+def test_one_cut_matrix_takes_a_launch_of_its_own(rows: Launches, cut_tables: Launches) -> None:
+    triton_kernels.fill_many([*cut_matrices([64]), *cut_matrices([65])])
+    assert (len(rows.grids), len(cut_tables.grids)) == (2, 0)
+
+
+def test_matrices_apart_in_rank_or_layout(rows: Launches, cut_tables: Launches) -> None:
+    """Transposed matrices share a launch, and tensors that are no matrices another."""
+    transposed = [(torch.empty(30, n).T, normal(0, (30, 1))) for n in (20, 40)]
+    solid = [(torch.empty(n, 5, 20), normal(0, (4000, 50, 1))) for n in (3, 7)]
+    triton_kernels.fill_many([*transposed, *solid])
+    assert (len(rows.grids), len(cut_tables.grids)) == (0, 2)
+
+
+def test_five_dimensions_are_one_launch(rows: Launches, cut_tables: Launches) -> None:
+    tensor = torch.empty(6, 2, 3, 2, 24)
+    strides = (10**5, 10**4, 10**3, 100, 1)
+    triton_kernels.fill(tensor, normal(0, strides))
+    assert (len(rows.grids), len(cut_tables.grids)) == (0, 1)
+    triton_kernels.fill_many([(tensor, normal(0, strides)), *[(tensor[:, 0], normal(0, strides[1:]))] * 2])
+    assert (len(rows.grids), len(cut_tables.grids)) == (0, 2)
+
+
+@pytest.mark.parametrize(("columns", "tiles"), [(64, 1), (2**17, 7), (2**20, 16)])
+def test_programs_cover_every_group_once(columns: int, tiles: int) -> None:
+    """Of rectangles as large as that and of small ones: each one's programs draw all its groups, in order."""
+    cuts = []
+    for height, width in ((3, 9), (500, columns), (1, 4096), (7, 64)):
+        tensor = torch.empty(height, width, device="meta", dtype=torch.bfloat16)
+        dims = [(height, width, 2**20), (width, 1, 1)]
+        found = triton_kernels._grouping(tensor, normal(5), dims, among_others=True)
+        cuts.append(triton_kernels.Cut(tensor, normal(5), dims, found))
+    table, numbers, found = triton_kernels._cut_table(cuts, 256, None)
+    assert found == tiles
+    first = table["tile"][numbers] + np.arange(numbers.size) * tiles
+    for number, cut in enumerate(cuts):
+        np.testing.assert_array_equal(
+            first[numbers == number], np.arange(0, -(-cut.found.total // 256), tiles)
+        )
 
 
 def test_each_device_has_its_own_launches_and_table(tables: Launches) -> None:

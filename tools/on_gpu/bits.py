@@ -11,14 +11,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tools.on_gpu import pool, rows
 
-KERNELS = ("run_kernel", "table_kernel", "rows_kernel", "scattered_kernel")
+KERNELS = ("run_kernel", "table_kernel", "rows_kernel", "rows_table_kernel", "scattered_kernel")
 SECONDS = 30.0  # that a combination may take: two to compile each of its kernels, and some to compare
 LARGE = 10_000_019
 MANY = 250_003  # of a tensor among others, the last of whose starts leaves 2**18 indices
@@ -111,6 +111,8 @@ def all_cases(kernel: str, name: str, dtype: str) -> Iterator[Case]:
             yield check(contiguous(65537, offset=offset), offset, (1,))
     elif kernel == "table_kernel":
         yield from table_cases(name, dtype, (None, 1, 3, 16), "cuda")
+    elif kernel == "rows_table_kernel":
+        yield from cut_table_cases(name, dtype, (None, 1, 3), "cuda", CUTS)
     elif kernel == "rows_kernel":
         for cut in CUTS:
             yield check(cut.layout, cut.start, cut.strides)
@@ -145,8 +147,23 @@ def table_cases(
         yield size, partial(assert_many_match, fill, of_task, device)
 
 
+def cut_table_cases(
+    name: str, dtype: str, tiles: tuple[int | None, ...], device: str, cuts: Sequence[Any]
+) -> Iterator[Case]:
+    from many_cases import Case, assert_many_match
+
+    from tritoninit.kernels import triton_kernels
+
+    cases = [Case(cut.layout, dtype, cut.draw(name, dtype)) for cut in cuts]
+    size = sum(math.prod(cut.layout.shape) for cut in cuts)
+    for number in tiles:
+        fill = partial(triton_kernels.fill_many, tiles_per_program=number)
+        yield size, partial(assert_many_match, fill, cases, device)
+
+
 def small_cases(kernel: str, name: str, dtype: str) -> Iterator[Case]:
     """Of each kernel what Triton's interpreter, standing in for a GPU, can do in seconds."""
+    from cut_cases import CUTS
     from kernel_cases import assert_fill_matches, contiguous, make_draw, permuted
 
     from tritoninit import registry
@@ -156,6 +173,9 @@ def small_cases(kernel: str, name: str, dtype: str) -> Iterator[Case]:
     registry.get("triton").load()  # which makes the interpreter exact
     if kernel == "table_kernel":
         yield from table_cases(name, dtype, (None,), "cpu", (1, 100))
+        return
+    if kernel == "rows_table_kernel":
+        yield from cut_table_cases(name, dtype, (None,), "cpu", CUTS[:3])
         return
     layout = {
         "run_kernel": contiguous(1025),

@@ -37,7 +37,10 @@ from tritoninit.terminal import print_lines, progress_display, table
 
 DEFAULT_ARCHS: Final = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942")
 RESULTS: Final = Path(__file__).parent / "results" / "static.json"
-_KERNELS: Final = ("run_kernel", "table_kernel", "rows_kernel", "edged_rows_kernel", "scattered_kernel")
+_KERNELS: Final = (
+    *("run_kernel", "table_kernel", "rows_kernel", "edged_rows_kernel"),
+    *("rows_table_kernel", "edged_rows_table_kernel", "scattered_kernel"),
+)
 _DISTRIBUTIONS: Final = ("constant", "uniform", "normal", "central_normal", "truncated_normal")
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 # What the benchmarks call the kernels' distributions: their truncated normal, cut at two standard deviations,
@@ -174,7 +177,7 @@ def count(specialization: Specialization) -> Counts:
     from tritoninit.kernels import triton_kernels
 
     cost = static.cost_of(*specialization)
-    tiles = triton_kernels.MOST_TILES if specialization.kernel == "table_kernel" else 1
+    tiles = triton_kernels.MOST_TILES if specialization.kernel.endswith("table_kernel") else 1
     registers = (cost.registers, cost.scalar_registers)
     return Counts(
         **specialization._asdict(),
@@ -286,7 +289,8 @@ _LEGEND: Final = (
     "spill: bytes of stack and spilled registers a thread; store: of the widest store.",
     "warps: that a multiprocessor has registers and shared memory for; on AMD, waves a SIMD.",
     "run: one tensor; table: many in one launch, a program drawing {tiles} tiles; rows: a matrix cut from a",
-    "  wider one, whose rows 16-byte stores fit; edged_rows: but for their ends; scattered: any strides.",
+    "  wider one, whose rows 16-byte stores fit; edged_rows: but for their ends; rows_table and",
+    "  edged_rows_table: many such matrices in one launch; scattered: any strides.",
     "central: a truncated normal that keeps 0.1 % or more beyond either end, as at two standard deviations.",
     "On NVIDIA fp16 costs what bf16 does, and is not shown.",
     "GS/s: 1e9 elements a second, the most that memory's bandwidth, issue slots and units allow, at the",

@@ -46,7 +46,8 @@ def compile_kernel(
 
     Args:
         kernel: one of them; of "rows_kernel" that for a matrix, all of whose rows can be stored 16 bytes at a
-            time, of "edged_rows_kernel" that for one whose rows do not begin or end so.
+            time, of "edged_rows_kernel" that for one whose rows do not begin or end so; the same of
+            "rows_table_kernel" and "edged_rows_table_kernel", of which the latter takes any such matrix.
         distribution: a key of ``triton_kernels.DISTRIBUTIONS``.
         dtype: "float32", "float16" or "bfloat16".
         arch: a key of ``TARGETS``.
@@ -64,19 +65,19 @@ def compile_kernel(
         raise RuntimeError("Triton's interpreter replaces its compiler: unset TRITON_INTERPRET")
     constants: dict[str, Any] = {"DISTRIBUTION": triton_kernels.DISTRIBUTIONS[distribution]}
     pointer, attributes = "*" + _TRITON_DTYPES[dtype], _pointer_attributes(arch, aligned, large)
-    if kernel == "run_kernel":
+    if kernel in ("run_kernel", "table_kernel"):
         constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
-    elif kernel == "table_kernel":
-        constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
-        constants["DTYPE"] = triton_kernels.DTYPES[getattr(torch, dtype)]
-        pointer, attributes = "*i64", _pointer_attributes(arch, True, False)  # of the table
     elif kernel == "scattered_kernel":
         constants |= {"WIDE": wide, "PLACES": triton_kernels.PLACES}
     else:
+        aligned = aligned or kernel.endswith("table_kernel")
         width = 16 // getattr(torch, dtype).itemsize if aligned else 4
         constants |= {"WIDE": wide, "MATRIX": True, "UNIT": True, "VECTORS": aligned, "WIDTH": width}
-        constants["SINGLES"] = kernel == "edged_rows_kernel" or not aligned
+        constants["SINGLES"] = kernel.startswith("edged_") or not aligned
         constants["GROUPS"] = 2 * triton_kernels.COUNTERS // width
+    if kernel.endswith("table_kernel"):
+        constants["DTYPE"] = triton_kernels.DTYPES[getattr(torch, dtype)]
+        pointer, attributes = "*i64", _pointer_attributes(arch, True, False)  # of the table
     signature = {p.name: "constexpr" if p.is_constexpr else p.annotation_type for p in function.params}
     signature[function.arg_names[0]] = pointer
     source = ASTSource(
@@ -101,9 +102,9 @@ def _pointer_attributes(arch: str, aligned: bool, large: bool) -> list[list[Any]
 
 def elements_per_thread(kernel: str, arch: str) -> int:
     """How many elements a thread of a full tile writes."""
-    tile = {"scattered_kernel": triton_kernels.PLACES, "rows_kernel": 2 * triton_kernels.COUNTERS}.get(
-        kernel.removeprefix("edged_"), 4 * triton_kernels.COUNTERS
-    )
+    tile = triton_kernels.PLACES if kernel == "scattered_kernel" else 4 * triton_kernels.COUNTERS
+    if "rows" in kernel:
+        tile //= 2
     return int(tile // (triton_kernels.NUM_WARPS * TARGETS[arch].warp_size))
 
 

@@ -273,11 +273,13 @@ def _shifted_add(i: Instruction) -> Action:
 
 
 def _shift(i: Instruction) -> Action:
-    """PTX's shf: z:x shifted, of which a word remains, the upper one with .HI."""
+    """PTX's shf: z:x shifted, of which a word remains, the upper one with .HI; never by 64 or more."""
     direction, sign, bits, upper = i.form
 
     def function(x: Words, by: Words, z: Words) -> Words:
         longs, places = a.joined(x, z), by.astype(u64)
+        if (places >= u64(64)).any():
+            raise Fault("a shift by 64 or more")
         if direction == "L":
             longs = longs << places
         elif sign == "S":
@@ -286,7 +288,7 @@ def _shift(i: Instruction) -> Action:
             longs = longs >> places
         return a.high(longs) if upper else a.low(longs)
 
-    return i.computes("w=w6w" if bits == "64" else "w=w5w", function)
+    return i.computes("w=wcw" if bits == "64" else "w=w5w", function)
 
 
 def _logic_words(i: Instruction) -> Action:

@@ -162,7 +162,9 @@ def _row_chunks(drawer: Drawer, target: Array, dtype: str, draw: Draw) -> Iterat
     dims = stream.collapse(target.shape, target.strides, draw.strides)
     row = dims.pop() if dims[-1][2] == 1 else (1, target.itemsize, 1)
     sizes, memory, places = zip(*dims, strict=True)
-    rows = np.lib.stride_tricks.as_strided(target, (*sizes, row[0]), (*memory, row[1]))
+    rows, shape, strides = target, (*sizes, row[0]), (*memory, row[1])
+    if (shape, strides) != (target.shape, target.strides):  # where they are, half of a small fill is saved
+        rows = np.lib.stride_tricks.as_strided(target, shape, strides)
     count = math.prod(sizes)
     together = max(drawer.chunk // (row[0] + 3), 1)  # of a row's blocks, three elements may lie beside it
     for first in range(0, count, together):
@@ -177,5 +179,5 @@ def _draw_rows(drawer: Drawer, rows: Array, dtype: str, draw: Draw, begin: int, 
     at = np.unravel_index(np.arange(begin, end), rows.shape[:-1])
     places = np.full(end - begin, draw.start, np.uint64)
     for coordinate, stride in zip(at, draw.strides, strict=True):
-        places += coordinate.astype(np.uint64) * np.uint64(stride)
+        places += (coordinate * stride).view(np.uint64)
     drawer.rows(rows, dtype, draw, places, at)

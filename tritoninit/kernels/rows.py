@@ -44,25 +44,28 @@ def goes_by_rows(dims: Dims) -> bool:
     return bool(dims) and dims[-1][2] == 1 and dims[-1][0] >= SHORTEST
 
 
-def grouping(dims: Dims, address: int, start: int, itemsize: int) -> Grouping:
+def grouping(dims: Dims, address: int, start: int, itemsize: int, *, among_others: bool = False) -> Grouping:
     """For collapsed dimensions, (size, memory stride, stream stride) each, of which the last is the row.
 
     Args:
         dims: outermost first; strides in elements.
         address: of the first element, in elements: of ``itemsize`` bytes, 2 or 4.
         start: the first element's place in the stream.
+        among_others: of a launch over many, in which rows of neighbours in memory have groups of 16 bytes
+            and ``vectors`` even where no 16-byte store fits: fewer kinds of kernels.
     """
     *outer, (length, step, _) = dims
     # By how much a row's memory is ahead of its blocks changes, from row to row, by multiples of this.
     ahead, change = address - start, math.gcd(4, *(memory - place for _, memory, place in outer))
     unit = step == 1
-    vectors = unit and ahead % change == 0
+    fits = unit and ahead % change == 0
+    vectors = fits or (unit and among_others)
     width = 16 // itemsize if vectors else 4
     # So does by how much a row begins behind its first group.
     varies = math.gcd(width, *(stride for _, *strides in outer for stride in strides))
     before = (start + (ahead & (width - 4))) % width
     most = width - varies + before % varies
-    whole = vectors and change == 4 and most == 0 and length % width == 0
+    whole = fits and change == 4 and most == 0 and length % width == 0
     groups = -(-(most + length) // width)
     total = groups * math.prod(size for size, *_ in outer)
     return Grouping(len(dims) <= 2, unit, vectors, not whole, width, groups, total)

@@ -20,7 +20,15 @@ ARCHS = {
 COVERED = {"ptx": 1.0, "sass": 0.93, "gcn": 0.95}
 
 
+QUICK_TABLES = (
+    *(("ptx", "sm_90", "bfloat16"), ("sass", "sm_90", "float32")),
+    *(("gcn", "gfx942", "float32"), ("gcn", "gfx942", "bfloat16")),
+)
+
+
 def quick(code: str, arch: str, dtype: str, kind: str) -> bool:
+    if kind == "rows table":
+        return (code, arch, dtype) in QUICK_TABLES
     if "rows" in kind:
         return kind == "rows" and (code, arch) == ("ptx", "sm_90") and dtype != "float16"
     if code == "sass":

@@ -35,6 +35,9 @@ class Slice:
     def dtype(self) -> torch.dtype:
         return self.memory.dtype
 
+    def element_size(self) -> int:
+        return self.memory.itemsize
+
     def data_ptr(self) -> int:
         return self.memory.data_ptr() - self.memory.itemsize * self.first
 
@@ -118,28 +121,39 @@ def test_a_scattered_fill_of_more_than_2_32_elements(code, arch, name):
     assert_same_bits(tensor_patterns(memory), expected)
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["", "table"])
 @pytest.mark.parametrize(("code", "arch"), CODES)
 @pytest.mark.parametrize(
     ("dtype", "begin"), [("float32", 2**20), ("float32", 2**20 + 1), ("bfloat16", 2**20 + 4)]
 )
-def test_cut_rows_of_more_than_2_32_elements(code, arch, dtype, begin):
+def test_cut_rows_of_more_than_2_32_elements(code, arch, dtype, begin, many):
     """64-bit divisions, memory offsets beyond 2**32, and places in the stream beyond 2**40."""
     number, length, wider, columns = 2**22 + 1, 1028, 2000, 2**21
     itemsize = getattr(torch, dtype).itemsize
-    held = 9  # rows in memory
+    held = 13  # rows in memory
     first = (number - held) * wider - 2000
     memory = poisoned_memory(held * wider + 4000, dtype)
     tensor = Slice(memory, first)
     distribution, parameters = FILLS["uniform"]
     draw = Draw(distribution, parameters(dtype), SEED, STREAM, begin, (columns, 1))
     dims = [(number, wider, columns), (length, 1, 1)]
-    found = rows.grouping(dims, tensor.data_ptr() // itemsize, begin, itemsize)
-    assert found.vectors == (begin % 4 == 0)
+    found = rows.grouping(dims, tensor.data_ptr() // itemsize, begin, itemsize, among_others=many)
+    assert found.vectors == (begin % 4 == 0 or many)
     size = 2 * triton_kernels.COUNTERS // found.width
-    programs = -(-found.total // size)
-    drawn = range(programs - 2, programs)
+    tiles = -(-found.total // size)
+    begun = (tiles - 2) // 2 * 2  # by programs of one tile, or of two
     expected = tensor_patterns(memory).copy()
-    _write_groups(expected, first, found, drawn[0] * size, draw, dims, tensor.data_ptr() // itemsize, dtype)
+    _write_groups(expected, first, found, begun * size, draw, dims, tensor.data_ptr() // itemsize, dtype)
+    with emulated(code, arch) as gpu:
+        gpu.written = [memory]
+        if many:
+            _launch_table(gpu, triton_kernels.Cut(tensor, draw, dims, found), size, begun // 2)
+        else:
+            _launch_rows(gpu, tensor, draw, dims, found, size, range(begun, tiles))
+    assert_same_bits(tensor_patterns(memory), expected)
+
+
+def _launch_rows(gpu, tensor, draw, dims, found, size, drawn):
     options = {
         "DISTRIBUTION": triton_kernels.variant(draw),
         "WIDE": triton_kernels._is_wide(found, size),
@@ -149,12 +163,20 @@ def test_cut_rows_of_more_than_2_32_elements(code, arch, dtype, begin):
         "enable_fp_fusion": False,
     }
     assert options["WIDE"]
-    pointer, start, _, *numbers = arguments(tensor, begin, 0, draw.parameters)
-    with emulated(code, arch) as gpu:
-        gpu.written = [memory]
-        shape = triton_kernels._shape(dims, found)
-        gpu.launch("rows_kernel", (programs,), (pointer, start, *numbers, *shape), options, drawn)
-    assert_same_bits(tensor_patterns(memory), expected)
+    pointer, start, _, *numbers = arguments(tensor, draw.start, 0, draw.parameters)
+    shape = triton_kernels._shape(dims, found)
+    gpu.launch("rows_kernel", (drawn.stop,), (pointer, start, *numbers, *shape), options, drawn)
+
+
+def _launch_table(gpu, cut, size, begun):
+    """Of a table of two such tensors, the second one's programs from ``begun`` on."""
+    group = cut.group(triton_kernels.COUNTERS)
+    assert group.wide
+    table, programs, tiles = triton_kernels._cut_table([cut, cut], size, 2)
+    words = [table.view(np.int64), programs.view(np.int64)]
+    arguments = (torch.from_numpy(np.concatenate(words)), 0, words[0].size, tiles)
+    options, count = group.options(triton_kernels.COUNTERS), programs.size
+    gpu.launch("rows_table_kernel", (count,), arguments, options, range(count // 2 + begun, count))
 
 
 def _write_groups(out, first, found, number, draw, dims, address, dtype):

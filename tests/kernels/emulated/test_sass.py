@@ -492,6 +492,21 @@ def test_branches_divide_threads() -> None:
     assert program.coverage == 1
 
 
+def test_a_register_may_say_by_how_much_a_long_is_shifted() -> None:
+    program = decoded("SHF.L.U64.HI R4, R1, R3, R2", "SHF.R.U64 R5, R1, R3, R2")
+    got = after(program, R1=0x89ABCDEF, R2=0x01234567, R3=[0, 4, 36])
+    assert got("R4") == [0x01234567, 0x12345678, 0x9ABCDEF0]
+    assert got("R5") == [0x89ABCDEF, 0x789ABCDE, 0x00123456]
+    with pytest.raises(Fault, match="by 64 or more"):
+        after(program, R1=1, R2=1, R3=64)
+
+
+def test_a_pair_of_constants_is_an_operand() -> None:
+    entry = [*ENTRY[:6], "MOV R4, 0x4", "IMAD.WIDE.U32 R4, R3, R4, c[0x0][0x210]"]
+    found, _ = run(*entry, "STG.E desc[UR4][R4.64], R2", "EXIT", words=64)
+    assert found == list(range(64))
+
+
 def test_calls_return() -> None:
     found, _ = run(
         *ENTRY,
@@ -626,6 +641,7 @@ def test_predicates_that_nobody_wrote_are_no_constants() -> None:
         "@P9 MOV R1, R2",
         "IMAD.WIDE.U32 R1, R2, R3, RZ",  # registers that are no pair, or no four
         "IMAD.WIDE.U32 R2, R2, R3, R5",
+        "IMAD.WIDE.U32 R2, R2, R3, c[0x0][0x214]",
         "LDC.64 R3, c[0x0][0x210]",
         "LDC.64 R2, c[0x0][0x214]",
         "STG.E.128 desc[UR4][R4.64], R6",
