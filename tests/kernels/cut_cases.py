@@ -49,7 +49,7 @@ def beside(shape: tuple[int, ...], wider: int, offset: int = 0) -> Layout:
     return Layout(f"beside {wider}", shape, strides, offset)
 
 
-# Groups enough, in each form of rows_kernel, that a thread has several: a program has 512, an AMD one 256 lanes.
+# More groups, in each form of rows_kernel, than a program has lanes: an AMD one 256, for 512 groups.
 CUTS = (
     Cut.of((43, 128), (1, 64), (41, 64)),  # every row and its memory on the grid of 16 bytes
     Cut.of((43, 128), (1, 64), (41, 64), contiguous(41, 64, offset=1)),
