@@ -162,7 +162,10 @@ def _row_chunks(drawer: Drawer, target: Array, dtype: str, draw: Draw) -> Iterat
     dims = stream.collapse(target.shape, target.strides, draw.strides)
     row = dims.pop() if dims[-1][2] == 1 else (1, target.itemsize, 1)
     sizes, memory, places = zip(*dims, strict=True)
-    rows = np.lib.stride_tricks.as_strided(target, (*sizes, row[0]), (*memory, row[1]))
+    shape = (*sizes, row[0])
+    rows = target  # as it is, if nothing was merged: to make another view takes longer than short rows do
+    if shape != target.shape:
+        rows = np.lib.stride_tricks.as_strided(target, shape, (*memory, row[1]))
     count = math.prod(sizes)
     together = max(drawer.chunk // (row[0] + 3), 1)  # of a row's blocks, three elements may lie beside it
     for first in range(0, count, together):
