@@ -86,6 +86,18 @@ class _Each(Structured):
     def random(self) -> bool:
         return self.structured.random
 
+    @property
+    def builds_whole(self) -> bool:  # type: ignore[override]
+        return self.structured.builds_whole
+
+    @property
+    def fills(self) -> int:  # type: ignore[override]
+        return self.structured.fills
+
+    @property
+    def numbered(self) -> int:  # type: ignore[override]
+        return self.dims
+
     def times(self, factor: float) -> Structured:
         return replace(self, structured=self.structured.times(factor))
 

@@ -42,6 +42,7 @@ class Structured(Atom):
     by_place: ClassVar[bool] = False
     builds_whole: ClassVar[bool] = False  # as a step to any part, which is then better taken once for several
     fills: ClassVar[int] = 0  # how many it makes, of the whole, whatever part is built
+    numbered: ClassVar[int] = 0  # leading dimensions that number what is built so, one by one
 
     @abstractmethod
     def check(self, target: Target, window: Window) -> None:

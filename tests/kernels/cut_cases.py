@@ -49,19 +49,20 @@ def beside(shape: tuple[int, ...], wider: int, offset: int = 0) -> Layout:
     return Layout(f"beside {wider}", shape, strides, offset)
 
 
+# More groups, in each form of rows_kernel, than a program has lanes: an AMD one 256, for 512 groups.
 CUTS = (
-    Cut.of((9, 128), (1, 64), (7, 64)),  # every row and its memory on the grid of 16 bytes
-    Cut.of((9, 128), (1, 64), (7, 64), contiguous(7, 64, offset=1)),
-    Cut.of((9, 200), (1, 100), (7, 100)),  # in 16 bits every other row off the grid
-    Cut.of((9, 136), (1, 68), (7, 68), contiguous(7, 68, offset=4)),  # whose grid of 8 begins at 4
-    Cut.of((9, 131), (2, 33), (7, 70), beside((7, 70), 61, offset=35)),  # as they lie in the whole
-    Cut.of((9, 131), (2, 33), (7, 70), beside((7, 70), 61, offset=32)),
+    Cut.of((43, 128), (1, 64), (41, 64)),  # every row and its memory on the grid of 16 bytes
+    Cut.of((43, 128), (1, 64), (41, 64), contiguous(41, 64, offset=1)),
+    Cut.of((43, 200), (1, 100), (41, 100)),  # in 16 bits every other row off the grid
+    Cut.of((43, 136), (1, 68), (41, 68), contiguous(41, 68, offset=4)),  # whose grid of 8 begins at 4
+    Cut.of((43, 131), (2, 33), (41, 70), beside((41, 70), 61, offset=35)),  # as they lie in the whole
+    Cut.of((43, 131), (2, 33), (41, 70), beside((41, 70), 61, offset=32)),
     Cut.of((9, 1001), (2, 333), (7, 334)),
-    Cut.of((6, 7, 40), (1, 2, 3), (3, 4, 17)),
-    Cut.of((6, 7, 4, 40), (1, 2, 1, 8), (3, 4, 2, 24)),
+    Cut.of((11, 9, 40), (1, 2, 3), (10, 7, 17)),
+    Cut.of((6, 7, 6, 40), (1, 2, 1, 8), (5, 4, 5, 24)),
     Cut.of((5, 3, 4, 3, 40), (1, 0, 1, 1, 8), (2, 2, 2, 2, 24)),  # five dimensions
-    Cut.of((9, 90), (1, 11), (7, 70), permuted("transposed", (70, 7), (1, 0))),
-    Cut.of((9, 90), (1, 11), (7, 70), Layout("every third", (7, 70), (300, 3), 2)),
+    Cut.of((43, 90), (1, 11), (41, 70), permuted("transposed", (70, 41), (1, 0))),
+    Cut.of((43, 90), (1, 11), (41, 70), Layout("every third", (41, 70), (300, 3), 2)),
     Cut.of((5, 21000), (2, 5001), (2, 9003)),  # rows of several tiles
     Cut.of((2**20, 2**14), (2**19 - 1, 2**13), (3, 72)),  # 2**33: a block's number is in the high word, too
     Cut.of((2**20, 2**15), (2**19 - 1, 2**15 - 8), (3, 8)),

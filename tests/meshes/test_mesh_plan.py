@@ -201,6 +201,38 @@ def test_structured_initializers_build_more_than_they_keep():
     assert "builds the whole of weight" in plan.remarks[0]
 
 
+@pytest.mark.parametrize(
+    ("initializer", "fills"), [(ti.Orthogonal(), 1), (ti.Sparse(0.3), 2), (ti.Eye(), 0)], ids=str
+)
+def test_experts_that_are_built_one_by_one(counted, initializer, fills):
+    """A rank builds those that it has parts of, each once, however many parts that are."""
+    block = nn.Module()
+    block.weight = nn.Parameter(torch.empty(6, 8, 12))
+    rules = [Rule("weight", ti.Experts(initializer))]
+    plan = plan_mesh(block, rules, mesh="ep=2,dp=2", layout=Layout({"weight": "0@ep,1/2@dp"}))
+    for rank in range(4):
+        windows = plan.held(rank)
+        assert len(windows["weight"].rectangles) == 2
+        part = nn.Module()
+        part.weight = nn.Parameter(torch.empty(windows["weight"].local_shape))
+        counted.clear()
+        ti.initialize_(part, rules, seed=0, windows=windows)
+        assert plan.launches[rank] == counted["launches"] == 3 * fills
+        assert plan.rank(rank).in_vain == (144 if fills else 0)
+    assert [("of each weight that it has a part of in weight" in each) for each in plan.remarks] == [
+        True
+    ] * bool(fills)
+
+
+def test_parameters_of_other_initializers_are_no_group():
+    """Numbers in names do not make a layer's bias and a normalisation's alike."""
+    model = on_meta(lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(4, 6)))
+    layout = plan_mesh(model, mesh="dp=2").as_dict()["layout"]
+    found = {each["names"]: each["initializer"] for each in layout}
+    assert found["1.bias"] == "Zeros"
+    assert found["{0,2}.bias"].startswith("Uniform")
+
+
 def test_experts():
     """Stacked, in fewer parts than ranks; what is none of them is cut over both axes."""
     plan = plan_mesh(mixture(), LARGE["moe-1t"].rules, mesh="dp=4,ep=3,tp=2")

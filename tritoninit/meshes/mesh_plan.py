@@ -155,7 +155,7 @@ class MeshPlan:
         """The parameters, those that are alike but for numbers in their names together."""
 
         def alike(each: Parameter) -> tuple[object, ...]:
-            return name_pattern(each.name), each.shape, each.dtype, each.placement.splits
+            return name_pattern(each.name), each.shape, each.dtype, each.placement.splits, each.initializer
 
         found: dict[tuple[object, ...], list[Parameter]] = {}
         for each in self.parameters:
@@ -520,12 +520,20 @@ def _remarks(steps: Sequence[_Step], mesh: Mesh) -> Iterator[str]:
     ]
     if uneven:
         yield f"fully_shard cuts unevenly along dimension 0 alone, which is not that of {_some(uneven)}"
-    whole = [step.slot.name for step in steps if any(each.builds_whole for each in step.what)]
-    if whole:
-        yield (
-            f"every rank that has a part builds the whole of {_some(whole)}: torch's operations for that are"
-            " in no launches and no seconds"
-        )
+    for words, numbered in (
+        ("the whole of", False),
+        ("the whole of each weight that it has a part of in", True),
+    ):
+        whole = [
+            step.slot.name
+            for step in steps
+            if any(each.builds_whole and bool(each.numbered) is numbered for each in step.what)
+        ]
+        if whole:
+            yield (
+                f"every rank that has a part builds {words} {_some(whole)}: torch's operations for that are"
+                " in no launches and no seconds"
+            )
     parametrized = [step.slot.name for step in steps if step.slot.is_parametrized]
     if parametrized:
         yield f"parametrised, and taken for plain parameters here: {_some(parametrized)}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, NamedTuple
 
 from tritoninit.extents import extent
@@ -98,12 +99,17 @@ class What:
         return bool(getattr(self.piece.initializer, "builds_whole", False))
 
     @property
+    def numbered(self) -> int:
+        """How many leading dimensions number weights that are built one by one."""
+        return int(getattr(self.piece.initializer, "numbered", 0))
+
+    @property
     def identity(self) -> Hashable:
         """Equal for pieces that take the same launches and draw as much."""
         initializer = self.piece.initializer
         if self.draw is None:
             fills = getattr(initializer, "fills", 0)
-            return (*self.piece[1:3], type(initializer), self.builds_whole, fills)
+            return (*self.piece[1:3], type(initializer), self.builds_whole, self.numbered, fills)
         return (*self.piece[1:3], _variant(self.draw), _is_zero(self.draw))
 
 
@@ -207,14 +213,20 @@ def _work(found: Share, work: Work, stored: int, computed: int) -> None:
 
 
 def _build(found: Share, piece: Piece, targets: Sequence[Target]) -> None:
-    """Add what a structured piece builds; once for several parts if it builds the whole for each."""
+    """Add what a structured piece builds; once for several parts if it builds the whole for each.
+
+    Of numbered weights, that for each of which a part is there.
+    """
     initializer: Any = piece.initializer
     if not targets:
         return
     inside = sum(math.prod(target.shape) for target in targets)
     found.kept += inside
-    found.built += math.prod(piece.shape) if initializer.builds_whole else inside
-    found.afterwards += initializer.fills
+    dims = initializer.numbered
+    leading = [zip(target.offsets[:dims], target.shape[:dims], strict=True) for target in targets]
+    weights = {place for each in leading for place in product(*(range(o, o + n) for o, n in each))}
+    found.built += len(weights) * math.prod(piece.shape[dims:]) if initializer.builds_whole else inside
+    found.afterwards += len(weights) * initializer.fills
 
 
 class Launched(NamedTuple):
