@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tritoninit.auditing.fingerprint import bits_hash
-from tritoninit.distributed.exchange import numbers_of, of_all_ranks, ranks_in_words
+from tritoninit.distributed.exchange import Failure, numbers_of, of_all_ranks, ranks_in_words, succeeded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -61,7 +61,7 @@ class Agreement:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._pending and isinstance(error, Exception):
-            of_all_ranks(("", f"{type(error).__name__}: {error}"), self._group)
+            of_all_ranks(Failure.of(error), self._group)
 
     def on(self, planned: Iterable[Planned]) -> None:
         """Raise unless all ranks plan the same.
@@ -74,14 +74,11 @@ class Agreement:
         mine = list(planned)
         digest = hashlib.blake2b(repr(sorted(mine)).encode(), digest_size=16).hexdigest()
         self._pending = False
-        numbers = numbers_of(self._group)
-        everyone = of_all_ranks((digest, ""), self._group)
-        for number, (_, error) in zip(numbers, everyone, strict=True):
-            if error:
-                raise ValueError(f"rank {number} cannot initialise the model: {error}")
-        digests = [each for each, _ in everyone]
+        told: list[str | Failure] = of_all_ranks(digest, self._group)
+        digests = succeeded(told, self._group, "initialise")
         if len(set(digests)) == 1:
             return
+        numbers = numbers_of(self._group)
         # Of those that agree one speaks, in the order of its model.
         speaks = digests.index(digest) == torch.distributed.get_rank(self._group)
         tables = of_all_ranks(mine if speaks else None, self._group)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.reading import check_readable
-from tritoninit.distributed.exchange import numbers_of, of_all_ranks, ranks_in_words
+from tritoninit.distributed.exchange import numbers_of, ranks_in_words, worked_out
 from tritoninit.distributed.held import local_of, readable
 from tritoninit.models.scopes import Names, Scope
 from tritoninit.models.slots import Slot, slots
@@ -73,10 +73,13 @@ def verify(
     Raises:
         TypeError: ``model`` is no module.
         ValueError: a window is of nothing in the model; or replicas differ, or have no memory to look at,
-            which is told by names and ranks, the same on all ranks.
+            which is told by names and ranks, the same on all ranks; or another rank raised.
     """
-    scope = Scope(prefix, {} if windows is None else windows)
-    everyone = of_all_ranks(dict(_parts(model, scope)), group)
+
+    def mine() -> dict[str, _Part]:
+        return dict(_parts(model, Scope(prefix, {} if windows is None else windows)))
+
+    everyone = worked_out(mine, group, "look at")
     numbers = numbers_of(group)
     names = dict.fromkeys(name for parts in everyone for name in parts)
     wrong = [line for name in names for line in _differences(name, everyone, numbers)]
