@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from packaging.version import Version
 from torch import nn
 from torch.distributed import checkpoint
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -33,7 +34,13 @@ from tritoninit.distributed.private import StridedShard
 
 CASES = Cases()
 SHORTLY = timedelta(seconds=5)  # after which ranks that wait for one that was killed know
+GATHERS_STRIDED = Version(torch.__version__) >= Version("2.11")  # torch itself, before training
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def warm() -> None:
+    """What every rank would import and compile for itself."""
+    small.one()
 
 
 def on_meta(**sizes: Any) -> small.Model:
@@ -264,12 +271,14 @@ def placements() -> Any:
         poison = torch.full(sizes, torch.nan, dtype=DTYPES[dtype])
         module.w = nn.Parameter(distribute_tensor(poison, mesh, layout, src_data_rank=None))
         report = ti.initialize_(module, [ti.Rule("w", initializer)], seed=number, check_ranks=True)
-        gathered = right.full_tensor().equal(whole) == module.w.full_tensor().equal(whole)
-        in_mesh = mesh.get_coordinate() is not None
+        gathers = mesh.get_coordinate() is not None and (
+            GATHERS_STRIDED or not any(isinstance(each, StridedShard) for each in layout)
+        )
         found.append(
             {
                 "local": module.w.to_local().equal(right.to_local()),
-                "gathered": gathered if in_mesh else True,
+                "gathered": not gathers
+                or right.full_tensor().equal(whole) == module.w.full_tensor().equal(whole),
                 "fingerprints": [
                     report.gather().fingerprint,
                     ti.distributed.verify(module),
@@ -314,7 +323,7 @@ def checkpoints() -> Any:
 def raised(function: Callable[[], object]) -> str:
     try:
         function()
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         return str(error)
     return ""
 
@@ -339,6 +348,25 @@ def gathered() -> Any:
     found["later"] = ti.audit(model, gather=True).findings
     found["verified"] = raised(lambda: ti.distributed.verify(model))
     return found
+
+
+@CASES.on(3)
+def errors() -> Any:
+    """An error of one rank, of whatever kind, before it has told the others what it holds."""
+    odd = dist.get_rank() == 1
+    model, nothing = nn.Linear(6, 5), {"nothing": ti.Window.whole((5,))}
+    report = ti.initialize_(model, seed=0)
+    report.module = 7 if odd else model
+    return {
+        "verify, a window": raised(lambda: ti.distributed.verify(model, windows=nothing if odd else None)),
+        "verify, a prefix": raised(lambda: ti.distributed.verify(model, prefix=3 if odd else "")),
+        "verify, a model": raised(lambda: ti.distributed.verify(None if odd else model)),
+        "audit, a window": raised(lambda: ti.audit(model, gather=True, windows=nothing if odd else None)),
+        "audit, a report": raised(lambda: ti.audit(model, gather=True, report=[1] if odd else None)),
+        "audit, a model": raised(lambda: ti.audit(None if odd else model, gather=True)),
+        "report": raised(report.gather),
+        "afterwards": [ti.distributed.verify(model), ti.audit(model, gather=True).fingerprint],
+    }
 
 
 @CASES.on(4)
@@ -457,3 +485,10 @@ def killed(where: str) -> Any:
     forget()
     mesh = init_device_mesh("cpu", (victim,))
     return {"error": error, "seconds": seconds, **looked_at(sharded(on_meta(), mesh), mesh)}
+
+
+@CASES.on(4, afterwards=True)
+def rerun() -> Any:
+    """All ranks anew, the one that was killed among them."""
+    mesh = init_device_mesh("cpu", (4,))
+    return looked_at(sharded(on_meta(), mesh), mesh)
