@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,9 +49,14 @@ class Agreement:
 
     Args:
         ranks: those of the default process group (True), of another, or none (False), which costs nothing.
+
+    Raises:
+        TypeError: ``ranks`` is neither.
     """
 
     def __init__(self, ranks: bool | ProcessGroup) -> None:
+        if not (isinstance(ranks, bool) or _is_group(ranks)):
+            raise TypeError(f"check_ranks is True, False or a process group, not {ranks!r:.80}")
         self._pending = ranks is not False
         self._group = None if isinstance(ranks, bool) else ranks
 
@@ -90,6 +96,14 @@ class Agreement:
         raise ValueError(_difference(groups))
 
 
+def _is_group(x: object) -> bool:
+    """Whether it is a process group, or what torch gives those that are outside of one."""
+    distributed = torch.distributed
+    if not distributed.is_available():
+        return False
+    return isinstance(x, distributed.ProcessGroup) or x is distributed.GroupMember.NON_GROUP_MEMBER
+
+
 def _difference(groups: Sequence[tuple[list[int], Sequence[Planned]]]) -> str:
     """Where ranks first plan something else, and what."""
     tables = [{each.name: each for each in table} for _, table in groups]
@@ -125,6 +139,8 @@ def exactly(x: Any) -> str:
         return f"[{', '.join(map(exactly, x))}]"
     if isinstance(x, (set, frozenset)):  # in an order that each process has for itself
         return f"{{{', '.join(sorted(map(exactly, x)))}}}"
+    if isinstance(x, partial):
+        return f"{exactly(x.func)}({exactly(x.args)}, {exactly(x.keywords)})"
     if callable(x):
         return str(getattr(x, "__qualname__", type(x).__qualname__))
     return re.sub(r" at 0x\w+", "", repr(x))

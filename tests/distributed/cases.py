@@ -11,8 +11,10 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import torch
@@ -21,13 +23,13 @@ from packaging.version import Version
 from torch import nn
 from torch.distributed import checkpoint
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import ShardingStrategy, fully_shard
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import tritoninit as ti
-from tests.distributed import small
+from tests.distributed import engine_ranks, small
 from tests.distributed.processes import PATIENCE, ROOT, Cases
 from tests.distributed.ranks import forget
 from tritoninit.distributed.private import StridedShard
@@ -289,6 +291,22 @@ def placements() -> Any:
     return found
 
 
+@CASES.on(2, *product((True, False), ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD")))
+def fsdp1(how: tuple[bool, str]) -> None:
+    """In each of its ways, after forward passes, too, and trained."""
+    use_orig_params, strategy = how
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        engine_ranks.fsdp1(use_orig_params, ShardingStrategy[strategy])
+
+
+@CASES.on(2)
+def fsdp1_from_meta() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engine_ranks.from_meta()
+
+
 @CASES.on(4)
 def checkpoints() -> Any:
     """Saved on one mesh, and loaded on others, and where there is none."""
@@ -388,6 +406,14 @@ def replicas() -> Any:
     if rank == 2:
         model[1].running_var = torch.empty(5, device="meta")
     found.append(raised(lambda: ti.distributed.verify(model)))
+    # Rows of which some are twice, fewer than there are in all; a rectangle of another shape.
+    part, windows = nn.Linear(6, 2, bias=False), {"weight": ti.Window((20, 6), (2 * rank - rank // 3, 0))}
+    ti.initialize_(part, seed=1, windows=windows)
+    found.append(raised(lambda: ti.distributed.verify(part, windows=windows)))
+    found.append(ti.audit(part, windows=windows, gather=True).findings)
+    other = nn.Linear(6, 2 if rank else 3, bias=False)
+    ti.initialize_(other, seed=1)
+    found.append(ti.audit(other, gather=True).findings)
     return found
 
 

@@ -32,9 +32,10 @@ TRAINED = [
     "expert_parallel[True]",
 ]
 KILLED = ["killed[initialisation]", "killed[training]"]
+FSDP1 = [name for name in CASES if name.startswith("fsdp1")]
 PAGES = [f"guide[{page}]" for page in GUIDES]
 TOLD = ["gathered", "replicas", "errors", "disagreements"]
-NAMES = [*TRAINED, *KILLED, "rerun", *PAGES, "placements", "checkpoints", *TOLD]
+NAMES = [*TRAINED, *FSDP1, *KILLED, "rerun", *PAGES, "placements", "checkpoints", *TOLD]
 # Each loss comes of sums in another order. The longest is of BATCH * LENGTH terms, where each addition rounds
 # by 2**-24 at most, and three steps hand on what they got. In bfloat16 each rank's gradients are rounded, by
 # 2**-9 at most, before they are added, and their sum once more.
@@ -100,6 +101,12 @@ def test_three_steps(ranks, name):
         assert value["trained"] == pytest.approx(losses, rel=tolerance)
 
 
+@pytest.mark.parametrize("name", FSDP1)
+def test_fsdp1(ranks, name):
+    """Gathered and trained as the one model is, after forward passes and from the meta device, too."""
+    assert values(ranks, name) == [None] * 2
+
+
 @pytest.mark.parametrize("number", range(len(drawn_placements())))
 def test_placements(ranks, number):
     """Drawn at random: meshes that lack some ranks, uneven and empty shards."""
@@ -157,13 +164,22 @@ def test_verify(ranks):
     whole = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
     right = ti.initialize_(whole, seed=1).audit.fingerprint
     bias = "0.bias on rank 3 is not what it is on rank 1"
-    for fingerprint, message, in_shards, last in values(ranks, "replicas"):
+    for fingerprint, message, in_shards, last, *_ in values(ranks, "replicas"):
         assert (fingerprint, message, in_shards) == (right, bias, "")
         assert last.split("; ") == [
             bias,
             "1.running_mean on rank 1 is bfloat16 of (5,) where others have float32 of (5,)",
             "1.running_var on rank 2 cannot be looked at: a meta tensor has no memory",
         ]
+
+
+def test_parts_that_overlap(ranks):
+    """No fingerprint of what counts twice is told as the model's, by neither way of asking."""
+    what = "is cut in more ways than one: compare those that cut it alike, in a group"
+    for *_, message, findings, others in values(ranks, "replicas"):
+        assert message == f"weight on ranks 0, 1, 2 and 3 {what}"
+        assert findings == [f"weight {what}"]
+        assert others == ["weight is not the same on all ranks that hold it"]
 
 
 ERRORS = {

@@ -161,14 +161,14 @@ def _audit(
     gather: bool = False,
 ) -> Audit:
     subjects: list[_Subject] = []
-    unequal: list[str] = []
+    wrong: dict[str, str] = {}
 
     def here() -> list[Share]:
         subjects.extend(look())
         return [_share(each) for each in subjects]
 
     if gather:
-        by_name, unequal = combined(worked_out(here, None, "look at"))
+        by_name, wrong = combined(worked_out(here, None, "look at"))
         shares = list(by_name.values())
         pairs = [(each, by_name[each.name]) for each in subjects]
     else:
@@ -182,7 +182,7 @@ def _audit(
     findings, remarks, untouched, twice = (
         [*dict.fromkeys(chain.from_iterable(each))] for each in zip(*everyone, strict=True)
     )
-    findings += _sentences((name, "is not the same on all ranks that hold it") for name in unequal)
+    findings += _sentences(wrong.items())
     rows = tuple(share.row for share in shares)
     nonfinite = tuple(row.name for row in rows if row.nan or row.inf)
     return Audit(
