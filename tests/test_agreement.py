@@ -1,6 +1,7 @@
 """What ranks agree on, where there is one; real ones are in tests/distributed."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,8 +27,8 @@ def test_one_process_agrees_with_itself(monkeypatch):
     assert not told
     ti.initialize_(other, seed=5, check_ranks=True)
     assert model.weight.equal(other.weight)
-    [((digest, error), group)] = told
-    assert (len(digest), error, group) == (32, "", None)
+    [(digest, group)] = told
+    assert (len(digest), group) == (32, None)
 
 
 def test_an_error_is_told(monkeypatch):
@@ -36,7 +37,7 @@ def test_an_error_is_told(monkeypatch):
     for how in ({"seed": "five"}, {"rules": 3}, {"device": "meta"}, {"only": "nothing"}):
         with pytest.raises((TypeError, ValueError)):
             ti.initialize_(nn.Linear(3, 4), check_ranks=True, **how)
-    assert [error.split(":")[0] for _, error in told] == [
+    assert [failure.why.split(":")[0] for failure in told] == [
         "NumberError",
         "TypeError",
         "ValueError",
@@ -79,6 +80,7 @@ def test_exactly():
         (Own(np.random.default_rng(0)), Own(np.random.default_rng(0))),
         (Own({"a", "b", "c"}), Own({"c", "b", "a"})),
         (Own(nn.Linear), Own(nn.Linear)),
+        (Own(partial(max, 1)), Own(partial(max, 1))),
     ):
         assert exactly(a) == exactly(b)
         assert " at 0x" not in exactly(a)
@@ -88,6 +90,8 @@ def test_exactly():
         (ti.Value(values), ti.Value(values.double())),
         (ti.Scaled(ti.Orthogonal(), 2.0), ti.Scaled(ti.Orthogonal(), 3.0)),
         (Own(len), Own(max)),
+        (Own(partial(max, 1)), Own(partial(max, 2))),
+        (Own(partial(max, key=len)), Own(partial(max, key=abs))),
         (Own({1, 2}), Own({1, 3})),
         (Own(len, {"a": np.arange(3)}), Own(len, {"a": np.arange(3) + 1})),
     ):
@@ -130,3 +134,10 @@ def test_parts_are_planned_as_the_whole(monkeypatch):
     assert plan(4, 0, 8) == plan(3, 4, 8) == right
     assert plan(4, 0, 9) != right
     assert plan(4, 0, 8, dtype=torch.bfloat16) != right
+
+
+@pytest.mark.parametrize("ranks", [None, 0, 1, "world", [0, 1]])
+def test_what_is_no_group(ranks):
+    """A typing mistake neither asks everyone nor nobody."""
+    with pytest.raises(TypeError, match="check_ranks is True, False or a process group, not "):
+        ti.initialize_(nn.Linear(3, 4), check_ranks=ranks)

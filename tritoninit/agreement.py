@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from tritoninit.auditing.fingerprint import bits_hash
-from tritoninit.distributed.exchange import numbers_of, of_all_ranks, ranks_in_words
+from tritoninit.distributed.exchange import Failure, numbers_of, of_all_ranks, ranks_in_words, succeeded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -48,9 +49,14 @@ class Agreement:
 
     Args:
         ranks: those of the default process group (True), of another, or none (False), which costs nothing.
+
+    Raises:
+        TypeError: ``ranks`` is neither.
     """
 
     def __init__(self, ranks: bool | ProcessGroup) -> None:
+        if not (isinstance(ranks, bool) or _is_group(ranks)):
+            raise TypeError(f"check_ranks is True, False or a process group, not {ranks!r:.80}")
         self._pending = ranks is not False
         self._group = None if isinstance(ranks, bool) else ranks
 
@@ -61,7 +67,7 @@ class Agreement:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._pending and isinstance(error, Exception):
-            of_all_ranks(("", f"{type(error).__name__}: {error}"), self._group)
+            of_all_ranks(Failure.of(error), self._group)
 
     def on(self, planned: Iterable[Planned]) -> None:
         """Raise unless all ranks plan the same.
@@ -74,14 +80,11 @@ class Agreement:
         mine = list(planned)
         digest = hashlib.blake2b(repr(sorted(mine)).encode(), digest_size=16).hexdigest()
         self._pending = False
-        numbers = numbers_of(self._group)
-        everyone = of_all_ranks((digest, ""), self._group)
-        for number, (_, error) in zip(numbers, everyone, strict=True):
-            if error:
-                raise ValueError(f"rank {number} cannot initialise the model: {error}")
-        digests = [each for each, _ in everyone]
+        told: list[str | Failure] = of_all_ranks(digest, self._group)
+        digests = succeeded(told, self._group, "initialise")
         if len(set(digests)) == 1:
             return
+        numbers = numbers_of(self._group)
         # Of those that agree one speaks, in the order of its model.
         speaks = digests.index(digest) == torch.distributed.get_rank(self._group)
         tables = of_all_ranks(mine if speaks else None, self._group)
@@ -91,6 +94,14 @@ class Agreement:
             if table is not None
         ]
         raise ValueError(_difference(groups))
+
+
+def _is_group(x: object) -> bool:
+    """Whether it is a process group, or what torch gives those that are outside of one."""
+    distributed = torch.distributed
+    if not distributed.is_available():
+        return False
+    return isinstance(x, distributed.ProcessGroup) or x is distributed.GroupMember.NON_GROUP_MEMBER
 
 
 def _difference(groups: Sequence[tuple[list[int], Sequence[Planned]]]) -> str:
@@ -128,6 +139,8 @@ def exactly(x: Any) -> str:
         return f"[{', '.join(map(exactly, x))}]"
     if isinstance(x, (set, frozenset)):  # in an order that each process has for itself
         return f"{{{', '.join(sorted(map(exactly, x)))}}}"
+    if isinstance(x, partial):
+        return f"{exactly(x.func)}({exactly(x.args)}, {exactly(x.keywords)})"
     if callable(x):
         return str(getattr(x, "__qualname__", type(x).__qualname__))
     return re.sub(r" at 0x\w+", "", repr(x))

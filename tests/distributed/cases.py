@@ -11,29 +11,38 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from packaging.version import Version
 from torch import nn
 from torch.distributed import checkpoint
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import ShardingStrategy, fully_shard
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import tritoninit as ti
-from tests.distributed import small
+from tests.distributed import engine_ranks, small
 from tests.distributed.processes import PATIENCE, ROOT, Cases
 from tests.distributed.ranks import forget
 from tritoninit.distributed.private import StridedShard
 
 CASES = Cases()
 SHORTLY = timedelta(seconds=5)  # after which ranks that wait for one that was killed know
+GATHERS_STRIDED = Version(torch.__version__) >= Version("2.11")  # torch itself, before training
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def warm() -> None:
+    """What every rank would import and compile for itself."""
+    small.one()
 
 
 def on_meta(**sizes: Any) -> small.Model:
@@ -264,12 +273,14 @@ def placements() -> Any:
         poison = torch.full(sizes, torch.nan, dtype=DTYPES[dtype])
         module.w = nn.Parameter(distribute_tensor(poison, mesh, layout, src_data_rank=None))
         report = ti.initialize_(module, [ti.Rule("w", initializer)], seed=number, check_ranks=True)
-        gathered = right.full_tensor().equal(whole) == module.w.full_tensor().equal(whole)
-        in_mesh = mesh.get_coordinate() is not None
+        gathers = mesh.get_coordinate() is not None and (
+            GATHERS_STRIDED or not any(isinstance(each, StridedShard) for each in layout)
+        )
         found.append(
             {
                 "local": module.w.to_local().equal(right.to_local()),
-                "gathered": gathered if in_mesh else True,
+                "gathered": not gathers
+                or right.full_tensor().equal(whole) == module.w.full_tensor().equal(whole),
                 "fingerprints": [
                     report.gather().fingerprint,
                     ti.distributed.verify(module),
@@ -278,6 +289,22 @@ def placements() -> Any:
             }
         )
     return found
+
+
+@CASES.on(2, *product((True, False), ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD")))
+def fsdp1(how: tuple[bool, str]) -> None:
+    """In each of its ways, after forward passes, too, and trained."""
+    use_orig_params, strategy = how
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        engine_ranks.fsdp1(use_orig_params, ShardingStrategy[strategy])
+
+
+@CASES.on(2)
+def fsdp1_from_meta() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engine_ranks.from_meta()
 
 
 @CASES.on(4)
@@ -314,7 +341,7 @@ def checkpoints() -> Any:
 def raised(function: Callable[[], object]) -> str:
     try:
         function()
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         return str(error)
     return ""
 
@@ -341,6 +368,25 @@ def gathered() -> Any:
     return found
 
 
+@CASES.on(3)
+def errors() -> Any:
+    """An error of one rank, of whatever kind, before it has told the others what it holds."""
+    odd = dist.get_rank() == 1
+    model, nothing = nn.Linear(6, 5), {"nothing": ti.Window.whole((5,))}
+    report = ti.initialize_(model, seed=0)
+    report.module = 7 if odd else model
+    return {
+        "verify, a window": raised(lambda: ti.distributed.verify(model, windows=nothing if odd else None)),
+        "verify, a prefix": raised(lambda: ti.distributed.verify(model, prefix=3 if odd else "")),
+        "verify, a model": raised(lambda: ti.distributed.verify(None if odd else model)),
+        "audit, a window": raised(lambda: ti.audit(model, gather=True, windows=nothing if odd else None)),
+        "audit, a report": raised(lambda: ti.audit(model, gather=True, report=[1] if odd else None)),
+        "audit, a model": raised(lambda: ti.audit(None if odd else model, gather=True)),
+        "report": raised(report.gather),
+        "afterwards": [ti.distributed.verify(model), ti.audit(model, gather=True).fingerprint],
+    }
+
+
 @CASES.on(4)
 def replicas() -> Any:
     """Who differs from whom: of rectangles, of plain tensors, of tensors without memory, in a group."""
@@ -360,6 +406,14 @@ def replicas() -> Any:
     if rank == 2:
         model[1].running_var = torch.empty(5, device="meta")
     found.append(raised(lambda: ti.distributed.verify(model)))
+    # Rows of which some are twice, fewer than there are in all; a rectangle of another shape.
+    part, windows = nn.Linear(6, 2, bias=False), {"weight": ti.Window((20, 6), (2 * rank - rank // 3, 0))}
+    ti.initialize_(part, seed=1, windows=windows)
+    found.append(raised(lambda: ti.distributed.verify(part, windows=windows)))
+    found.append(ti.audit(part, windows=windows, gather=True).findings)
+    other = nn.Linear(6, 2 if rank else 3, bias=False)
+    ti.initialize_(other, seed=1)
+    found.append(ti.audit(other, gather=True).findings)
     return found
 
 
@@ -457,3 +511,10 @@ def killed(where: str) -> Any:
     forget()
     mesh = init_device_mesh("cpu", (victim,))
     return {"error": error, "seconds": seconds, **looked_at(sharded(on_meta(), mesh), mesh)}
+
+
+@CASES.on(4, afterwards=True)
+def rerun() -> Any:
+    """All ranks anew, the one that was killed among them."""
+    mesh = init_device_mesh("cpu", (4,))
+    return looked_at(sharded(on_meta(), mesh), mesh)

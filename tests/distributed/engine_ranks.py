@@ -1,6 +1,6 @@
 """What one of several real processes does: FSDP1, or DeepSpeed's ZeRO-3, against the one-process model.
 
-Run by test_engines.py: ``python engine_ranks.py fsdp1|zero3 RANK WORLD_SIZE FILE``.
+FSDP1 is a case of cases.py; test_engines.py runs ZeRO-3: ``python engine_ranks.py RANK WORLD_SIZE FILE``.
 """
 
 import copy
@@ -11,7 +11,7 @@ import warnings
 import pytest
 import torch
 from torch import distributed as dist
-from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 import tritoninit as ti
 from tests.distributed.test_engines import RULES, Model, flats, fsdp
@@ -141,20 +141,10 @@ def zero3_of(deepspeed, dtype, offload):
         )
 
 
-def main(what, rank, size, file):
+def main(rank, size, file):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=int(rank), world_size=int(size))
-    if what == "zero3":
-        zero3()
-    else:
-        for use_orig_params in (True, False):
-            for strategy in (
-                ShardingStrategy.FULL_SHARD,
-                ShardingStrategy.SHARD_GRAD_OP,
-                ShardingStrategy.NO_SHARD,
-            ):
-                fsdp1(use_orig_params, strategy)
-        from_meta()
+    zero3()
     dist.barrier()
     dist.destroy_process_group()
     sys.stdout.write("done\n")

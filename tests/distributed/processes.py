@@ -1,9 +1,11 @@
-"""Real processes, which talk by gloo: started once, they run many cases one after another.
+"""Real processes, which talk by gloo: forked once, they run many cases one after another.
 
 A case is a function that all of its ranks call, in a process group of its own, and what it returns is JSON.
-The cases of most ranks come first, so that nobody waits long for others to join, and ranks may go.
+The cases of most ranks come first, so that nobody waits long for others to join, and ranks may go. Those that
+are ``afterwards`` run in processes of their own when all others have ended. One process imports what they
+need, which takes longer than most of them, and forks before there is a thread.
 
-python -m tests.distributed.processes MODULE FOLDER RANK
+python -m tests.distributed.processes MODULE FOLDER
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import faulthandler
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -29,10 +33,11 @@ PATIENCE = timedelta(seconds=30)
 
 
 class Case(NamedTuple):
-    """What so many ranks do together."""
+    """What so many ranks do together, maybe after all others."""
 
     run: Callable[[], Any]
     ranks: int
+    afterwards: bool
 
 
 class Outcome(NamedTuple):
@@ -53,21 +58,22 @@ class Cases(dict[str, Case]):
     """By name."""
 
     def on(
-        self, ranks: int, *variants: Any, is_last: bool = False
+        self, ranks: int, *variants: Any, afterwards: bool = False
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Run a function as a case, or once with each of the variants, as a case each."""
 
         def added(function: Callable[..., Any]) -> Callable[..., Any]:
             for each in variants:
-                self[f"{function.__name__}[{each}]"] = Case(partial(function, each), ranks)
+                self[f"{function.__name__}[{each}]"] = Case(partial(function, each), ranks, afterwards)
             if not variants:
-                self[function.__name__] = Case(function, ranks)
+                self[function.__name__] = Case(function, ranks, afterwards)
             return function
 
         return added
 
-    def in_order(self) -> list[tuple[str, Case]]:
-        return sorted(self.items(), key=lambda item: -item[1].ranks)
+    def in_order(self, afterwards: bool) -> list[tuple[str, Case]]:
+        found = [(name, case) for name, case in self.items() if case.afterwards == afterwards]
+        return sorted(found, key=lambda item: -item[1].ranks)
 
 
 def outcomes(module: str, folder: Path, deadline: float) -> list[dict[str, Outcome]]:
@@ -79,20 +85,18 @@ def outcomes(module: str, folder: Path, deadline: float) -> list[dict[str, Outco
         "OMP_NUM_THREADS": "1",
         "NUMBA_NUM_THREADS": "1",
     }
-    processes = []
-    for rank in range(ranks):
-        command = [sys.executable, "-m", "tests.distributed.processes", module, str(folder), str(rank)]
-        with (folder / f"output-{rank}").open("w") as output:
-            processes.append(
-                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-            )
-    end = time.monotonic() + deadline
+    command = [sys.executable, "-m", "tests.distributed.processes", module, str(folder)]
+    with (folder / "output").open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
-        for process in processes:
-            process.wait(max(0.0, end - time.monotonic()))
+        process.wait(deadline)
     finally:
-        for process in processes:
-            process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == 0, (folder / "output").read_text()[-3000:]
     return [_read(folder / f"outcomes-{rank}") for rank in range(ranks)]
 
 
@@ -101,25 +105,55 @@ def _read(path: Path) -> dict[str, Outcome]:
     return {name: Outcome(*outcome) for name, *outcome in lines}
 
 
-def main(module: str, folder: str, number: str) -> None:
+def main(module: str, folder: str) -> None:
+    import torch
+
+    warnings.filterwarnings("error", module=r"tritoninit|tests")
+    torch.set_num_threads(1)
+    loaded = importlib.import_module(module)
+    loaded.warm()
+    assert len(os.listdir("/proc/self/task")) == 1, "what is forked has no threads"
+    for afterwards in (False, True):
+        cases = loaded.CASES.in_order(afterwards)
+        children = [_forked(cases, folder, rank) for rank in range(cases[0][1].ranks)] if cases else []
+        for child in children:
+            os.waitpid(child, 0)
+
+
+def _forked(cases: Sequence[tuple[str, Case]], folder: str, rank: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    with Path(folder, f"output-{rank}").open("a") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        try:
+            _run(cases, folder, rank)
+        except BaseException:  # noqa: BLE001 - what is forked goes no further than here
+            traceback.print_exc(file=output)
+        output.flush()
+    os._exit(0)
+
+
+def _run(cases: Sequence[tuple[str, Case]], folder: str, rank: int) -> None:
+    """All of the cases in which a rank takes part."""
     import torch
 
     from tests.distributed.ranks import forget
 
-    warnings.filterwarnings("error", module=r"tritoninit|tests")
-    torch.set_num_threads(1)
     faulthandler.dump_traceback_later(2 * PATIENCE.total_seconds(), repeat=True)  # where it hangs, if it does
-    rank, dist = int(number), torch.distributed
-    with Path(folder, f"outcomes-{rank}").open("w") as file:
-        for place, (name, case) in enumerate(importlib.import_module(module).CASES.in_order()):
+    dist = torch.distributed
+    with Path(folder, f"outcomes-{rank}").open("a") as file:
+        for name, case in cases:
             if rank >= case.ranks:
                 continue
             begin, value, error = time.monotonic(), None, ""
             forget()
             torch.manual_seed(0)
-            store = f"file://{folder}/store-{place}"
             try:
-                dist.init_process_group("gloo", store, PATIENCE, world_size=case.ranks, rank=rank)
+                dist.init_process_group(
+                    "gloo", f"file://{folder}/store-{name}", PATIENCE, world_size=case.ranks, rank=rank
+                )
                 value = case.run()
             except Exception:  # noqa: BLE001 - of whatever kind: the test that reads it fails with it
                 error = traceback.format_exc()

@@ -118,7 +118,7 @@ RULES = [
 def data() -> tuple[torch.Tensor, torch.Tensor]:
     """Numbers of words, and of those that come next; a padding among them."""
     tokens = torch.arange(BATCH * (LENGTH + 1)).reshape(BATCH, LENGTH + 1) ** 2 % WORDS
-    return tokens[:, :-1], tokens[:, 1:]
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()  # as a pipeline takes them
 
 
 def loss_of(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -255,11 +255,21 @@ def test_what_of_zero3_would_not_stay(change, match):
     ti.initialize_(model, seed=0, skip="1.weight")
 
 
-def in_processes(what, tmp_path):
+def test_what_is_not_known_is_not_verified():
+    """Where this rank's part of a weight lies is needed for a fingerprint."""
+    model = zero3(nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 4)), 0, 2)
+    ti.initialize_(model, seed=0)
+    ti.distributed.verify(model)
+    model[1].weight.ds_process_group = None
+    with pytest.raises(ValueError, match=r"^1\.weight on rank 0 cannot be looked at: .*among which ranks"):
+        ti.distributed.verify(model)
+
+
+def in_processes(tmp_path):
     """Two real ones; what the first that failed said."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu", "MASTER_ADDR": "127.0.0.1"}
     environment["MASTER_PORT"] = str(20000 + os.getpid() % 20000)
-    command = [sys.executable, str(Path(__file__).with_name("engine_ranks.py")), what]
+    command = [sys.executable, str(Path(__file__).with_name("engine_ranks.py"))]
     running = [
         subprocess.Popen(
             [*command, str(number), "2", str(tmp_path / "store")],
@@ -280,12 +290,7 @@ def in_processes(what, tmp_path):
         assert output.endswith("done\n")
 
 
-def test_fsdp1_in_real_processes(tmp_path):
-    """Gathered and trained as the one model is, after forward passes and from the meta device, too."""
-    in_processes("fsdp1", tmp_path)
-
-
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 def test_zero3_in_real_processes(tmp_path):
     """Partitioned and gathered, in both dtypes, on the CPU or offloaded to it, and trained."""
-    in_processes("zero3", tmp_path)
+    in_processes(tmp_path)

@@ -1,6 +1,6 @@
 """Real ranks: one global model whatever the mesh, and the training that it gives; what they tell each other.
 
-All cases run in six processes that are started once, by the first test; cases.py has them.
+All cases run in six processes that are forked once, for the first test; cases.py has them.
 """
 
 from functools import cache
@@ -32,8 +32,10 @@ TRAINED = [
     "expert_parallel[True]",
 ]
 KILLED = ["killed[initialisation]", "killed[training]"]
+FSDP1 = [name for name in CASES if name.startswith("fsdp1")]
 PAGES = [f"guide[{page}]" for page in GUIDES]
-NAMES = [*TRAINED, *KILLED, *PAGES, "placements", "checkpoints", "gathered", "replicas", "disagreements"]
+TOLD = ["gathered", "replicas", "errors", "disagreements"]
+NAMES = [*TRAINED, *FSDP1, *KILLED, "rerun", *PAGES, "placements", "checkpoints", *TOLD]
 # Each loss comes of sums in another order. The longest is of BATCH * LENGTH terms, where each addition rounds
 # by 2**-24 at most, and three steps hand on what they got. In bfloat16 each rank's gradients are rounded, by
 # 2**-9 at most, before they are added, and their sum once more.
@@ -99,6 +101,12 @@ def test_three_steps(ranks, name):
         assert value["trained"] == pytest.approx(losses, rel=tolerance)
 
 
+@pytest.mark.parametrize("name", FSDP1)
+def test_fsdp1(ranks, name):
+    """Gathered and trained as the one model is, after forward passes and from the meta device, too."""
+    assert values(ranks, name) == [None] * 2
+
+
 @pytest.mark.parametrize("number", range(len(drawn_placements())))
 def test_placements(ranks, number):
     """Drawn at random: meshes that lack some ranks, uneven and empty shards."""
@@ -117,11 +125,19 @@ def test_checkpoints(ranks):
 
 @pytest.mark.parametrize("name", KILLED)
 def test_one_rank_is_killed(ranks, name):
-    """The others end with torch's own error, soon after, and a rerun gives the same model."""
+    """The others end with torch's own error, soon after, and those that are left give the same model."""
     _, fingerprint, losses = one("fsdp2[float32]")
     for value in values(ranks, name):
         assert "gloo" in value["error"]
         assert value["seconds"] < 4 * SHORTLY.total_seconds()
+        check_model(value, fingerprint)
+        assert value["trained"] == pytest.approx(losses, rel=TOLERANCES["float32"])
+
+
+def test_a_rerun(ranks):
+    """All ranks in fresh processes, after one was killed: the same model, and the same training."""
+    _, fingerprint, losses = one("fsdp2[float32]")
+    for value in values(ranks, "rerun"):
         check_model(value, fingerprint)
         assert value["trained"] == pytest.approx(losses, rel=TOLERANCES["float32"])
 
@@ -148,13 +164,44 @@ def test_verify(ranks):
     whole = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5))
     right = ti.initialize_(whole, seed=1).audit.fingerprint
     bias = "0.bias on rank 3 is not what it is on rank 1"
-    for fingerprint, message, in_shards, last in values(ranks, "replicas"):
+    for fingerprint, message, in_shards, last, *_ in values(ranks, "replicas"):
         assert (fingerprint, message, in_shards) == (right, bias, "")
         assert last.split("; ") == [
             bias,
             "1.running_mean on rank 1 is bfloat16 of (5,) where others have float32 of (5,)",
             "1.running_var on rank 2 cannot be looked at: a meta tensor has no memory",
         ]
+
+
+def test_parts_that_overlap(ranks):
+    """No fingerprint of what counts twice is told as the model's, by neither way of asking."""
+    what = "is cut in more ways than one: compare those that cut it alike, in a group"
+    for *_, message, findings, others in values(ranks, "replicas"):
+        assert message == f"weight on ranks 0, 1, 2 and 3 {what}"
+        assert findings == [f"weight {what}"]
+        assert others == ["weight is not the same on all ranks that hold it"]
+
+
+ERRORS = {
+    "verify, a window": "windows matches nothing in the model: 'nothing'",
+    "verify, a prefix": "prefix is a string, or says names by names, unlike 3",
+    "verify, a model": "a model is an nn.Module, not None",
+    "audit, a window": "windows matches nothing in the model: 'nothing'",
+    "audit, a report": "a report is a sequence of Assignment, not [1]",
+    "audit, a model": "a model is an nn.Module, not None",
+    "report": "a model is an nn.Module, not int 7",
+}
+
+
+@pytest.mark.parametrize("what", ERRORS)
+def test_an_error_of_one_rank_that_looks(ranks, what):
+    """The others do not wait for it, and the ranks can go on."""
+    found = values(ranks, "errors")
+    kind = "ValueError" if "window" in what else "TypeError"
+    other = f"rank 1 cannot look at the model: {kind}: {ERRORS[what]}"
+    assert [value[what] for value in found] == [other, ERRORS[what], other]
+    right = ti.initialize_(nn.Linear(6, 5), seed=0).audit.fingerprint
+    assert [value["afterwards"] for value in found] == [[right, right]] * 3
 
 
 DISAGREEMENTS = {

@@ -146,7 +146,7 @@ class TestPrefix:
         for part in (nn.Linear(3, 4), nn.Linear(3, 5)):
             report = ti.initialize_(part, seed=0)
             everyone.append([_share(each) for each in _subjects_in(part, report)])
-        assert combined(everyone)[1] == ["weight", "bias"]
+        assert list(combined(everyone)[1]) == ["weight", "bias"]
 
 
 class PeftModel(nn.Module):

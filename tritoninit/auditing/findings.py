@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -24,7 +24,7 @@ from tritoninit.auditing.overlap import share_memory
 from tritoninit.auditing.reading import check_readable, pieces
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.shares import Share, combined, measured, summed
-from tritoninit.distributed.exchange import of_all_ranks
+from tritoninit.distributed.exchange import worked_out
 from tritoninit.distributed.held import held_by, is_dtensor, local_of
 from tritoninit.extents import extent
 from tritoninit.fills import Fill
@@ -71,15 +71,19 @@ def audit(
 
     Raises:
         TypeError: ``model`` is no module, or ``report`` no assignments.
-        ValueError: a window is of nothing in the model.
+        ValueError: a window is of nothing in the model; with ``gather``, another rank raised.
     """
-    given: Sequence[object] = report or ()
-    if not all(isinstance(each, Assignment) for each in given):
-        raise TypeError(f"a report is a sequence of Assignment, not {given!r:.60}")
-    scope = Scope(prefix, {} if windows is None else windows)
-    if scope == WHOLE:
-        scope = getattr(report, "scope", WHOLE)
-    return _audit(_subjects_in(model, report or (), scope), reported=report is not None, gather=gather)
+
+    def look() -> list[_Subject]:
+        given: Sequence[object] = report or ()
+        if not all(isinstance(each, Assignment) for each in given):
+            raise TypeError(f"a report is a sequence of Assignment, not {given!r:.60}")
+        scope = Scope(prefix, {} if windows is None else windows)
+        if scope == WHOLE:
+            scope = getattr(report, "scope", WHOLE)
+        return _subjects_in(model, report or (), scope)
+
+    return _audit(look, reported=report is not None, gather=gather)
 
 
 def audit_of(
@@ -93,8 +97,11 @@ def audit_of(
 
     What was ``noticed`` then, of which name, is a remark.
     """
-    subjects = _subjects(done) if model is None else _subjects_in(model, done, scope)
-    return _audit(subjects, reported=True, noticed=noticed, gather=gather)
+
+    def look() -> list[_Subject]:
+        return _subjects(done) if model is None else _subjects_in(model, done, scope)
+
+    return _audit(look, reported=True, noticed=noticed, gather=gather)
 
 
 class _Subject(NamedTuple):
@@ -148,32 +155,34 @@ def _subjects_in(model: nn.Module, assignments: Iterable[Assignment], scope: Sco
 
 
 def _audit(
-    subjects: Sequence[_Subject],
+    look: Callable[[], list[_Subject]],
     reported: bool,
     noticed: Iterable[tuple[str, str]] = (),
     gather: bool = False,
 ) -> Audit:
-    shares, unequal = [_share(each) for each in subjects], list[str]()
-    pairs = list(zip(subjects, shares, strict=True))
+    subjects: list[_Subject] = []
+    wrong: dict[str, str] = {}
+
+    def here() -> list[Share]:
+        subjects.extend(look())
+        return [_share(each) for each in subjects]
+
     if gather:
-        by_name, unequal = combined(of_all_ranks(shares))
-        shares, pairs = list(by_name.values()), [(each, by_name[each.name]) for each in subjects]
-    shared = _sharing(subjects)
-    findings = _sentences((each.name, what) for each, share in pairs for what in _mistakes(each, share))
-    findings += [
-        f"{a} and {b} share memory and are not tied: what sets one sets the other" for a, b in shared
-    ]
-    findings += _repeated((each, share.row) for each, share in pairs)
-    odd = ((each.name, what) for each, share in pairs for what in _oddities(each, share))
-    remarks = _sentences((*noticed, *odd))
-    untouched = [s.name for s, share in pairs if share.row.hash is None or (reported and not s.is_set)]
-    twice = [*dict.fromkeys(chain.from_iterable(shared))]
-    if gather:
-        everyone = of_all_ranks((findings, remarks, untouched, twice))
-        findings, remarks, untouched, twice = (
-            [*dict.fromkeys(chain.from_iterable(each))] for each in zip(*everyone, strict=True)
-        )
-        findings += _sentences((name, "is not the same on all ranks that hold it") for name in unequal)
+        by_name, wrong = combined(worked_out(here, None, "look at"))
+        shares = list(by_name.values())
+        pairs = [(each, by_name[each.name]) for each in subjects]
+    else:
+        shares = here()
+        pairs = list(zip(subjects, shares, strict=True))
+
+    def said() -> tuple[list[str], ...]:
+        return _said(pairs, reported, noticed)
+
+    everyone = worked_out(said, None, "look at") if gather else [said()]
+    findings, remarks, untouched, twice = (
+        [*dict.fromkeys(chain.from_iterable(each))] for each in zip(*everyone, strict=True)
+    )
+    findings += _sentences(wrong.items())
     rows = tuple(share.row for share in shares)
     nonfinite = tuple(row.name for row in rows if row.nan or row.inf)
     return Audit(
@@ -183,6 +192,22 @@ def _audit(
         Coverage(tuple(untouched), tuple(twice), nonfinite),
         tuple(share.row.name for share in shares if share.is_partial),
     )
+
+
+def _said(
+    pairs: Sequence[tuple[_Subject, Share]], reported: bool, noticed: Iterable[tuple[str, str]]
+) -> tuple[list[str], ...]:
+    """What is found, what is remarked, and the names of what is not set, and of what shares memory."""
+    shared = _sharing([each for each, _ in pairs])
+    findings = _sentences((each.name, what) for each, share in pairs for what in _mistakes(each, share))
+    findings += [
+        f"{a} and {b} share memory and are not tied: what sets one sets the other" for a, b in shared
+    ]
+    findings += _repeated((each, share.row) for each, share in pairs)
+    odd = ((each.name, what) for each, share in pairs for what in _oddities(each, share))
+    remarks = _sentences((*noticed, *odd))
+    untouched = [s.name for s, share in pairs if share.row.hash is None or (reported and not s.is_set)]
+    return findings, remarks, untouched, [*dict.fromkeys(chain.from_iterable(shared))]
 
 
 def _sentences(said: Iterable[tuple[str, str]]) -> list[str]:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.reading import check_readable
-from tritoninit.distributed.exchange import numbers_of, of_all_ranks, ranks_in_words
+from tritoninit.auditing.shares import CUT_TWICE, Place, are_apart
+from tritoninit.distributed.exchange import numbers_of, ranks_in_words, worked_out
 from tritoninit.distributed.held import local_of, readable
 from tritoninit.models.scopes import Names, Scope
 from tritoninit.models.slots import Slot, slots
-from tritoninit.targets import dtype_name
+from tritoninit.targets import LostError, dtype_name
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
-
-# Where a rectangle begins in the global tensor, and its shape.
-Place: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -73,10 +70,13 @@ def verify(
     Raises:
         TypeError: ``model`` is no module.
         ValueError: a window is of nothing in the model; or replicas differ, or have no memory to look at,
-            which is told by names and ranks, the same on all ranks.
+            which is told by names and ranks, the same on all ranks; or another rank raised.
     """
-    scope = Scope(prefix, {} if windows is None else windows)
-    everyone = of_all_ranks(dict(_parts(model, scope)), group)
+
+    def mine() -> dict[str, _Part]:
+        return dict(_parts(model, Scope(prefix, {} if windows is None else windows)))
+
+    everyone = worked_out(mine, group, "look at")
     numbers = numbers_of(group)
     names = dict.fromkeys(name for parts in everyone for name in parts)
     wrong = [line for name in names for line in _differences(name, everyone, numbers)]
@@ -97,6 +97,8 @@ def _parts(model: nn.Module, scope: Scope) -> Iterator[tuple[str, _Part]]:
         x = slot.memory
         shape = () if nn.parameter.is_lazy(x) or x.is_nested else slot.shape
         try:
+            if slot.shard is not None and slot.shard.is_unknown:
+                raise LostError(slot.shard.trouble)
             check_readable(local_of(x))
             hashes, unreadable = dict(_hashes(slot, x)), ""
         except ValueError as error:
@@ -130,13 +132,8 @@ def _differences(name: str, everyone: list[dict[str, _Part]], numbers: list[int]
                 holder, before = known.setdefault(place, (number, value))
                 if before != value:
                     others.setdefault(("is not what it is", holder), []).append(number)
-    if (
-        first is not None
-        and not others
-        and sum(math.prod(shape) for _, shape in known) > math.prod(first.shape)
-    ):
-        holders = [n for n, parts in zip(numbers, everyone, strict=True) if name in parts]
-        others["is cut in more ways than one: compare those that cut it alike, in a group", -1] = holders
+    if not (others or are_apart(known)):
+        others[CUT_TWICE, -1] = [n for n, parts in zip(numbers, everyone, strict=True) if name in parts]
     for (what, holder), ranks in others.items():
         whom = f" on rank {holder}" if holder >= 0 else ""
         yield f"{name} on {ranks_in_words([*dict.fromkeys(ranks)])} {what}{whom}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 
@@ -10,6 +11,16 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
+
+
+class Failure(NamedTuple):
+    """What a rank has in place of what it was to tell the others, who wait for it."""
+
+    why: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        return cls(f"{type(error).__name__}: {error}")
 
 
 def of_all_ranks(mine: T, group: ProcessGroup | None = None) -> list[T]:
@@ -24,6 +35,29 @@ def of_all_ranks(mine: T, group: ProcessGroup | None = None) -> list[T]:
         return [mine]
     everyone: list[Any] = [None] * distributed.get_world_size(group)
     distributed.all_gather_object(everyone, mine, group=group)
+    return cast(list[T], everyone)
+
+
+def worked_out(work: Callable[[], T], group: ProcessGroup | None, doing: str) -> list[T]:
+    """The same of what each rank works out, none of which waits for one that cannot.
+
+    Raises:
+        ValueError: another rank could not do what it was ``doing``; the same on all that could.
+        Exception: what ``work`` raises here.
+    """
+    try:
+        mine: T | Failure = work()
+    except Exception as error:
+        of_all_ranks(Failure.of(error), group)
+        raise
+    return succeeded(of_all_ranks(mine, group), group, doing)
+
+
+def succeeded(everyone: list[T | Failure], group: ProcessGroup | None, doing: str) -> list[T]:
+    """What all ranks have, unless the first of those that failed is to be told."""
+    for number, each in zip(numbers_of(group), everyone, strict=True):
+        if isinstance(each, Failure):
+            raise ValueError(f"rank {number} cannot {doing} the model: {each.why}")
     return cast(list[T], everyone)
 
 

@@ -23,12 +23,14 @@ class Shard:
         parts: where what an engine (FSDP1, ZeRO-3) left here lies in that; None if there is no engine.
         memory: which holds it; None if that is the parameter's own.
         trouble: why it cannot be set; "" if it can.
+        is_unknown: whether no more is known of it than the whole's shape.
     """
 
     window: Window | Windows | None = None
     parts: Windows | None = None
     memory: torch.Tensor | None = None
     trouble: str = ""
+    is_unknown: bool = False
 
     @property
     def windows(self) -> Window | Windows:
@@ -83,7 +85,8 @@ def zero_shard(tensor: Any) -> Shard | None:
 
 def unknown_part(shape: tuple[int, ...], memory: torch.Tensor, trouble: str) -> Shard:
     """An engine's part of a tensor, of which no more is known than the whole's shape."""
-    return Shard(parts=Windows.flat(shape, 0, 0), memory=memory.detach().reshape(-1)[:0], trouble=trouble)
+    nothing = memory.detach().reshape(-1)[:0]
+    return Shard(parts=Windows.flat(shape, 0, 0), memory=nothing, trouble=trouble, is_unknown=True)
 
 
 def zero_range(tensor: Any) -> tuple[int, int]:
