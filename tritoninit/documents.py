@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tritoninit import combinators, fills, initializers, recorded, structured
+from tritoninit import combinators, experts, fills, initializers, recorded, structured
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer
 from tritoninit.structured import Value
@@ -25,6 +25,7 @@ KNOWN: Mapping[str, type[Any]] = {
         *(structured.Orthogonal, structured.Sparse, structured.Eye, structured.Dirac),
         *(combinators.ZeroRow, combinators.Stacked, combinators.Scaled, combinators.Keep),
         *(combinators.Patched, combinators.Patch, combinators.AsOne, combinators.CopyOf, Axes),
+        experts.Experts,
         *(recorded.Recorded, recorded.Drawn, recorded.Given, recorded.Call),
         *(recorded.Part, recorded.Named, recorded.Slice),
     )
