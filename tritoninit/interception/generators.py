@@ -239,3 +239,10 @@ def torch_states() -> list[bytes]:
         with no_dispatch(), outside_transforms():
             return [generator.get_state().numpy().tobytes() for generator in generators]
     return [generator.get_state().numpy().tobytes() for generator in generators]
+
+
+def others_states() -> tuple[object, ...]:
+    """The states of NumPy's and Python's generators, to compare."""
+    inner = np.random.get_state(legacy=False)  # noqa: NPY002
+    state = inner["state"]
+    return state["key"].tobytes(), state["pos"], inner["has_gauss"], random.getstate()
