@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+import threading
 import warnings
 from contextlib import nullcontext
 
@@ -858,3 +859,32 @@ def test_numbers_of_numpy_that_nobody_drew():
         lambda: Holder(lambda m: setattr(m, "weight", nn.Parameter(torch.from_numpy(np.ones(3)))))
     )
     assert [rule.initializers for rule in rules] == [ti.Ones()]
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize(
+    "change", [lambda m: m.to_empty(device="cpu"), lambda m: m.to(torch.float16)], ids=["to_empty", "to"]
+)
+def test_what_was_exchanged_since_is_named(device, change):
+    with ti.record() as own, torch.device(device):
+        model = nn.Linear(3, 3)
+    expected = own.rules(model)
+    with pytest.raises(ValueError, match=r"weight: it was not made in the block.*bias: it was not made"):
+        own.rules(change(model))
+    assert len(expected) == 2
+
+
+def test_blocks_of_several_threads():
+    rules = {}
+
+    def build(number):
+        with ti.record() as own, torch.device("meta"):
+            model = Twins()
+        rules[number] = own.rules(model)
+
+    threads = [threading.Thread(target=build, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(rules[number] == recorded(Twins)[1] for number in range(4))

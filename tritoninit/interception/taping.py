@@ -24,7 +24,7 @@ from tritoninit.interception.calls import (
     reaches_further,
     tensors_among,
 )
-from tritoninit.interception.generators import others_states
+from tritoninit.interception.generators import TURNS
 from tritoninit.interception.libraries import LIBRARIES
 from tritoninit.interception.private import DisableTorchFunction, version
 from tritoninit.interception.recorder import REFUSALS, Recorder, announce, recording
@@ -73,8 +73,11 @@ class Taping(Recorder):
         self._others_drew = False
 
     def _asked(self, slot: Slot) -> Asked:
-        made_elsewhere = not (slot.tensor.is_meta or self._tape.knows(slot.tensor))
-        if self._others_drew and made_elsewhere and not nn.parameter.is_lazy(slot.tensor):
+        unknown = not (nn.parameter.is_lazy(slot.tensor) or self._tape.knows(slot.tensor))
+        own = not (slot.is_buffer or slot.is_parametrized)
+        if unknown and own and storage_key(slot.tensor) not in self._parameters:
+            raise Unrecordable("it was not made in the block, or was moved or sharded since")
+        if unknown and not slot.tensor.is_meta and self._others_drew:
             raise Unrecordable("NumPy or Python drew numbers in the block, and may have drawn these")
         return Summary(self._tape).asked(slot)
 
@@ -239,14 +242,17 @@ class Taping(Recorder):
 
     def begin(self) -> None:
         """Watch NumPy's and Python's generators from now on."""
-        self._elsewhere = others_states()
+        self._elsewhere = TURNS.others(self.generators)
 
     def _note_numbers(self) -> None:
         """If NumPy or Python has drawn, whoever is at work has the numbers, and no tape has."""
-        before, self._elsewhere = self._elsewhere, others_states()
-        if before not in (None, self._elsewhere):  # None of a block in a block, whose first call this is
+        now = TURNS.others(self.generators)
+        if now is None:  # another thread's block has them
+            return
+        if self._elsewhere not in (None, now):  # None of a block in a block, whose first call this is
             self._others_drew = True
             self._note_reader()
+        self._elsewhere = now
 
     def _note_reader(self) -> None:
         self._readers.append(_of_a_module(currentframe()))
