@@ -190,16 +190,13 @@ def _converted(found: Initializer | None, source: torch.dtype, into: torch.dtype
 
     What is drawn in 16 bits counts as drawn in more: the law is the same.
     """
-    if (
-        found is None
-        or source == into
-        or (into.is_floating_point and source == torch.promote_types(source, into))
-    ):
+    floats = source.is_floating_point and into.is_floating_point
+    if found is None or source == into or (floats and source.itemsize > into.itemsize):
         return found
     if isinstance(found, _CONSTANTS) and not (source.is_complex or into.is_complex):
         number = torch.tensor(_value(found), dtype=torch.float64, device="cpu")
         return of_number(number.to(source).to(into).item())
-    return found if found.random and source.is_floating_point and into.is_floating_point else None
+    return found if found.random and floats else None
 
 
 def _is_plain(region: Region) -> bool:

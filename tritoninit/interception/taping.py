@@ -118,6 +118,7 @@ class Taping(Recorder):
             yield False
             return
         with DisableTorchFunction():
+            self._note_numbers()
             initializer = _understood(tensor, kind, numbers, named)
             done = tensor.is_meta and initializer is not None
             frozen: tuple[Any, Any] | str = ""
