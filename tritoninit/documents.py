@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tritoninit import combinators, fills, initializers, recorded, structured
+from tritoninit import combinators, experts, fills, initializers, recorded, structured
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer
 from tritoninit.structured import Value
@@ -25,6 +25,7 @@ KNOWN: Mapping[str, type[Any]] = {
         *(structured.Orthogonal, structured.Sparse, structured.Eye, structured.Dirac),
         *(combinators.ZeroRow, combinators.Stacked, combinators.Scaled, combinators.Keep),
         *(combinators.Patched, combinators.Patch, combinators.AsOne, combinators.CopyOf, Axes),
+        experts.Experts,
         *(recorded.Recorded, recorded.Drawn, recorded.Given, recorded.Call),
         *(recorded.Part, recorded.Named, recorded.Slice),
     )
@@ -82,10 +83,8 @@ def _of_data(data: Any, known: Mapping[str, type[Any]]) -> Any:
     if len(data) != 1:
         raise ValueError(f"one name, and what belongs to it, is wanted in {_short(data)}")
     ((name, given),) = data.items()
-    if name == _NUMBER:
-        return float(given)
-    if name == _COMPLEX:
-        return complex(*_of_data(given, known))
+    if name in (_NUMBER, _COMPLEX):
+        return _number(name, given, known)
     if not isinstance(given, dict):
         raise ValueError(f"the arguments of {name} are wanted by their names, not {_short(given)}")
     if name == "Value":
@@ -105,6 +104,14 @@ def _of_data(data: Any, known: Mapping[str, type[Any]]) -> Any:
         raise ValueError(f"{name}: {error}") from error
 
 
+def _number(name: str, given: Any, known: Mapping[str, type[Any]]) -> Any:
+    """What JSON has no number for."""
+    try:
+        return recorded.equal(float(given)) if name == _NUMBER else complex(*_of_data(given, known))
+    except TypeError as error:
+        raise ValueError(f"no {name}: {_short(given)}") from error
+
+
 def _of_values(values: torch.Tensor) -> dict[str, Any]:
     """A tensor's numbers, which a float of Python's holds exactly."""
     dtype, flat = str(values.dtype).removeprefix("torch."), recorded.numbers(values)
@@ -114,8 +121,11 @@ def _of_values(values: torch.Tensor) -> dict[str, Any]:
 def _value(given: dict[str, Any]) -> Value:
     if given.keys() != {"dtype", "shape", "values"}:
         raise ValueError("Value has dtype, shape and values")
-    part = recorded.Part(0, given["dtype"], given["shape"], (0,) * len(given["shape"]))
-    return Value(recorded.tensor_of(_of_data(given["values"], {}), part))
+    try:
+        part = recorded.Part(0, given["dtype"], given["shape"], (0,) * len(given["shape"]))
+        return Value(recorded.tensor_of(_of_data(given["values"], {}), part))
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"Value: {error}") from error
 
 
 def _short(data: object) -> str:

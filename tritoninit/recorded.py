@@ -27,6 +27,21 @@ _FACTORIES = (
     *("ones", "rand", "randint", "randn", "randperm", "range", "scalar_tensor", "tensor", "tril_indices"),
     *("triu_indices", "zeros"),
 )
+# Those of torch's own that are in none of its lists, of which some check and draw torch.distributions'.
+_UNLISTED = (
+    *("rand_like", "randn_like", "randint_like"),
+    *("_is_all_true", "_is_any_true", "_standard_gamma", "_sample_dirichlet"),
+)
+# What is in the lists, and does more than compute: it calls back, shares memory, trusts what it unpacks.
+_REACHES_FURTHER = frozenset(
+    (
+        *("__setstate__", "__reduce_ex__", "__dlpack__", "__deepcopy__", "apply_", "autocast", "backward"),
+        *("const_data_ptr", "data_ptr", "map2_", "map_", "module_load", "pin_memory", "record_stream"),
+        *("register_hook", "register_post_accumulate_grad_hook", "set_", "share_memory_", "storage"),
+        *("storage_type", "untyped_storage"),
+    )
+)
+_OF_ENGINES = ("fbgemm_", "miopen_", "quantized_", "sym_")
 # Now, since others may stand in for them for a while.
 _INITIALIZERS = {
     f"torch.nn.init.{name}": getattr(torch.nn.init, name)
@@ -43,6 +58,10 @@ _RANDOM = frozenset(
         *("normal", "orthogonal", "poisson", "rand", "rand_like", "randint", "randint_like", "randn"),
         *("randn_like", "random", "randperm", "sparse", "trunc_normal", "uniform", "xavier_normal"),
         *("xavier_uniform", "rrelu", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d"),
+        *("native_dropout", "svd_lowrank", "pca_lowrank", "lobpcg", "_standard_gamma", "_sample_dirichlet"),
+        *("fractional_max_pool2d", "fractional_max_pool2d_with_indices", "fractional_max_pool3d"),
+        *("fractional_max_pool3d_with_indices", "scaled_dot_product_attention"),
+        "multi_head_attention_forward",
     )
 )
 _NAMESPACES = (
@@ -56,12 +75,19 @@ def _functions() -> dict[str, Callable[..., Any]]:
     """What a recording may call, by name: functions of tensors, and nothing that reaches beyond them."""
     found: dict[str, Callable[..., Any]] = {
         **_INITIALIZERS,
-        **{f"torch.{name}": getattr(torch, name) for name in _FACTORIES},
+        **{
+            f"torch.{name}": getattr(torch, name)
+            for name in (*_FACTORIES, *_UNLISTED)
+            if hasattr(torch, name)
+        },
     }
     for functions in get_overridable_functions().values():
         for function in functions:
             name = resolve_name(function)
-            if name is not None and name.rpartition(".")[0] in _NAMESPACES:
+            where, _, own_name = (name or "").rpartition(".")
+            private = own_name.startswith("_") and not own_name.endswith("__")
+            further = own_name in _REACHES_FURTHER or own_name.startswith(_OF_ENGINES)
+            if name and where in _NAMESPACES and not (private or further):
                 found[name] = function
     return found
 
@@ -110,7 +136,12 @@ class Part:
     def __post_init__(self) -> None:
         for name in ("shape", "strides"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+        places = (self.storage, self.offset, *self.shape, *self.strides)
+        if not all(type(each) is int and 0 <= each < 2**63 for each in places):
+            raise ValueError(f"a part of memory has natural numbers, not {places}")
+        if len(self.shape) != len(self.strides):
+            raise ValueError(f"strides {self.strides} of a part of shape {self.shape}")
+        if not isinstance(getattr(torch, str(self.dtype), None), torch.dtype):
             raise ValueError(f"no dtype of torch's: {self.dtype!r}")
 
     @property
@@ -162,12 +193,16 @@ class _Memory:
     def tensor(self, part: Part) -> torch.Tensor:
         storage = self._storages.get(part.storage)
         if storage is None:
-            storage = torch.empty(part.bytes, dtype=torch.uint8, device=self.device).untyped_storage()
+            storage = torch.zeros(part.bytes, dtype=torch.uint8, device=self.device).untyped_storage()
             self._storages[part.storage] = storage
         elif storage.nbytes() < part.bytes:
             storage.resize_(part.bytes)
         empty = torch.empty(0, dtype=part.of_torch, device=self.device)
         return empty.set_(storage, part.offset, part.shape, part.strides)
+
+    def knows(self, part: Part) -> bool:
+        """Whether there is anything of its storage."""
+        return part.storage in self._storages
 
     def hold(self, part: Part, values: torch.Tensor) -> None:
         self.tensor(part).copy_(values)
@@ -190,6 +225,11 @@ class Drawn(Step):
 
     into: Part
     initializer: Initializer
+
+    def __post_init__(self) -> None:
+        _check_part(self.into)
+        if not isinstance(self.initializer, Initializer):
+            raise TypeError(f"not an Initializer: {self.initializer!r}")
 
     @property
     def random(self) -> bool:  # type: ignore[override]
@@ -225,6 +265,7 @@ class Given(Step):
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
+        _check_part(self.into)
         values = (tuple(each) if isinstance(each, list) else each for each in self.values)
         object.__setattr__(self, "values", tuple(values))
         if len(self.values) != math.prod(self.into.shape):
@@ -257,7 +298,10 @@ class Call(Step):
     def __post_init__(self) -> None:
         for name in ("arguments", "keywords", "into"):
             object.__setattr__(self, name, _as_tuple(getattr(self, name)))
-        if not is_known(self.function):
+        for part in self.into:
+            if part is not None:
+                _check_part(part)
+        if not (is_known(self.function)):
             raise ValueError(f"a recording has no way to call {self.function!r}")
 
     @property
@@ -282,6 +326,11 @@ class Call(Step):
         given = [*map(_shown, self.arguments), *(f"{name}={_shown(x)}" for name, x in self.keywords)]
         results = ", ".join(str(each) for each in self.into if each is not None)
         return (f"{results} = " if results else "") + f"{self.function}({', '.join(given)})"
+
+
+def _check_part(value: object) -> None:
+    if not isinstance(value, Part):
+        raise TypeError(f"not a part of a recording's memory: {value!r}")
 
 
 def draws(function: str) -> bool:
@@ -347,6 +396,7 @@ class Recorded(Structured):
         object.__setattr__(self, "steps", tuple(self.steps))
         if not all(isinstance(step, Step) for step in self.steps):
             raise TypeError("the steps of a recording are steps")
+        _check_part(self.result)
 
     @property
     def random(self) -> bool:
@@ -391,6 +441,8 @@ class Recorded(Structured):
             for step in self.steps:
                 step.run(memory, key.fold_in(drawn) if drawn else key)
                 drawn += step.random
+        if not memory.knows(self.result):
+            raise ValueError(f"no step sets {self.result}")
         return memory.tensor(self.result)
 
     def dry(self) -> None:
@@ -431,8 +483,13 @@ def numbers(values: torch.Tensor) -> tuple[Any, ...]:
     """A tensor's elements in order, exactly; pairs for complex ones."""
     if values.is_complex():
         pairs = torch.view_as_real(values.resolve_conj()).reshape(-1, 2).tolist()
-        return tuple(map(tuple, pairs))
-    return tuple(values.flatten().tolist())
+        return tuple((equal(real), equal(imaginary)) for real, imaginary in pairs)
+    return tuple(map(equal, values.flatten().tolist()))
+
+
+def equal(number: Any) -> Any:
+    """A number; for NaN the one object, which tuples and dataclasses find equal to itself."""
+    return math.nan if isinstance(number, float) and math.isnan(number) else number
 
 
 def tensor_of(values: Sequence[Any], part: Part) -> torch.Tensor:

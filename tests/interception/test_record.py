@@ -2,7 +2,10 @@
 
 import copy
 import math
+import random
+import threading
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -685,3 +688,206 @@ def test_the_report_tells_what_was_recorded():
     model, rules = recorded(changed(lambda w: w.clamp_(-0.02, 0.02)))
     report = ti.initialize_(model, rules, seed=0, device="cpu")
     assert "Recorded: Normal, clamp_" in str(report)
+
+
+CONVERTED = {
+    "to half and back": lambda: torch.full((4,), 0.1).half().float(),
+    "to integers": lambda: torch.full((4,), 2.7).to(torch.int64).float(),
+    "beyond integers": lambda: torch.full((4,), 200.0).to(torch.int8).float(),
+    "to booleans": lambda: torch.full((4,), 2.7).bool().float(),
+    "copied from half": lambda: torch.empty(4).copy_(torch.full((4,), 0.1, dtype=torch.bfloat16)),
+    "copied by integers": lambda: torch.empty(4).copy_(
+        torch.empty(4, dtype=torch.int32).copy_(torch.ones(4))
+    ),
+    "of double precision": lambda: torch.full((4,), 0.1).double(),
+    "looked at as others": lambda: torch.full((4,), 0x3F800000, dtype=torch.int32).view(torch.float32),
+    "to eight bits": lambda: torch.full((4,), 0.3).to(torch.float8_e4m3fn).float(),
+    "from half to bfloat16": lambda: torch.full((4,), 0.1).half().bfloat16().float(),
+    "not a number": lambda: torch.full((4,), math.inf).sub(math.inf).nan_to_num(3.0),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_constants_are_converted_as_the_code_does(name):
+    check(of_parameter(CONVERTED[name]), deterministic=("weight",))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool])
+def test_what_was_drawn_is_converted_as_the_code_does(dtype):
+    _, ours = check(of_parameter(lambda: (torch.rand(3000) * 2.5).to(dtype).float()))
+    assert set(ours["weight"].tolist()) <= {0, 1, 2}
+
+
+def test_not_a_number_comes_back():
+    def build(module):
+        module.register_buffer("unset", torch.full((3,), math.nan))
+        module.register_buffer("some", torch.tensor([math.nan, 1.0]))
+        module.weight = nn.Parameter(torch.zeros(3) * math.inf)
+
+    model, rules = recorded(lambda: Holder(build))
+    assert ti.RuleSet.from_json(rules.to_json()) == rules
+    ti.initialize_(model, rules, seed=0, device="cpu")
+    assert model.unset.isnan().all()
+    assert model.weight.isnan().all()
+    assert model.some.isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("index", [[1, 2], [True, False, True], ([0, 2], slice(1, 3))])
+def test_lists_are_other_indexes_than_tuples(index):
+    def make():
+        weight = torch.zeros(3, 4)
+        weight[index] = 7.0
+        return torch.cat([weight, torch.arange(12.0).view(3, 4)[index].reshape(-1, 2).repeat(1, 2)])
+
+    check(of_parameter(make), deterministic=("weight",))
+
+
+def test_what_is_overwritten_is_not_read():
+    def build(module):
+        module.normal = nn.Parameter(torch.empty(3000).log_normal_(0, 0.3))
+        module.clamped = nn.Parameter(torch.empty(3000).cauchy_().clamp_(-1, 1))
+        module.out = nn.Parameter(torch.randn(3000, out=torch.empty(3000)))
+        module.product = nn.Parameter(torch.mul(torch.arange(5.0), 2, out=torch.empty(5)))
+
+    check(lambda: Holder(build), deterministic=("product",))
+
+
+def test_what_is_copied_into_itself_is_read():
+    def make():
+        weight = torch.arange(1.0, 5.0).log()
+        weight.copy_(weight)
+        torch.add(weight, 1, out=weight)
+        return weight
+
+    check(of_parameter(make), deterministic=("weight",))
+
+
+@pytest.mark.parametrize("steps", [10, 400])
+def test_steps_after_one_another(steps):
+    def build(module):
+        module.drawn = nn.Parameter(torch.randn(300))
+        module.same = nn.Parameter(torch.ones(3))
+        for _ in range(steps):
+            module.drawn.mul_(0.9999)
+            module.same.mul_(0.9999)
+
+    rules, _ = check(lambda: Holder(build), deterministic=("same",))
+    assert isinstance(rule_for(rules, "drawn"), ti.Normal if steps == 10 else ti.Recorded)
+
+
+DISTRIBUTIONS = {
+    "normal": lambda: torch.distributions.Normal(1.0, 3.0),
+    "uniform": lambda: torch.distributions.Uniform(1.0, 3.0),
+    "gamma": lambda: torch.distributions.Gamma(2.0, 3.0),
+    "beta": lambda: torch.distributions.Beta(2.0, 3.0),
+    "laplace": lambda: torch.distributions.Laplace(0.0, 3.0),
+    "of matrices": lambda: torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distributions_of_torch(name):
+    check(of_parameter(lambda: DISTRIBUTIONS[name]().sample((3000,))))
+
+
+def test_means_and_deviations_that_are_tensors():
+    check(of_parameter(lambda: torch.normal(torch.zeros(3000), torch.full((3000,), 2.0))))
+
+
+def test_numbers_that_numpy_is_handed():
+    def make():
+        steps = torch.linspace(0, 1, 5).numpy()
+        with pytest.raises(ValueError, match="read-only") if not torch.empty(0).is_cpu else nullcontext():
+            steps[0] = 3.0
+        return torch.tensor(np.asarray(torch.linspace(0, 1, 5)) + 1)
+
+    check(of_parameter(make), deterministic=("weight",))
+
+
+class Elsewhere(nn.Module):
+    """What NumPy and Python draw is handed to torch as any other number."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.before = nn.Parameter(torch.zeros(3))
+        self.weight = nn.Parameter(torch.empty(SIZE))
+        self.draw = draw
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        with torch.no_grad():
+            self.weight.copy_(torch.tensor(self.draw()))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: np.random.randn(SIZE),  # noqa: NPY002 - the legacy one is asked
+        lambda: [random.gauss(0, 1) for _ in range(SIZE)],
+        lambda: nn.init.normal_(torch.empty(SIZE), std=1 + random.random()).tolist(),
+    ],
+    ids=["numpy", "random", "of an initializer"],
+)
+def test_numbers_that_others_drew_are_for_the_module_s_own_code(draw):
+    model, rules = recorded(lambda: Elsewhere(draw))
+    assert rule_for(rules, "before") == ti.Zeros()
+    assert rule_for(rules, "weight").code == "Elsewhere.reset_parameters"
+    with ti.record() as own:
+        own_model = Elsewhere(draw)
+    assert own.rules(own_model) == rules
+    ti.initialize_(model, rules, seed=0, device="cpu")
+    first = model.weight.clone()
+    ti.initialize_(model, rules, seed=1)
+    assert not torch.equal(model.weight, first)  # which it was, of numbers that are written down
+    ti.initialize_(model, rules, seed=0)
+    assert torch.equal(model.weight, first)
+
+
+def test_numbers_that_others_drew_in_a_constructor():
+    class Constructor(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(3, 3)
+            self.second = nn.Parameter(torch.from_numpy(np.random.randn(3)))  # noqa: NPY002 - as above
+            self.third = nn.Parameter(torch.zeros(3) + random.random())
+
+    with ti.record() as own, torch.device("meta"):
+        model = Constructor()
+    with pytest.raises(ValueError, match=r"second: NumPy or Python drew.*third: .*in Constructor\.__init__"):
+        own.rules(model)
+
+
+def test_numbers_of_numpy_that_nobody_drew():
+    _, rules = recorded(
+        lambda: Holder(lambda m: setattr(m, "weight", nn.Parameter(torch.from_numpy(np.ones(3)))))
+    )
+    assert [rule.initializers for rule in rules] == [ti.Ones()]
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize(
+    "change", [lambda m: m.to_empty(device="cpu"), lambda m: m.to(torch.float16)], ids=["to_empty", "to"]
+)
+def test_what_was_exchanged_since_is_named(device, change):
+    with ti.record() as own, torch.device(device):
+        model = nn.Linear(3, 3)
+    expected = own.rules(model)
+    with pytest.raises(ValueError, match=r"weight: it was not made in the block.*bias: it was not made"):
+        own.rules(change(model))
+    assert len(expected) == 2
+
+
+def test_blocks_of_several_threads():
+    rules = {}
+
+    def build(number):
+        with ti.record() as own, torch.device("meta"):
+            model = Twins()
+        rules[number] = own.rules(model)
+
+    threads = [threading.Thread(target=build, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(rules[number] == recorded(Twins)[1] for number in range(4))

@@ -141,6 +141,18 @@ def test_what_has_no_form_is_named(rule, why):
         ti.RuleSet.of([rule]).to_json()
 
 
+def part(storage=0, shape=(2,), strides=(1,)):
+    return {"Part": {"storage": storage, "dtype": "float32", "shape": shape, "strides": strides}}
+
+
+def recorded(steps, result=part()):  # noqa: B008 - nobody changes it
+    return document({"for": "a", "set": {"Recorded": {"steps": steps, "result": result}}})
+
+
+def value(dtype, shape, values):
+    return document({"for": "a", "set": {"Value": {"dtype": dtype, "shape": shape, "values": values}}})
+
+
 def document(*rules, **head):
     return json.dumps({"format": "tritoninit rules", "version": 1, "rules": list(rules), **head})
 
@@ -170,8 +182,28 @@ def document(*rules, **head):
         (document({"for": "a", "set": {"Normal": []}}), "for a: .*Normal"),
         (document({"for": "a", "set": {"Normal": {}, "Zeros": {}}}), "for a: one name"),
         (document({"for": "a", "set": 3}), "for a: no initializer: 3"),
-        (document({"for": "a", "set each": [1]}), "for a"),
+        (document({"for": "a", "set each": [1]}), "for a: .*by name"),
+        (document({"for": "a", "set": {"Zeros": {}}, "optional": "yes"}), "for a: .*true or false"),
+        (document({"for": "a", "set": {"Constant": {"value": {"float": [1]}}}}), r"for a: no float: \[1\]"),
+        (document({"for": "a", "set": {"Constant": {"value": {"complex": 1}}}}), "for a: no complex: 1"),
+        (
+            document().replace("[]", '[{"for": "a", "for": "b", "set": {"Zeros": {}}}]'),
+            "'for' is there twice",
+        ),
+        (document().replace("[]", '[{"for": "a", "set": ' + "[" * 9999 + "]" * 9999 + "}]"), "too deep"),
         (document({"for": "a", "set": {"Value": {"values": [1]}}}), "for a: Value has dtype"),
+        (value("float32", 3, [1]), "for a: Value: "),
+        (value("float32", [3], [1]), "for a: Value: "),
+        (value("float32", [1], ["x"]), "for a: .*str"),
+        (value("int8", [1], [2**70]), "for a: .*long"),
+        (value("load", [1], [1]), "for a: no dtype of torch's: 'load'"),
+        (value(5, [1], [1]), "for a: no dtype of torch's: 5"),
+        (recorded([], result=None), "for a: Recorded: not a part .*: None"),
+        (recorded([], result=part(shape=[2], strides=[-1])), "for a: .*natural numbers"),
+        (recorded([], result=part(shape=[2], strides=[1, 1])), r"for a: strides \(1, 1\)"),
+        (recorded([], result=part(storage={"Zeros": {}})), "for a: .*natural numbers"),
+        (recorded([{"Drawn": {"into": 5, "initializer": {"Zeros": {}}}}]), "for a: Drawn: not a part"),
+        (recorded([{"Drawn": {"into": part(), "initializer": 5}}]), "for a: Drawn: not an Initializer: 5"),
     ],
 )
 def test_what_is_wrong_is_named(text, why, tmp_path):
@@ -184,14 +216,18 @@ def test_what_is_wrong_is_named(text, why, tmp_path):
 
 
 def call(function, *arguments):
-    part = {"Part": {"storage": 0, "dtype": "float32", "shape": [2], "strides": [1]}}
-    made = {"Call": {"function": function, "arguments": list(arguments), "keywords": [], "into": [part]}}
-    return document({"for": "a", "set": {"Recorded": {"steps": [made], "result": part}}})
+    made = {"Call": {"function": function, "arguments": list(arguments), "keywords": [], "into": [part()]}}
+    return recorded([made])
 
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "torch.load", "torch.save", "torch.hub.load", "torch.compile", "eval", "torch.Tensor"],
+    [
+        *("os.system", "torch.load", "torch.save", "torch.hub.load", "torch.compile", "eval", "torch.Tensor"),
+        *("torch.from_file", "torch.Tensor.__setstate__", "torch.Tensor.map_", "torch.Tensor.set_"),
+        *("torch.Tensor.register_hook", "torch.Tensor.share_memory_", "torch.fbgemm_linear_fp16_weight"),
+        *("torch.Tensor.backward", "torch.autocast", "torch.Tensor._coalesced_"),
+    ],
 )
 def test_a_document_calls_functions_of_tensors_alone(name):
     with pytest.raises(ValueError, match=r"for a: .*no way to call"):
@@ -204,3 +240,16 @@ def test_a_person_s_document():
     layer.a = nn.Parameter(torch.empty(2))
     ti.initialize_(layer, ti.RuleSet.from_json(text), seed=0)
     assert layer.a.tolist() == [7, 7]
+
+
+def test_what_no_step_sets_is_an_error():
+    layer = nn.Module()
+    layer.a = nn.Parameter(torch.empty(2))
+    with pytest.raises(ValueError, match=r"a: Recorded: .*no step sets #0 float32\[2\]"):
+        ti.initialize_(layer, ti.RuleSet.from_json(recorded([])), seed=0)
+
+
+def test_editors_that_mark_their_files(tmp_path):
+    path = tmp_path / "rules.json"
+    path.write_text(RULES.to_json(), encoding="utf-8-sig")
+    assert ti.RuleSet.load(path) == RULES

@@ -18,7 +18,7 @@ from tritoninit.initializers import Ones, Zeros
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.models.slots import Place, Slot, places, slots
 from tritoninit.parametrized import set_with
-from tritoninit.recorded import Given, Part, Recorded, numbers
+from tritoninit.recorded import Given, Part, Recorded, equal, numbers
 
 
 class Unrecordable(Exception):
@@ -174,4 +174,4 @@ def constant(values: Tensor) -> Initializer | None:
 def of_number(value: float) -> Initializer:
     if value == 0 and math.copysign(1, value) > 0:
         return Zeros()
-    return Ones() if value == 1 else Constant(value)
+    return Ones() if value == 1 else Constant(equal(value))

@@ -76,7 +76,8 @@ INTO = _functions("copy_")
 
 # What leaves nothing of what its first argument held.
 OVERWRITES = INTO | _functions(
-    "fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_"
+    *("fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_", "log_normal_"),
+    *("cauchy_", "geometric_"),
 )
 
 SETS_DATA = _setters("data")

@@ -4,7 +4,9 @@ In the block, in its thread and in its task of asyncio and those that this start
 library's stream: every ``torch.nn.init`` function, on any tensor; ``uniform_``, ``normal_``, ``fill_``,
 ``zero_`` and ``x[i:j] = number`` on parameters and on what is known to share their memory (``weight.data``,
 ``weight[padding_idx]``); the initializers of ``timm.layers``, once that is imported, as what they mean. Of a
-DTensor, each rank of those that run the same code sets its part of what one process would have.
+DTensor, each rank of those that run the same code sets its part of what one process would have. What torch
+copies when that is indexed along a dimension that is cut (``weight[padding_idx].zero_()``) does not reach the
+parameter, here or without this; a rule of ``initialize_`` does.
 
 All else that draws is reproducible: torch's default generators (of the CPU and of the accelerator's devices),
 those behind ``numpy.random``'s functions and behind ``random``'s are seeded from children of the block's key
@@ -105,8 +107,9 @@ def record() -> Iterator[Intercepted]:
       the module's own code, by its name.
     - A parametrised weight has the initializer of what it is computed from, the last of its shape.
 
-    Limits are those of :func:`intercept`. What other threads, custom operators or NumPy change is an error
-    by name, or, if torch does not see it, goes unnoticed.
+    What NumPy's and Python's own generators draw counts as read: see there. Limits are those of
+    :func:`intercept`. What other threads, custom operators or NumPy change is an error by name, or, if torch
+    does not see it, goes unnoticed.
 
     Raises:
         RuntimeError: this torch lacks something that this needs, or others stand in for its functions.

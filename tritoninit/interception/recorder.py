@@ -122,6 +122,9 @@ class Recorder(Intercepted):
     def flush(self) -> None:
         self._run(list(self._pending))
 
+    def begin(self) -> None:
+        """The block is open."""
+
     def forget(self) -> None:
         """Let go of what is of use in the block alone."""
 

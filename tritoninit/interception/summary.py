@@ -29,6 +29,7 @@ _COPIES = frozenset(
 )
 _ARITHMETIC = frozenset(("mul", "mul_", "div", "div_", "add", "add_", "sub", "sub_", "neg", "neg_"))
 _CONSTANTS = (Constant, Zeros, Ones)
+_MOST_STEPS = 64  # one after another, of which each goes on with what the one before left
 _MOST_COMPUTED = 1 << 16  # elements, to see whether they are all the same
 
 
@@ -38,6 +39,7 @@ class Summary:
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
         self._drawn: list[Drawn] = []
+        self._depth = 0
 
     def asked(self, slot: Slot) -> Asked:
         """How a parameter or a buffer was set.
@@ -74,8 +76,15 @@ class Summary:
 
     def of(self, at: At) -> Initializer | None:
         """The initializer of a tensor as it was at some point; None if none says it."""
-        if not _is_plain(at.region):
+        if self._depth == _MOST_STEPS or not _is_plain(at.region):
             return None
+        self._depth += 1
+        try:
+            return self._of_parts(at)
+        finally:
+            self._depth -= 1
+
+    def _of_parts(self, at: At) -> Initializer | None:
         base, parts = self._tape.covering(at)
         initializer = self._of_write(base, at) if base is not None else None
         if len(parts) > MOST_PARTS or (base is not None and (initializer is None or not parts)):
@@ -116,6 +125,8 @@ class Summary:
             return None
         if found is None or write.region == at.region:
             return found
+        if write.region.dtype != at.region.dtype:  # the same bits, looked at as others
+            return None
         return sole_fill(found, write.region.shape)
 
     def _of_call(self, write: Write) -> Initializer | None:
@@ -167,11 +178,25 @@ class Summary:
     def _copied(self, source: object, into: Region) -> Initializer | None:
         if not isinstance(source, At):
             return None
-        found = self.of(source)
+        found = _converted(self.of(source), source.region.dtype, into.dtype)
         if found is None or source.region.shape == into.shape or isinstance(found, _CONSTANTS):
             return found
         same = math.prod(into.shape) == math.prod(source.region.shape)
         return sole_fill(found, source.region.shape) if same else None
+
+
+def _converted(found: Initializer | None, source: torch.dtype, into: torch.dtype) -> Initializer | None:
+    """An initializer of a tensor of another dtype, and then converted; None if that is not the same.
+
+    What is drawn in 16 bits counts as drawn in more: the law is the same.
+    """
+    floats = source.is_floating_point and into.is_floating_point
+    if found is None or source == into or (floats and source.itemsize > into.itemsize):
+        return found
+    if isinstance(found, _CONSTANTS) and not (source.is_complex or into.is_complex):
+        number = torch.tensor(_value(found), dtype=torch.float64, device="cpu")
+        return of_number(number.to(source).to(into).item())
+    return found if found.random and floats else None
 
 
 def _is_plain(region: Region) -> bool:

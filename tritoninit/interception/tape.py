@@ -137,7 +137,9 @@ class Tape:
         name = function if isinstance(function, str) else name_of(function)
         done = name if name is not None and is_known(name) else None
         overwritten = {(storage_key(each), Region.of(each)) for each, read in changed if not read}
-        reads = [at for at in _tensors((arguments, keywords)) if (at.storage, at.region) not in overwritten]
+        reads = _tensors((dict(keywords), tuple(arguments)))  # what is overwritten comes first in either
+        for at in [each for each in reads if (each.storage, each.region) in overwritten][: len(overwritten)]:
+            reads.remove(at)  # once: what is copied into itself is read, too
         wrote = tuple(None if each is None else self.at(each, unset=True) for each in results)
         entry = Entry(self._count, done, tuple(arguments), dict(keywords), wrote, tuple(reads))
         entry.what = str(getattr(function, "__name__", function))

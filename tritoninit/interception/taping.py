@@ -8,6 +8,7 @@ from inspect import currentframe, signature
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,13 +24,14 @@ from tritoninit.interception.calls import (
     reaches_further,
     tensors_among,
 )
+from tritoninit.interception.generators import TURNS
 from tritoninit.interception.libraries import LIBRARIES
 from tritoninit.interception.private import DisableTorchFunction, version
 from tritoninit.interception.recorder import REFUSALS, Recorder, announce, recording
 from tritoninit.interception.regions import storage_key
 from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
 from tritoninit.interception.summary import Summary
-from tritoninit.interception.tape import Tape
+from tritoninit.interception.tape import At, Tape
 from tritoninit.keys import Key
 from tritoninit.models.slots import Slot
 from tritoninit.recorded import is_factory
@@ -56,6 +58,7 @@ _READS = frozenset(
         *("__complex__", "__contains__", "equal", "allclose", "is_nonzero"),
     )
 )
+_INDEXES = (Tensor.__getitem__, Tensor.__setitem__)
 _OF_NUMBER = (torch.full, torch.full_like, Tensor.new_full)
 
 
@@ -66,8 +69,16 @@ class Taping(Recorder):
         super().__init__(key, outer, aloud=aloud)
         self._tape: Tape = outer._tape if isinstance(outer, Taping) else Tape()
         self._readers: list[FrameType | None] = []  # of drawn numbers; None of no module's
+        self._elsewhere: object = None  # the states of generators that are not torch's
+        self._others_drew = False
 
     def _asked(self, slot: Slot) -> Asked:
+        unknown = not (nn.parameter.is_lazy(slot.tensor) or self._tape.knows(slot.tensor))
+        own = not (slot.is_buffer or slot.is_parametrized)
+        if unknown and own and storage_key(slot.tensor) not in self._parameters:
+            raise Unrecordable("it was not made in the block, or was moved or sharded since")
+        if unknown and not slot.tensor.is_meta and self._others_drew:
+            raise Unrecordable("NumPy or Python drew numbers in the block, and may have drawn these")
         return Summary(self._tape).asked(slot)
 
     def _initialize(
@@ -107,11 +118,12 @@ class Taping(Recorder):
             yield False
             return
         with DisableTorchFunction():
+            self._note_numbers()
             initializer = _understood(tensor, kind, numbers, named)
             done = tensor.is_meta and initializer is not None
             frozen: tuple[Any, Any] | str = ""
             if initializer is None and tensor.numel():
-                frozen = self._frozen((tensor, *arguments), {}, tensor)
+                frozen = self._frozen(None, (tensor, *arguments), {}, tensor)
         yield done
         with DisableTorchFunction():
             if done and not tensor.is_inference():
@@ -142,9 +154,10 @@ class Taping(Recorder):
             tensors = list({id(each): each for each in tensors_among(args, kwargs)}.values())
             before = [None if each.is_inference() else version(each) for each in tensors]
             known = {storage_key(each) for each in tensors}
-            overwritten = args[0] if args and function in OVERWRITES else None
+            overwritten = args[0] if args and function in OVERWRITES else kwargs.get("out")
+            self._note_numbers()
             reads = getattr(function, "__name__", "") in _READS
-            frozen = "of what is only read" if reads else self._frozen(args, kwargs, overwritten)
+            frozen = "of what is only read" if reads else self._frozen(function, args, kwargs, overwritten)
         if any(each.is_meta for each in tensors) or _on_meta(kwargs.get("device")):
             result, looked = self._without_memory(function, types, args, kwargs)
         else:
@@ -164,13 +177,15 @@ class Taping(Recorder):
         return result
 
     def _frozen(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], overwritten: Any
+        self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], overwritten: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | str:
         """Arguments that are kept; or which of them cannot be, in words."""
         try:
             keywords = {
                 name: self._tape.frozen(each) for name, each in kwargs.items() if name != "pin_memory"
             }
+            if function in _INDEXES:
+                args = (args[0], _as_index(args[1]), *args[2:])
             return tuple(self._tape.frozen(each, overwritten) for each in args), keywords
         except Unrecordable as error:
             return f"of {error}"
@@ -191,13 +206,15 @@ class Taping(Recorder):
         try:
             with self._in_torch(calls_back=further):
                 return function(*args, **kwargs), False
-        except (RuntimeError, NotImplementedError):
+        except (RuntimeError, TypeError):  # NotImplementedError among them
             with DisableTorchFunction():
                 computed = None if _is_in_place(function) else self._all_computed(args, kwargs)
             if computed is None:
                 raise
         with self._in_torch(calls_back=further), torch.device("cpu"):
             result = function(*computed[0], **computed[1])
+        if isinstance(result, np.ndarray):  # what is written there would not be the tensor's
+            result.flags.writeable = False
         return (result if getattr(function, "__name__", "") in _TO_MEMORY else _on_meta_again(result)), True
 
     def _all_computed(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any] | None:
@@ -224,11 +241,28 @@ class Taping(Recorder):
             return type(value)([self._computed_now(each) for each in value])
         return {k: self._computed_now(x) for k, x in value.items()} if isinstance(value, dict) else value
 
+    def begin(self) -> None:
+        """Watch NumPy's and Python's generators from now on."""
+        self._elsewhere = TURNS.others(self.generators)
+
+    def _note_numbers(self) -> None:
+        """If NumPy or Python has drawn, whoever is at work has the numbers, and no tape has."""
+        now = TURNS.others(self.generators)
+        if now is None:  # another thread's block has them
+            return
+        if self._elsewhere not in (None, now):  # None of a block in a block, whose first call this is
+            self._others_drew = True
+            self._note_reader()
+        self._elsewhere = now
+
+    def _note_reader(self) -> None:
+        self._readers.append(_of_a_module(currentframe()))
+        self._tape.reader = self._reader
+
     def _note_reading(self, tensors: Iterable[Tensor]) -> None:
         """Somebody has numbers of tensors: if they were drawn, what they do from now on depends on that."""
         if any(map(self._is_of_a_draw, tensors)):
-            self._readers.append(_of_a_module(currentframe()))
-            self._tape.reader = self._reader
+            self._note_reader()
 
     def _is_of_a_draw(self, tensor: Tensor) -> bool:
         if not self._tape.knows(tensor):
@@ -241,6 +275,7 @@ class Taping(Recorder):
 
     def forget(self) -> None:
         """Let go of functions that were at work in the block, and of what they held."""
+        self._note_numbers()
         self._readers.clear()
         self._tape.reader = str
 
@@ -281,12 +316,16 @@ class Taping(Recorder):
                 if function is not Tensor.to:
                     keywords.pop("device", None)  # it is the CPU
                 keywords.pop("requires_grad", None)
-                if is_factory(function) and len(made) == 1:
+                of_tensors = function is torch.normal and tensors_among(args, kwargs)
+                if is_factory(function) and len(made) == 1 and not of_tensors:
                     dtype = self._tape.frozen(made[0].dtype)
                     keywords = {**keywords, "dtype": dtype}
-                call: Any = Tensor.clone if function is Tensor.__deepcopy__ else function
-                if call is Tensor.clone:
-                    arguments = arguments[:1]
+                call: Any = function
+                if function is Tensor.__deepcopy__:
+                    call, arguments = Tensor.clone, arguments[:1]
+                elif function is torch.tensor and isinstance(arguments[0], At):  # an array
+                    dtype = self._tape.frozen(made[0].dtype)
+                    call, arguments, keywords = Tensor.to, (arguments[0], dtype), {"copy": True}
                 self._tape.call(call, arguments, keywords, changed, results)
                 return
             why = frozen
@@ -335,6 +374,21 @@ def _on_meta_again(result: Any) -> Any:
     if type(result) in (list, tuple):
         return type(result)(map(_on_meta_again, result))
     return result
+
+
+def _as_index(index: Any) -> Any:
+    """An index without lists, which are tensors where tuples are one index a dimension.
+
+    Raises:
+        Unrecordable: a list of which torch makes something else.
+    """
+    if isinstance(index, tuple):
+        return tuple(map(_as_index, index))
+    if not isinstance(index, list):
+        return index
+    if index and all(isinstance(each, int) for each in index):
+        return torch.tensor(index, device="cpu")
+    raise Unrecordable(f"the index {index}")
 
 
 def _is_in_place(function: Callable[..., Any]) -> bool:
@@ -408,6 +462,7 @@ def taping(key: Key) -> Iterator[Recorder]:
     """:func:`~tritoninit.record`, on a torch that has what it needs."""
     with recording(key, kind=Taping) as recorder:
         try:
+            recorder.begin()
             yield recorder
         finally:
             recorder.forget()

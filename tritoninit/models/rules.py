@@ -264,7 +264,10 @@ class RuleSet(Sequence[Rule]):
         Raises:
             ValueError: it is none, of another version, or says something that this release does not know.
         """
-        data = json.loads(text)
+        try:
+            data = json.loads(text, object_pairs_hook=_once)
+        except RecursionError as error:
+            raise ValueError("not a document of rules: it is too deep") from error
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise ValueError(f'not a document of rules: "format" is to be {_FORMAT!r}')
         if data.get("version") != _VERSION:
@@ -290,7 +293,7 @@ class RuleSet(Sequence[Rule]):
             ValueError: as :meth:`from_json`, with the file's name.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
@@ -356,6 +359,15 @@ def _as_data(rule: Rule) -> dict[str, Any]:
     return {**found, "optional": True} if rule.optional else found
 
 
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which nothing is said twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{name!r} is there twice")
+    return found
+
+
 def _of_data(data: Any, number: int) -> Rule:
     """The rule of that number, from a document."""
     try:
@@ -365,9 +377,14 @@ def _of_data(data: Any, number: int) -> Rule:
             raise ValueError('it has "for", "set" or "set each", and perhaps "optional"')
         if "set" in data:
             how: Initializers = initializer_of(data["set"], _KNOWN)
+        elif not isinstance(data["set each"], dict):
+            raise ValueError('"set each" has initializers by name')
         else:
             how = {str(name): initializer_of(each, _KNOWN) for name, each in data["set each"].items()}
-        return Rule(data["for"], how, optional=data.get("optional", False) is True)
-    except (ValueError, AttributeError) as error:
+        optional = data.get("optional", False)
+        if not isinstance(optional, bool):
+            raise ValueError('"optional" is true or false')
+        return Rule(data["for"], how, optional=optional)
+    except (ValueError, RecursionError) as error:
         where = data.get("for") if isinstance(data, dict) else None
         raise ValueError(f"rule {number}{f', for {where}' if where else ''}: {error}") from error
