@@ -128,8 +128,8 @@ class Counting:
 
 # Elements that a program of each kernel computes.
 COMPUTED = {
-    "run_kernel": lambda options: 4 * options["COUNTERS"],
-    "rows_kernel": lambda options: options["GROUPS"] * options["WIDTH"],
+    "table_kernel": lambda options: 4 * options["COUNTERS"],
+    "rows_table_kernel": lambda options: options["GROUPS"] * options["WIDTH"],
     "scattered_kernel": lambda options: 4 * options["PLACES"],
 }
 
@@ -139,7 +139,7 @@ def counted(monkeypatch):
     """(launches, random elements computed) by Triton's launcher, whose kernels only count."""
     from tritoninit.kernels import triton_kernels
 
-    kernels = {name: Counting() for name in (*COMPUTED, "table_kernel")}
+    kernels = {name: Counting() for name in (*COMPUTED, "run_kernel", "rows_kernel")}
     for name, kernel in kernels.items():
         monkeypatch.setattr(triton_kernels, name, kernel)
     totals = Counter()
@@ -155,11 +155,10 @@ def counted(monkeypatch):
         totals["launches"] += sum(map(len, launched().values()))
         for item in items:
             if item[1].distribution != "constant" and item[0].numel():
-                triton_kernels.fill(*item)
+                triton_kernels.fill_many([item, item])  # as it is among others: by a table
                 found = launched()
-                totals["computed"] += sum(
-                    grid * COMPUTED[name](options) for name in COMPUTED for grid, options in found[name]
-                )
+                twice = (grid * COMPUTED[name](options) for name in COMPUTED for grid, options in found[name])
+                totals["computed"] += sum(twice) // 2
 
     backend = ti.Backend("counting", frozenset({"cpu"}), lambda _: None, lambda: fill_many)
     monkeypatch.setitem(registry._REGISTRY, "counting", backend)

@@ -696,7 +696,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
                 draw.start,
                 *numbers,
                 *_shape(dims, found),
-                WIDE=_is_wide(found, size),
+                WIDE=is_wide(found, size),
                 **_forms(found),
                 GROUPS=size,
                 **options,
@@ -743,7 +743,7 @@ def _shape(dims: list[tuple[int, int, int]], found: Grouping) -> tuple[int, ...]
     return (*sizes[1:], *memory, *places[:-1], found.groups, found.total)
 
 
-def _is_wide(found: Grouping, size: int) -> bool:
+def is_wide(found: Grouping, size: int) -> bool:
     """Whether numbers of groups, of which a program draws ``size``, or of elements need 64 bits."""
     return (found.total + size) * found.width >= 2**31
 
@@ -820,7 +820,7 @@ class Cut(NamedTuple):
 
     def group(self, counters: int) -> CutGroup:
         matrix, unit, _, singles, width, *_ = self.found
-        wide = _is_wide(self.found, 2 * counters // width)
+        wide = is_wide(self.found, 2 * counters // width)
         return CutGroup(self.tensor.dtype, variant(self.draw), wide, matrix, unit, singles, width)
 
 

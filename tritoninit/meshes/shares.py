@@ -230,10 +230,13 @@ def _build(found: Share, piece: Piece, targets: Sequence[Target]) -> None:
 
 
 class Launched(NamedTuple):
-    """A launch, or part of the one that a ``group`` has; how many elements it stores, and computes."""
+    """A launch, or part of the one that a ``group`` has; how many elements it stores, and computes.
+
+    Of what could share a launch that is as if it did.
+    """
 
     kernel: str
-    group: tuple[int, bool] | None
+    group: tuple[Hashable, ...] | None
     elements: int
     computed: int
 
@@ -253,14 +256,14 @@ def _launched(draw: Draw, target: Target, itemsize: int) -> Iterator[Launched]:
         inner = target._replace(shape=target.shape[1:], memory=target.memory[1:])
         for k in range(target.shape[0]):
             moved = draw._replace(start=draw.start + k * draw.strides[0], strides=draw.strides[1:])
-            for each in _launched(moved, inner._replace(at=target.at + k * target.memory[0]), itemsize):
-                yield each._replace(group=None)
+            yield from _launched(moved, inner._replace(at=target.at + k * target.memory[0]), itemsize)
     elif goes_by_rows(dims):
-        found = grouping(dims, target.at, draw.start, itemsize)
+        found = grouping(dims, target.at, draw.start, itemsize, among_others=True)
         size = 2 * kernels.COUNTERS // found.width
-        programs = -(-found.total // size)
-        kernel = "edged_rows_kernel" if found.singles else "rows_kernel"  # as the counts call its forms
-        yield Launched(kernel, None, count, programs * size * found.width)
+        wide = kernels.is_wide(found, size)
+        group = (kernels.variant(draw), wide, found.matrix, found.unit, found.singles, found.width)
+        kernel = "edged_rows_table_kernel" if found.singles else "rows_table_kernel"  # as the counts have it
+        yield Launched(kernel, group, count, -(-found.total // size) * size * found.width)
     else:  # each place draws a block of four elements
         programs = -(-count // kernels.PLACES)
         yield Launched("scattered_kernel", None, count, 4 * programs * kernels.PLACES)

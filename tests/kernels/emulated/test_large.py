@@ -156,7 +156,7 @@ def test_cut_rows_of_more_than_2_32_elements(code, arch, dtype, begin, many):
 def _launch_rows(gpu, tensor, draw, dims, found, size, drawn):
     options = {
         "DISTRIBUTION": triton_kernels.variant(draw),
-        "WIDE": triton_kernels._is_wide(found, size),
+        "WIDE": triton_kernels.is_wide(found, size),
         **triton_kernels._forms(found),
         "GROUPS": size,
         "num_warps": triton_kernels.NUM_WARPS,

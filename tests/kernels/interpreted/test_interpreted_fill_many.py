@@ -32,7 +32,7 @@ def test_tiles_of_a_program_change_no_value(tiles):
 def test_cuts_at_once(wide, monkeypatch):
     """Rectangles whose last dimension is cut, in memory of any strides, of every form."""
     if wide:
-        monkeypatch.setattr(triton_kernels, "_is_wide", lambda found, size: True)
+        monkeypatch.setattr(triton_kernels, "is_wide", lambda found, size: True)
     monkeypatch.delattr(triton_kernels, "table_kernel")
     cases = [Case(cut.layout, dtype, cut.draw("uniform", dtype)) for dtype in DTYPES[::2] for cut in CUTS]
     assert_many_match(partial(triton_kernels.fill_many, tiles_per_program=2), cases)
