@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -9,6 +11,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import tritoninit as ti
 from tests.distributed.ranks import meshes, rank
 from tritoninit import Backend, registry
+from tritoninit.plan import Step, _batches
 from tritoninit.presets import PRESETS
 
 pytest.importorskip("triton")
@@ -120,6 +123,64 @@ def test_windows_of_a_model(kernels):
         )
     plan.run()
     assert counts(kernels) == {"rows_table_kernel": 2}
+
+
+def test_rectangles_side_by_side_go_together(kernels):
+    """A window's rectangles lie among each other in memory, and share none of it."""
+    plan = ti.Plan()
+    for k in range(10):
+        windows = ti.Windows.runs((64, 1000), [None, [(500, 600), (0, 100), (300, 340)]])
+        plan.add(torch.empty(windows.local_shape), ti.Normal(), ti.Key(k), windows)
+        windows = ti.Windows.runs((4, 20, 64), [None, [(12, 20), (0, 8)], None])
+        plan.add(torch.empty(windows.local_shape), ti.Normal(), ti.Key(k), windows)
+    plan.run()
+    assert counts(kernels) == {"rows_table_kernel": 1}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        lambda x: (x[:, :5], x[:, 4:]),
+        lambda x: (x[:, 3:], x[:, :2], x[:, 1:3]),
+        lambda x: (x[::2], x[1::2, :5], x[1::2, 3:]),
+        lambda x: (x[:, :4], x.flatten()[2:4]),
+        lambda x: (x.flatten()[::3], x.flatten()[1::3], x.flatten()[::4]),
+        lambda x: (x[:, :5].T, x.flatten()[60:]),
+    ],
+)
+def test_what_shares_memory_is_told_from_what_lies_beside(parts):
+    """In order: what the last of them writes stays."""
+    x, expected = torch.zeros(8, 8), torch.zeros(8, 8)
+    plan = ti.Plan()
+    for k, (part, same) in enumerate(zip(parts(x), parts(expected), strict=True)):
+        plan.add(part, ti.Normal(), ti.Key(k))
+        ti.normal_(same, key=ti.Key(k))
+    assert sum(1 for _ in _batches(plan.steps)) == 2
+    plan.run()
+    assert x.equal(expected)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 20),
+            st.lists(st.integers(1, 4), min_size=2, max_size=2),
+            st.sampled_from([(8, 1), (1, 8), (6, 1), (8, 2), (16, 8), (12, 3), (9, 2)]),
+        ),
+        max_size=6,
+    )
+)
+def test_a_batch_writes_no_element_twice(views):
+    """Of any views of one memory."""
+    memory = torch.arange(128.0)
+    plan = ti.Plan()
+    for offset, shape, strides in views:
+        view = memory.as_strided(shape, strides, offset)
+        if view.unique().numel() == view.numel():
+            plan.steps.append(Step(view, ti.Normal(), None, None))
+    for batch in _batches(plan.steps):
+        elements = torch.cat([step.target.flatten() for step in batch]) if batch else memory
+        assert elements.unique().numel() == elements.numel()
 
 
 def test_what_overlaps_is_launched_in_order(kernels):
