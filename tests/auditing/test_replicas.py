@@ -7,6 +7,7 @@ from torch import nn
 import tritoninit as ti
 from tests.distributed.ranks import meshes
 from tritoninit.auditing import replicas
+from tritoninit.auditing.shares import are_apart
 from tritoninit.models.scopes import WHOLE, Scope
 
 
@@ -43,7 +44,7 @@ def test_many_ranks(monkeypatch):
             with torch.no_grad():
                 model.bias.to_local().fill_(number % 2)
         everyone.append(dict(replicas._parts(model, WHOLE)))
-    monkeypatch.setattr(replicas, "of_all_ranks", lambda mine, group: everyone)
+    monkeypatch.setattr(replicas, "worked_out", lambda work, group, doing: everyone)
     monkeypatch.setattr(replicas, "numbers_of", lambda group: list(range(24)))
     with pytest.raises(ValueError, match="is not what") as error:
         ti.distributed.verify(nn.Linear(4, 4))
@@ -69,8 +70,25 @@ def test_several_ways_to_cut(monkeypatch):
         scope = Scope(windows={"weight": ti.Window((4, 4), offsets)})
         everyone.append(dict(replicas._parts(part, scope)))
     monkeypatch.setattr(replicas, "numbers_of", lambda group: list(range(len(everyone))))
-    monkeypatch.setattr(replicas, "of_all_ranks", lambda mine, group: everyone)
+    monkeypatch.setattr(replicas, "worked_out", lambda work, group, doing: everyone)
     with pytest.raises(ValueError, match=r"^weight on ranks 0, 1 and 2 is cut in more ways than one"):
         ti.distributed.verify(nn.Linear(4, 4))
     everyone.pop()
     assert ti.distributed.verify(nn.Linear(4, 4)) == ti.audit(whole).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("places", "apart"),
+    [
+        ([], True),
+        ([((), ())], True),
+        ([((0,), (3,)), ((3,), (2,))], True),
+        ([((0,), (3,)), ((2,), (1,))], False),
+        ([((0, 0), (9, 2)), ((0, 2), (4, 3)), ((4, 2), (5, 3))], True),
+        ([((0, 0), (9, 2)), ((0, 2), (5, 3)), ((4, 4), (5, 1))], False),
+        ([((0, 0), (9, 9)), ((3, 3), (0, 2)), ((3, 3), (2, 0))], True),
+    ],
+)
+def test_rectangles_are_apart(places, apart):
+    """Whatever their order; those without an element meet nothing."""
+    assert are_apart(places) == are_apart(places[::-1]) == apart
