@@ -62,6 +62,7 @@ def main() -> None:
     trained = ti.distributed.verify(model)  # raises where ranks that hold the same do not have the same bits
     if rank == 0:
         print(f"trained, fingerprint {trained}", flush=True)
+    dist.barrier()  # gloo may abort a rank that is not through when another ends
     dist.destroy_process_group()
 
 

@@ -158,10 +158,10 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     """Cut a plan, in order, where a step writes memory that an earlier one of its batch writes, too."""
     batch: list[Step] = []
-    taken: dict[str, list[_Span]] = {}
+    taken: dict[str, list[Span]] = {}
     for step in steps:
         device, span = _span(step.target)
-        if not _take(taken.setdefault(device, []), span):
+        if not take(taken.setdefault(device, []), span):
             yield batch
             batch = []
             taken = {device: [span]}
@@ -169,17 +169,20 @@ def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     yield batch
 
 
-class _Span:
+class Span:
     """The addresses between which a target lies, and what of them it writes where others lie among its own.
 
     Of a pitch that divides the strides from it on, a target writes one stretch, as long as what the smaller
     strides reach. Stretches that do not meet are of rectangles side by side, as a matrix's columns are.
     """
 
-    def __init__(self, begin: int, end: int, itemsize: int, walk: Sequence[tuple[int, int]]) -> None:
-        self.begin, self.end = begin, end
-        self._itemsize, self._walk = itemsize, walk
-        self._base, self._pitch = begin, 0
+    def __init__(self, first: int, itemsize: int, shape: Sequence[int], strides: Sequence[int]) -> None:
+        """``first`` is the address of the first element; all but the shape is in bytes."""
+        begin, end = extent(itemsize, shape, strides)
+        self.begin, self.end = first + begin, first + end
+        self._itemsize = itemsize
+        self._walk = [(n, abs(stride)) for n, stride in zip(shape, strides, strict=True) if n > 1 and stride]
+        self._base, self._pitch = self.begin, 0
         self._stretches: list[tuple[int, int]] = []
 
     def _length(self, pitch: int) -> int:
@@ -188,7 +191,7 @@ class _Span:
             return pitch + 1
         return self._itemsize + sum((size - 1) * stride for size, stride in self._walk if stride < pitch)
 
-    def joined_by(self, other: _Span) -> bool:
+    def joined_by(self, other: Span) -> bool:
         """Make the other one part of this, if its stretch meets none of those that are here."""
         if not self._stretches:
             self._pitch = max((stride for _, stride in self._walk), default=0)
@@ -208,7 +211,7 @@ class _Span:
         return True
 
 
-def _take(spans: list[_Span], span: _Span) -> bool:
+def take(spans: list[Span], span: Span) -> bool:
     """Add a span to others in order, none of which overlap; False if it may write what one of them does."""
     if span.begin == span.end:
         return True
@@ -220,18 +223,14 @@ def _take(spans: list[_Span], span: _Span) -> bool:
     return not met or (len(met) == 1 and met[0].joined_by(span))
 
 
-def _span(target: Target) -> tuple[str, _Span]:
+def _span(target: Target) -> tuple[str, Span]:
     """The device on which a target lies, and where."""
     if isinstance(target, np.ndarray):
         device, first, strides = "cpu", target.ctypes.data, target.strides
     else:
         device, first = str(target.device), target.data_ptr()
         strides = tuple(stride * target.itemsize for stride in target.stride())
-    begin, end = extent(target.itemsize, tuple(target.shape), strides)
-    walk = [
-        (size, abs(stride)) for size, stride in zip(target.shape, strides, strict=True) if size > 1 and stride
-    ]
-    return device, _Span(first + begin, first + end, target.itemsize, walk)
+    return device, Span(first, target.itemsize, tuple(target.shape), strides)
 
 
 def _fill_unserved(steps: Sequence[Step]) -> None:

@@ -112,7 +112,7 @@ def all_cases(kernel: str, name: str, dtype: str) -> Iterator[Case]:
     elif kernel == "table_kernel":
         yield from table_cases(name, dtype, (None, 1, 3, 16), "cuda")
     elif kernel == "rows_table_kernel":
-        yield from cut_table_cases(name, dtype, (None, 1, 3), "cuda", CUTS)
+        yield from cut_table_cases(name, dtype, (None, 1, 3, 16), "cuda", CUTS)
     elif kernel == "rows_kernel":
         for cut in CUTS:
             yield check(cut.layout, cut.start, cut.strides)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
 
-from tritoninit.extents import extent
 from tritoninit.fills import Fill, Piece
 from tritoninit.kernels import stream
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.rows import DIMS, goes_by_rows, grouping
 from tritoninit.kernels.stream import Draw
+from tritoninit.plan import Span, take
 from tritoninit.structured import Structured
 from tritoninit.window import Window
 from tritoninit.windows import Rectangle, Windows
@@ -132,7 +132,7 @@ def share(windows: Windows, what: Sequence[What], dtype: str, itemsize: int) -> 
     rectangles = [each for each in windows.rectangles if 0 not in each.shape]
     stage, after_structured = found.batches, False
     stages: list[list[Batch]] = []
-    taken: list[tuple[int, int]] = []
+    taken: list[Span] = []
     for each in what:
         structured = isinstance(each.piece.initializer, Structured)
         if after_structured and not structured:  # as plans have it: what follows may lie on top
@@ -170,14 +170,13 @@ def _target(piece: Piece, part: Rectangle, local: tuple[int, ...]) -> Target | N
     return Target(tuple(sizes), local, at, tuple(begins))
 
 
-def _lay(stage: list[Batch], taken: list[tuple[int, int]], target: Target, itemsize: int) -> None:
-    """Begin a new batch where a target lies among elements of another of its batch, as plans do."""
-    begin, end = extent(itemsize, target.shape, tuple(itemsize * stride for stride in target.memory))
-    begin, end = begin + target.at * itemsize, end + target.at * itemsize
-    if any(begin < other_end and other_begin < end for other_begin, other_end in taken):
+def _lay(stage: list[Batch], taken: list[Span], target: Target, itemsize: int) -> None:
+    """Begin a new batch where a target may write what another of its batch does, as plans do."""
+    strides = [itemsize * stride for stride in target.memory]
+    span = Span(target.at * itemsize, itemsize, target.shape, strides)
+    if not take(taken, span):
         stage.append(Batch())
-        taken.clear()
-    taken.append((begin, end))
+        taken[:] = [span]
 
 
 def _fill(
