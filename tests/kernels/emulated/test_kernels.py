@@ -32,8 +32,8 @@ def quick(code: str, arch: str, dtype: str, kind: str) -> bool:
     if "rows" in kind:
         return kind == "rows" and (code, arch) == ("ptx", "sm_90") and dtype != "float16"
     if code == "sass":
-        return arch == "sm_90" and kind == "run" and dtype != "float16"
-    return arch in ("sm_90", "gfx942")
+        return (arch, kind, dtype) == ("sm_90", "run", "float32")
+    return (code, arch) == ("ptx", "sm_90") or (arch == "gfx942" and dtype != "float16")
 
 
 @pytest.mark.parametrize(
