@@ -580,7 +580,7 @@ _FORMS: Final[dict[str, Callable[[Instruction], Action]]] = {
     r"MUFU\.(RCP|RSQ)": _approximate,
     r"F2FP(?:\.F16\.F32)?\.PACK_AB": _value("w=ff", _packed(a.to_float16)),
     r"F2FP\.BF16(?:\.F32)?\.PACK_AB": _value("w=ff", _packed(a.to_bfloat16)),
-    r"F2I\.FTZ\.U32\.TRUNC\.NTZ": _value("w=f", lambda x: a.to_unsigned(a.flushed(x))),
+    r"U?F2I\.FTZ\.U32\.TRUNC\.NTZ": _value("w=f", lambda x: a.to_unsigned(a.flushed(x))),
     r"F2I\.U64\.TRUNC": _value("l=f", _to_long),
     r"I2F|I2FP\.F32\.S32": _value("w=w", a.from_signed),
     r"I2F\.U32|I2FP\.F32\.U32": _value("w=w", a.from_unsigned),

@@ -383,6 +383,8 @@ def test_conversions_to_integers() -> None:
     values = [bits_of(v) for v in (0.0, 1.99, 4294967040.0, 5e9, -1.5, 2.0**33)] + [NAN, INFINITY, 1]
     got = after(decoded("F2I.FTZ.U32.TRUNC.NTZ R4, R1"), R1=values)
     assert got("R4") == [0, 1, 4294967040, 2**32 - 1, 0, 2**32 - 1, 0, 2**32 - 1, 0]
+    got = after(decoded("UF2I.FTZ.U32.TRUNC.NTZ UR4, UR5"), UR5=bits_of(7.9))
+    assert set(got("UR4")) == {7}
     long = decoded("F2I.U64.TRUNC R4, R1")
     got = after(long, R1=[bits_of(2.0**63), bits_of(3.7)])
     assert (got("R4"), got("R5")) == ([0, 3], [2**31, 0])
