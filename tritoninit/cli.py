@@ -85,14 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument(
         "spec", metavar="SPEC", help="a preset, or package.module:callable that makes an nn.Module"
     )
-    init.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        type=_setting,
-        help="an argument of the callable, or of a transformers class's configuration; may be repeated",
-    )
+    _add_settings(init)
     init.add_argument(
         "--rules", choices=SCHEMES, help="a scheme to initialise by, instead of the model's own"
     )
@@ -140,14 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--rank", metavar="R", type=_count, help="show that rank, and all that it holds")
     which.add_argument("--all", action="store_true", help="show every rank")
     plan.add_argument("--gpu", default="H100", help="whose seconds to predict (default: H100)")
-    plan.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        type=_setting,
-        help="an argument of the callable, or of a transformers class's configuration; may be repeated",
-    )
+    _add_settings(plan)
     plan.add_argument(
         "--rules", choices=SCHEMES, help="a scheme to initialise by, instead of the preset's, or torch's"
     )
@@ -258,6 +244,17 @@ def _positive(text: str) -> float:
     if not 0 < number <= _MOST_SECONDS:
         raise argparse.ArgumentTypeError(f"{text!r} is no positive number up to {_MOST_SECONDS:g}")
     return number
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_setting,
+        help="an argument of the callable, or of a transformers class's configuration; may be repeated",
+    )
 
 
 def _setting(text: str) -> tuple[str, Any]:

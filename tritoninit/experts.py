@@ -17,7 +17,7 @@ from tritoninit.fills import Initializer, Piece, pieces_of
 from tritoninit.kernels.lowering import ParameterError, integer
 from tritoninit.keys import Key
 from tritoninit.plan import Plan
-from tritoninit.structured import Structured
+from tritoninit.structured import OfAnother, Structured
 from tritoninit.targets import Target
 from tritoninit.window import Window
 
@@ -76,23 +76,10 @@ class Experts(Initializer):
 
 
 @dataclass(frozen=True)
-class _Each(Structured):
+class _Each(OfAnother):
     """A structured initializer of each of the weights that leading dimensions number."""
 
-    structured: Structured
     dims: int
-
-    @property
-    def random(self) -> bool:
-        return self.structured.random
-
-    @property
-    def builds_whole(self) -> bool:  # type: ignore[override]
-        return self.structured.builds_whole
-
-    @property
-    def fills(self) -> int:  # type: ignore[override]
-        return self.structured.fills
 
     @property
     def numbered(self) -> int:  # type: ignore[override]

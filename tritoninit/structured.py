@@ -96,11 +96,10 @@ class Structured(Atom):
 
 
 @dataclass(frozen=True)
-class _Scaled(Structured):
-    """A structured initializer's values times a factor."""
+class OfAnother(Structured):
+    """What is made of another structured initializer, and takes what that takes."""
 
     structured: Structured
-    factor: float
 
     @property
     def random(self) -> bool:
@@ -113,6 +112,13 @@ class _Scaled(Structured):
     @property
     def fills(self) -> int:  # type: ignore[override]
         return self.structured.fills
+
+
+@dataclass(frozen=True)
+class _Scaled(OfAnother):
+    """A structured initializer's values times a factor."""
+
+    factor: float
 
     def check(self, target: Target, window: Window) -> None:
         self.structured.check(target, window)
