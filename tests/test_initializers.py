@@ -15,8 +15,10 @@ import torch
 import tritoninit
 from tests.initializer_helpers import KEY, Z, bits, drawn, gram_error, in_every_dtype
 from tritoninit import (
+    STFT,
     Axes,
     Constant,
+    DeltaOrthogonal,
     Dirac,
     Eye,
     Initializer,
@@ -28,8 +30,10 @@ from tritoninit import (
     Ones,
     Orthogonal,
     Scaled,
+    Sinusoids,
     Sparse,
     Stacked,
+    Table,
     TruncatedNormal,
     Uniform,
     Value,
@@ -67,6 +71,14 @@ EXAMPLES = [
     (Orthogonal(1.5), (9, 7)),
     (Orthogonal(), (6, 4, 3, 3)),
     (Sparse(0.4, 0.1), (9, 7)),
+    (VarianceScaling(1.0, "fan_geo_avg", "uniform"), (7, 9)),
+    (VarianceScaling(axes=Axes((0,), ())), (9,)),
+    (VarianceScaling(1.0, "fan_avg", "normal", axes=Axes((), ())), ()),
+    (DeltaOrthogonal(0.5), (6, 4, 3, 2)),
+    (Sinusoids(), (9, 6)),
+    (Sinusoids(100.0, grid=(2, 3), extra=1), (1, 7, 8)),
+    (STFT("real"), (5, 1, 6)),
+    (STFT("imag", "hamming", "spectrum", True), (4, 1, 7)),
     (ZeroRow(Normal(), 2), (9, 7)),
     (Scaled(Uniform(-1, 2), 0.5), (9, 7)),
     (Stacked((Normal(), Uniform(2, 3), Normal(5.0, 0.1)), -2), (2, 9, 7)),
@@ -257,6 +269,8 @@ class TestCall:
     def test_zero_elements(self, initializer, shape):
         if isinstance(initializer, Dirac):
             assert drawn(initializer, (shape[0], 0, *shape[2:])).numel() == 0
+        if not shape:
+            return
         assert drawn(initializer, (0, *shape[1:])).numel() == 0
 
     @examples
@@ -292,7 +306,7 @@ class TestTargets:
         assert initializer(array, key=KEY) is array
         ours = torch.from_numpy(array)
         theirs = drawn(initializer, shape, ours.dtype)
-        if isinstance(initializer, Orthogonal):
+        if isinstance(initializer, (Orthogonal, DeltaOrthogonal)):
             # Another LAPACK: each Q is off by a small multiple of the unit roundoff times the condition of
             # the normals (below 100 for these); float16 may then round to the neighbour, 2**-10 from 1.5.
             bound = 100 * 2.0**-24 + (2.0**-10 if dtype == np.float16 else 0)
@@ -470,6 +484,28 @@ LAWS = [
     (VarianceScaling(0.5, "fan_out", "uniform"), CONV1D, symmetric(math.sqrt(3 * 0.5 / 480))),
     (VarianceScaling(1.0, "fan_avg", "normal"), CONV2D, Law.normal(0, math.sqrt(2 / (432 + 576)))),
     (
+        VarianceScaling(2.0, "fan_geo_avg", "normal"),
+        CONV1D,
+        Law.normal(0, math.sqrt(2 / math.sqrt(320 * 480))),
+    ),
+    (
+        VarianceScaling(0.5, distribution="uniform", axes=Axes((-2,), (-1,))),
+        LINEAR,
+        symmetric(math.sqrt(1.5 / 384)),
+    ),
+    (
+        VarianceScaling(2.0, "fan_in", "normal", axes=Axes((0,), ())),
+        (8192,),
+        Law.normal(0, math.sqrt(2 / 8192)),
+    ),
+    (
+        VarianceScaling(2.0, "fan_avg", "normal", axes=Axes((), ())),
+        (8192,),
+        Law.normal(0, math.sqrt(2 / 8192)),
+    ),
+    (TruncatedNormal.in_sigmas(0.02), LINEAR, Law.truncated(0, 0.02, -0.04, 0.04)),
+    (TruncatedNormal.in_sigmas(0.5, -1, 3, mean=1.0), LINEAR, Law.truncated(1, 0.5, 0.5, 2.5)),
+    (
         VarianceScaling(),
         LINEAR,
         Law.truncated(0, 1 / 16 / CUT_STD, -2 / 16 / CUT_STD, 2 / 16 / CUT_STD),
@@ -517,6 +553,18 @@ class TestLaws:
         assert math.isclose(law.variance, 3.0 / 256, rel_tol=1e-11)
         assert math.isclose(fill.b, 2 * fill.std)
 
+    @pytest.mark.parametrize(("lower", "upper"), [(-2, 2), (-3, 1), (0.5, 1.5), (-math.inf, 0), (2, 4)])
+    def test_corrected_by_what_the_cut_takes(self, lower, upper):
+        fill = TruncatedNormal.in_sigmas(0.3, lower, upper, corrected=True)
+        law = Law.truncated(0, fill.std, max(fill.a, -12 * fill.std), fill.b)
+        assert math.isclose(math.sqrt(law.variance), 0.3, rel_tol=1e-9)
+        assert (fill.a, fill.b) == (lower * fill.std, upper * fill.std)
+
+    def test_nothing_left_within(self):
+        for lower, upper in [(2, -2), (1, 1), (9, 10), (math.nan, 2)]:
+            with pytest.raises(ValueError, match="no normal is left within"):
+                TruncatedNormal.in_sigmas(1.0, lower, upper, corrected=True)
+
     @pytest.mark.parametrize("shape", [(3,), ()])
     @pytest.mark.parametrize(
         "initializer", [XavierUniform(), XavierNormal(), KaimingUniform(), VarianceScaling()]
@@ -526,7 +574,7 @@ class TestLaws:
             initializer(torch.empty(shape))
 
     @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (3, 4, 0)])
-    @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
+    @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg", "fan_geo_avg"])
     def test_no_fan_no_error(self, shape, mode):
         assert VarianceScaling(1.0, mode)(torch.empty(shape)).shape == shape
 
@@ -536,7 +584,10 @@ class TestLaws:
 def test_other_dtypes(initializer, shape, dtype):
     """What is not random serves them all; what is raises, and names the dtype."""
     target = torch.zeros(shape, dtype=dtype)
-    if initializer.random:
+    if isinstance(initializer, Table) and dtype in (torch.float64, torch.complex64):
+        assert initializer(target).to(torch.complex64).real.equal(drawn(initializer, shape))
+        return
+    if initializer.random or isinstance(initializer, Table):
         with pytest.raises(NotImplementedError, match=str(dtype).removeprefix("torch.")):
             initializer(target, key=KEY)
         assert not target.any()
@@ -553,7 +604,7 @@ class TestOnTheGPU:
     @pytest.mark.parametrize("backend", ["triton", "numpy"])
     def test_bits_are_the_cpus(self, initializer, shape, dtype, backend):
         """Drawn by Triton, or on the host and copied. Orthogonal's normals are; its Q is cuSOLVER's."""
-        if isinstance(initializer, Orthogonal):
+        if isinstance(initializer, (Orthogonal, DeltaOrthogonal)):
             initializer = Normal()
         with use_backend(backend):
             target = initializer(torch.full(shape, torch.nan, dtype=dtype, device="cuda"), key=KEY)

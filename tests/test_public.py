@@ -8,6 +8,11 @@ import tritoninit as ti
 from tritoninit.functional import __all__ as functions
 
 PUBLIC = [
+    "DeltaOrthogonal",
+    "STFT",
+    "Sinusoids",
+    "Table",
+    "initializer",
     "STREAM_VERSION",
     "OWN_CODE",
     "TORCH_DEFAULTS",

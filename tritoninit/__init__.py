@@ -10,6 +10,7 @@ from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
+from tritoninit.catalogue import initializer
 from tritoninit.combinators import Keep, Scaled, Stacked, ZeroRow
 from tritoninit.fans import Axes
 from tritoninit.fills import (
@@ -65,6 +66,7 @@ from tritoninit.interception.intercepted import Intercepted, PassedOn
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
+from tritoninit.located import DeltaOrthogonal
 from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
@@ -72,12 +74,14 @@ from tritoninit.plan import Plan
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
+from tritoninit.tables import STFT, Sinusoids, Table
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 __all__ = [
     "OWN_CODE",
+    "STFT",
     "STREAM_VERSION",
     "TORCH_DEFAULTS",
     "Assignment",
@@ -86,6 +90,7 @@ __all__ = [
     "Backend",
     "Constant",
     "Coverage",
+    "DeltaOrthogonal",
     "Dirac",
     "Elementwise",
     "Eye",
@@ -108,9 +113,11 @@ __all__ = [
     "Rule",
     "RuleSet",
     "Scaled",
+    "Sinusoids",
     "Sparse",
     "Stacked",
     "Structured",
+    "Table",
     "TargetError",
     "TensorRecord",
     "TruncatedNormal",
@@ -135,6 +142,7 @@ __all__ = [
     "eye",
     "eye_",
     "initialize_",
+    "initializer",
     "intercept",
     "kaiming_normal",
     "kaiming_normal_",
