@@ -15,6 +15,7 @@ import torch
 import tritoninit
 from tests.initializer_helpers import KEY, Z, bits, drawn, gram_error, in_every_dtype
 from tritoninit import (
+    S4D,
     STFT,
     Axes,
     Constant,
@@ -26,14 +27,18 @@ from tritoninit import (
     KaimingUniform,
     Keep,
     Key,
+    LogOfUniform,
+    LogUniform,
     Normal,
     Ones,
     Orthogonal,
+    RingDecay,
     Scaled,
     Sinusoids,
     Sparse,
     Stacked,
     Table,
+    TimeStepBias,
     TruncatedNormal,
     Uniform,
     Value,
@@ -79,6 +84,12 @@ EXAMPLES = [
     (Sinusoids(100.0, grid=(2, 3), extra=1), (1, 7, 8)),
     (STFT("real"), (5, 1, 6)),
     (STFT("imag", "hamming", "spectrum", True), (4, 1, 7)),
+    (S4D(), (5, 4)),
+    (S4D("inv", "frequency"), (5, 4)),
+    (LogUniform(1e-3, 0.1), (7, 9)),
+    (LogOfUniform(1.0, 16.0), (13,)),
+    (TimeStepBias(), (7, 9)),
+    (RingDecay(), (13,)),
     (ZeroRow(Normal(), 2), (9, 7)),
     (Scaled(Uniform(-1, 2), 0.5), (9, 7)),
     (Stacked((Normal(), Uniform(2, 3), Normal(5.0, 0.1)), -2), (2, 9, 7)),
@@ -162,6 +173,17 @@ class TestValues:
             lambda: Orthogonal(math.inf),
             lambda: Dirac(0),
             lambda: Dirac(-1),
+            lambda: LogUniform(0.0, 1.0),
+            lambda: LogUniform(2.0, 1.0),
+            lambda: LogOfUniform(1.0, math.inf),
+            lambda: TimeStepBias(floor=-1.0),
+            lambda: RingDecay(0.9, 1.0),
+            lambda: RingDecay(math.nan),
+            lambda: Sinusoids(0.0),
+            lambda: Sinusoids(grid=(2, 0)),
+            lambda: Sinusoids(extra=-1),
+            lambda: S4D("legs"),
+            lambda: S4D(part="imag"),
         ],
     )
     def test_numbers_that_make_no_sense_are_refused_at_once(self, make):
@@ -443,6 +465,16 @@ class Law:
         return cls(centre, second, fourth, a, b)
 
 
+def mapped(function):
+    """The law of a function of a uniform number, by the midpoint rule on 10**6 intervals."""
+    x = function((np.arange(10**6) + 0.5) / 10**6)
+    centre = float(x.mean())
+    ends = function(np.array([0.0, 1.0]))
+    return Law(
+        centre, *(float(((x - centre) ** k).mean()) for k in (2, 4)), min(ends) - 1e-6, max(ends) + 1e-6
+    )
+
+
 def symmetric(bound):
     return Law.uniform(-bound, bound)
 
@@ -505,6 +537,16 @@ LAWS = [
     ),
     (TruncatedNormal.in_sigmas(0.02), LINEAR, Law.truncated(0, 0.02, -0.04, 0.04)),
     (TruncatedNormal.in_sigmas(0.5, -1, 3, mean=1.0), LINEAR, Law.truncated(1, 0.5, 0.5, 2.5)),
+    # By the formulas of state-spaces/mamba and of Griffin.
+    (
+        LogUniform(1e-3, 0.1),
+        LINEAR,
+        mapped(lambda u: np.exp(u * (np.log(0.1) - np.log(1e-3)) + np.log(1e-3))),
+    ),
+    (LogOfUniform(1, 16), LINEAR, mapped(lambda u: np.log(1 + 15 * u))),
+    (TimeStepBias(), LINEAR, mapped(lambda u: np.log(np.expm1(1e-3 * 100**u)))),
+    (TimeStepBias(floor=0.01), LINEAR, mapped(lambda u: np.log(np.expm1(np.maximum(1e-3 * 100**u, 0.01))))),
+    (RingDecay(), LINEAR, mapped(lambda u: np.log((0.81 + (0.999**2 - 0.81) * u) ** -0.5 - 1))),
     (
         VarianceScaling(),
         LINEAR,

@@ -8,6 +8,12 @@ import tritoninit as ti
 from tritoninit.functional import __all__ as functions
 
 PUBLIC = [
+    "S4D",
+    "LogOfUniform",
+    "LogUniform",
+    "Mapped",
+    "RingDecay",
+    "TimeStepBias",
     "DeltaOrthogonal",
     "STFT",
     "Sinusoids",

@@ -67,6 +67,7 @@ from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
 from tritoninit.located import DeltaOrthogonal
+from tritoninit.mapped import LogOfUniform, LogUniform, Mapped, RingDecay, TimeStepBias
 from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
@@ -74,13 +75,14 @@ from tritoninit.plan import Plan
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
-from tritoninit.tables import STFT, Sinusoids, Table
+from tritoninit.tables import S4D, STFT, Sinusoids, Table
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 __all__ = [
     "OWN_CODE",
+    "S4D",
     "STFT",
     "STREAM_VERSION",
     "TORCH_DEFAULTS",
@@ -102,6 +104,9 @@ __all__ = [
     "KaimingUniform",
     "Keep",
     "Key",
+    "LogOfUniform",
+    "LogUniform",
+    "Mapped",
     "Normal",
     "Ones",
     "Orthogonal",
@@ -110,6 +115,7 @@ __all__ = [
     "Piece",
     "Plan",
     "Report",
+    "RingDecay",
     "Rule",
     "RuleSet",
     "Scaled",
@@ -120,6 +126,7 @@ __all__ = [
     "Table",
     "TargetError",
     "TensorRecord",
+    "TimeStepBias",
     "TruncatedNormal",
     "Uniform",
     "Value",

@@ -162,3 +162,48 @@ class Sinusoids(Table):
         cosine = column >= width // 2 if halves else column % 2 == 1
         angle = position * self.base ** (-2.0 * pair / width)
         return np.where(cosine, np.cos(angle), np.sin(angle))
+
+
+_EIGENVALUES = ("real", "lin", "inv")
+_PARTS = ("whole", "log_decay", "frequency")
+
+
+@dataclass(frozen=True)
+class S4D(Table):
+    """The diagonal state matrices of Gu, Goel, Gupta and Re, NeurIPS 2022, along the last dimension.
+
+    Of state n, from 0, and N = 2 times the size of that dimension, which holds one of each conjugate pair,
+    the eigenvalue is -(n + 1) ("real", where N plays no part), -1/2 + i pi n ("lin", equation 8), or -1/2 + i
+    N / pi (N / (2 n + 1) - 1) ("inv", equation 7).
+
+    Args:
+        kind: which of them.
+        part: "whole", for complex tensors unless it is real; "log_decay", the logarithm of minus the real
+            part, which is Mamba's ``A_log`` if real; or "frequency", the imaginary part.
+    """
+
+    kind: str = "real"
+    part: str = "log_decay"
+
+    def __post_init__(self) -> None:
+        for name, known in (("kind", _EIGENVALUES), ("part", _PARTS)):
+            if getattr(self, name) not in known:
+                raise ParameterError(f"{name} should be one of {known}, not {getattr(self, name)!r}")
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        if not shape:
+            raise ValueError("states lie along the last dimension, and there is none")
+
+    def check(self, target: Target, window: Window) -> None:
+        super().check(target, window)
+        if self.part == "whole" and self.kind != "real" and "complex" not in dtype_name(target):
+            raise ValueError(f"{self} is complex, unlike {dtype_name(target)}")
+
+    def values(self, places: Sequence[Any], shape: tuple[int, ...]) -> Any:
+        n, count = places[-1], 2 * shape[-1]
+        decay, frequency = (n + 1.0, 0.0 * n) if self.kind == "real" else (0.5 + 0.0 * n, math.pi * n)
+        if self.kind == "inv":
+            frequency = count / math.pi * (count / (2 * n + 1) - 1)
+        if self.part == "whole":
+            return -decay if self.kind == "real" else -decay + 1j * frequency
+        return np.log(decay) if self.part == "log_decay" else frequency
