@@ -8,6 +8,8 @@ import tritoninit as ti
 from tritoninit.functional import __all__ as functions
 
 PUBLIC = [
+    "reinitialize_",
+    "shrink_and_perturb_",
     "S4D",
     "LogOfUniform",
     "LogUniform",

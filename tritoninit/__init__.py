@@ -73,6 +73,7 @@ from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
 from tritoninit.registry import Backend, backends, use_backend
+from tritoninit.reinitialization import reinitialize_, shrink_and_perturb_
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
 from tritoninit.tables import S4D, STFT, Sinusoids, Table
@@ -163,7 +164,9 @@ __all__ = [
     "orthogonal_",
     "presets",
     "registry",
+    "reinitialize_",
     "schemes",
+    "shrink_and_perturb_",
     "sparse",
     "sparse_",
     "trunc_normal_",

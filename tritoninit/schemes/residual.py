@@ -53,7 +53,7 @@ def layer_scale(value: float = 1e-5) -> RuleSet:
     """
     names = ("*layer_scale*", "*.gamma_[0-9]", "*.ls[0-9].gamma", "*.lambda1", "*.lambda_[0-9]")
     fill = Constant(plain("value", value))
-    rules = (*each(names, fill), Rule(class_named("LayerScale"), {"gamma": fill, "lambda1": fill}))
+    rules = (*each(names, fill), Rule(class_named("LayerScale", "Block"), {"gamma": fill, "lambda1": fill}))
     return RuleSet("layer_scale", "Touvron et al., ICCV 2021 (CaiT)", rules)
 
 

@@ -136,17 +136,20 @@ def s4d(kind: str = "lin", low: float = 1e-3, high: float = 0.1) -> RuleSet:
     )
 
 
-def rg_lru(low: float = 0.9, high: float = 0.999) -> RuleSet:
-    """Decays evenly on a ring of the unit disk, N(0, 1 / block width) gates with zero biases.
+def rg_lru(low: float = 0.9, high: float = 0.999, scale: float = 0.01) -> RuleSet:
+    """Decays evenly on a ring of the unit disk, N(0, scale / block width) gates with zero biases.
 
     De et al. 2024 ("Griffin"), section 2.4; Hugging Face transformers, ``RecurrentGemmaPreTrainedModel``,
-    whose names these are. It has nothing for other layers.
+    whose names and numbers these are (``w_init_variance_scale``); the paper's gates have a scale of 1. It has
+    nothing for other layers.
     """
+
+    scale = checked_size("scale", scale)
 
     def gates(slot: Slot) -> Initializer | None:
         if slot.is_buffer or slot.local not in ("input_gate_weight", "recurrent_gate_weight"):
             return None
-        return Normal(std=1 / math.sqrt(slot.tensor.shape[-1]))
+        return Normal(std=math.sqrt(scale / slot.tensor.shape[-1]))
 
     return RuleSet(
         "rg_lru",
