@@ -65,8 +65,7 @@ def dit(grid: tuple[int, int] | None = None) -> RuleSet:
 
 
 def nanochat(width: int) -> RuleSet:
-    """Uniforms of variance 1 / width, zero ends of branches, N(0, 1) tokens, a head of 0.001, scalars a
-    layer.
+    """Uniforms of variance 1 / width, zero ends of branches, N(0, 1) tokens, scalars for each layer.
 
     karpathy/nanochat, nanochat/gpt.py, ``init_weights`` of 2026: ``resid_lambdas`` are one and ``x0_lambdas``
     0.1, value embeddings as values are, their gates zero.
@@ -158,8 +157,7 @@ def prior_bias(probability: float) -> Constant:
 
 
 def focal_loss(probability: float = 0.01) -> RuleSet:
-    """N(0, 0.01**2) convolutions, zero biases, and class scores that start at a probability: a detector's
-    head.
+    """A detector's head: N(0, 0.01**2) convolutions, zero biases, scores that start at a probability.
 
     Lin et al., ICCV 2017, section 4.1; torchvision, ``RetinaNetClassificationHead``.
     """
@@ -176,8 +174,7 @@ def focal_loss(probability: float = 0.01) -> RuleSet:
 
 
 def lstm(forget: float = 1.0) -> RuleSet:
-    """Xavier's uniform for inputs, orthogonal for states, gate by gate, and a bias of ``forget`` for forget
-    gates.
+    """Xavier's uniform for inputs, orthogonal for states, a bias of ``forget`` for forget gates.
 
     Jozefowicz, Zaremba and Sutskever, ICML 2015, section 3.2; Keras' ``LSTM`` has the same, but takes its
     four gates for one matrix. torch.nn adds two biases: the other is zero.

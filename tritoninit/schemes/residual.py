@@ -145,8 +145,7 @@ def _by_branch(slot: Slot, plain_one: Initializer, branch: Initializer) -> Initi
 
 
 def t_fixup(encoder_depth: int, decoder_depth: int) -> RuleSet:
-    """Transformers without warm-up or normalisation: Xavier's uniform, values and feed-forward layers by
-    depth.
+    """Transformers without warm-up or normalisation: Xavier's uniform, a branch's values and ends by depth.
 
     Those of the encoder times 0.67 N**-0.25, of the decoder times (9 M)**-0.25; embeddings are N(0, 1 /
     width) times (9 N)**-0.25 or (9 M)**-0.25. Huang et al., ICML 2020, section 3.4; layer6ai-labs/T-Fixup.
@@ -176,8 +175,7 @@ def t_fixup(encoder_depth: int, decoder_depth: int) -> RuleSet:
 
 
 def deepnorm(encoder_depth: int, decoder_depth: int) -> RuleSet:
-    """Xavier's normal, with a gain of beta for values, outputs and feed-forward layers; embeddings as
-    torch's.
+    """Xavier's normal, with a gain of beta for values, outputs and feed-forward layers.
 
     Beta is (8 N)**-0.25 for an encoder alone, (8 M)**-0.25 for a decoder alone; else 0.87 (N**4 M)**(-1 / 16)
     for the encoder and (12 M)**-0.25 for the decoder. Wang et al. 2022, "DeepNet", figure 2. The residual
