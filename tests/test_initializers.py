@@ -6,11 +6,13 @@ below 5: of 1000 correct checks one fails with probability 6e-4, and an error wo
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import tritoninit
 from tests.initializer_helpers import KEY, Z, bits, drawn, gram_error, in_every_dtype
@@ -315,6 +317,15 @@ class TestCall:
 class TestTargets:
     @examples
     @in_every_dtype
+    def test_backends_agree(self, initializer, shape, dtype):
+        found = []
+        for backend in ("numpy", "numba"):
+            with use_backend(backend):
+                found.append(bits(drawn(initializer, shape, dtype)))
+        assert found[0].equal(found[1])
+
+    @examples
+    @in_every_dtype
     def test_dlpack(self, initializer, shape, dtype):
         memory = torch.full(shape, torch.nan, dtype=dtype)
         wrapper = OnlyDLPack(memory)
@@ -443,15 +454,17 @@ class Law:
     fourth: float  # central moment
     low: float
     high: float
+    quantile: Callable
 
     @classmethod
     def uniform(cls, low, high):
         span = high - low
-        return cls((low + high) / 2, span**2 / 12, span**4 / 80, low, high)
+        quantile = stats.uniform(low, span).ppf
+        return cls((low + high) / 2, span**2 / 12, span**4 / 80, low, high, quantile)
 
     @classmethod
     def normal(cls, mean, std):
-        return cls(mean, std**2, 3 * std**4, -math.inf, math.inf)
+        return cls(mean, std**2, 3 * std**4, -math.inf, math.inf, stats.norm(mean, std).ppf)
 
     @classmethod
     def truncated(cls, mean, std, a, b):
@@ -462,7 +475,8 @@ class Law:
         weight /= weight.sum()
         centre = float((weight * x).sum())
         second, fourth = (float((weight * (x - centre) ** k).sum()) for k in (2, 4))
-        return cls(centre, second, fourth, a, b)
+        quantile = stats.truncnorm((a - mean) / std, (b - mean) / std, mean, std).ppf
+        return cls(centre, second, fourth, a, b, quantile)
 
 
 def mapped(function):
@@ -472,7 +486,7 @@ def mapped(function):
     moments = (float(((x - centre) ** k).mean()) for k in (2, 4))
     ends = function(np.array([0.0, 1.0]))
     slack = 2.0**-8 * np.abs(ends).max()  # what rounding to bfloat16 may add
-    return Law(centre, *moments, ends.min() - slack, ends.max() + slack)
+    return Law(centre, *moments, ends.min() - slack, ends.max() + slack, function)
 
 
 def symmetric(bound):
@@ -567,6 +581,14 @@ class TestLaws:
         assert abs(second - law.variance) < Z * math.sqrt((law.fourth - law.variance**2) / n)
         assert values.min() >= np.float32(law.low)
         assert values.max() <= np.float32(law.high)
+
+    @pytest.mark.parametrize(("initializer", "shape", "law"), LAWS, ids=[f"{i}-{s}" for i, s, _ in LAWS])
+    def test_distribution(self, initializer, shape, law):
+        """Kolmogorov's bound, which one correct sample in a million exceeds."""
+        values = drawn(initializer, shape).flatten()
+        n = values.numel()
+        expected = law.quantile((np.arange(n) + 0.5) / n).astype(np.float32)
+        assert stats.ks_2samp(values, expected).statistic < math.sqrt(math.log(2e6) / (2 * n)) + 1 / n
 
     @pytest.mark.parametrize(
         ("initializer", "shape", "law"),

@@ -194,7 +194,7 @@ ti.initializer("jax.truncated_normal", stddev=0.02)     # a peer's, where severa
 ti.initializer("kaiming_normal_", nonlinearity="relu")  # torch's, which is not truncated
 ```
 
-What the dimensions of a weight mean is PyTorch's reading, (out, in, \*field), or what the module says that owns it,
+The dimensions of a weight mean what PyTorch reads, (out, in, \*field), or what the module says that owns it,
 whosever name it is; `axes=ti.Axes((-2,), (-1,))` is JAX's and Keras' layout. Distributions are equal, the
 random numbers are this library's. This page is written by `tools/peers.py`.
 """

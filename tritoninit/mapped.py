@@ -1,5 +1,4 @@
-"""Initializers whose elements are a function of one uniform number each, for parameters of a few thousand
-elements.
+"""Initializers whose elements are a function of one uniform number each, for small parameters.
 
 The uniforms are the stream's, the same on every device, in every shard. The function is computed in float64
 on the host and rounded to float32, from there once more to 16 bits: the results are equal, too, but where two
@@ -60,8 +59,7 @@ def _check_interval(initializer: Any, least: float) -> None:
 
 @dataclass(frozen=True)
 class LogUniform(Mapped):
-    """Numbers whose logarithms are uniform: low (high / low)**u, of which rounding may give ``high``
-    itself."""
+    """Numbers whose logarithms are uniform: low (high / low)**u; rounding may give ``high`` itself."""
 
     low: float
     high: float

@@ -37,8 +37,7 @@ class Table(Structured):
 
     @abstractmethod
     def values(self, places: Sequence[Any], shape: tuple[int, ...]) -> Any:
-        """The numbers at places, one open array of indices a dimension, of a table of ``shape``, in
-        float64."""
+        """The numbers, in float64, at places of a table of ``shape``: open arrays of indices."""
 
     def check(self, target: Target, window: Window) -> None:
         if dtype_name(target) not in _SERVED:
@@ -58,8 +57,7 @@ class Table(Structured):
 
 @dataclass(frozen=True)
 class STFT(Table):
-    """The kernel of a short-term Fourier transform, for the weight (F // 2 + 1, 1, T) of a
-    ``torch.nn.Conv1d``.
+    """The kernel of a short-term Fourier transform, the weight (F // 2 + 1, 1, T) of a ``nn.Conv1d``.
 
     Element (k, 0, t) is cos or sin(-2 pi t k / F), times the window and divided by its scale. As
     ``keras.initializers.STFTInitializer``, whose kernels are (T, 1, F // 2 + 1).

@@ -224,8 +224,7 @@ def _zero_biases() -> list[Rule]:
 
 
 def depths_of(model: nn.Module) -> tuple[int, int]:
-    """The number of layers of encoder and decoder, from the numbers in names; all are the decoder's if none
-    is.
+    """The number of layers of encoder and decoder, from the numbers in names; the decoder's if not told.
 
     Raises:
         ValueError: no name has a number.
