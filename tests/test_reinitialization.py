@@ -129,7 +129,7 @@ class TestParts:
     def test_a_glob_of_several(self):
         trained = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         before = values(trained)
-        reinitialize_(trained, seed=1, rows={"*.weight": [0]})
+        reinitialize_(trained, seed=1, rows={"*.weight": (k for k in (0,))})
         for k in range(2):
             assert trained[k].weight[1:].equal(before[f"{k}.weight"][1:])
             assert not (trained[k].weight[0] == before[f"{k}.weight"][0]).any()
@@ -197,6 +197,7 @@ class TestParts:
     @pytest.mark.parametrize(
         ("given", "match"),
         [
+            ({"rows": {"0.weight": "all"}}, "."),
             ({"rows": {"0.weight": [8]}}, "of 8 rows there is no 8"),
             ({"rows": {"0.weight": [-9]}}, "of 8 rows there is no -9"),
             ({"rows": {"0.weight": [1.5]}}, "rows are integers"),

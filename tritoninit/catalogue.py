@@ -27,8 +27,9 @@ from tritoninit.initializers import (
 )
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.located import DeltaOrthogonal
+from tritoninit.mapped import LogOfUniform, LogUniform, RingDecay, TimeStepBias
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
-from tritoninit.tables import STFT
+from tritoninit.tables import S4D, STFT, Sinusoids
 
 Maker = Callable[..., Initializer]
 
@@ -169,6 +170,13 @@ PEERS: Final[Mapping[str, Mapping[str, Maker]]] = {
         "orthogonal": Orthogonal,
         "delta_orthogonal": DeltaOrthogonal,
         "sparse": Sparse,
+        "sinusoids": Sinusoids,
+        "stft": STFT,
+        "s4d": S4D,
+        "log_uniform": LogUniform,
+        "log_of_uniform": LogOfUniform,
+        "time_step_bias": TimeStepBias,
+        "ring_decay": RingDecay,
     },
     "torch": {
         "uniform": _torch_uniform,
@@ -262,23 +270,23 @@ def initializer(name: str | Initializer, /, **arguments: Any) -> Initializer:
 
 def _maker(name: str) -> Maker:
     peer, _, rest = name.rpartition(".")
-    local = _plain(rest)
-    for where in [peer] if peer else PEERS:
-        if local in PEERS.get(where, {}):
-            return PEERS[where][local]
     if peer and peer not in PEERS:
         raise ParameterError(f"no initializers of {peer!r} are known, but of {', '.join(PEERS)}")
-    known = {full for full in names() if not peer or full.startswith(f"{peer}.")}
-    short = {full.rpartition(".")[2]: full for full in sorted(known, reverse=True)}
-    near = [short[each] if peer else each for each in get_close_matches(local, short, 3, 0.5)]
-    hint = f": did you mean {' or '.join(near)}?" if near else f": known are {', '.join(sorted(short))}"
-    raise ParameterError(f"no initializer is called {name!r}{hint}")
+    local = _plain(rest)
+    known: dict[str, str] = {}
+    for where in [peer] if peer else PEERS:
+        for each, make in PEERS[where].items():
+            if _plain(each) == local:
+                return make
+            known[_plain(each)] = f"{peer}.{each}" if peer else each
+    near = [known[each] for each in get_close_matches(local, known, 3, 0.5)]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known.values()))}"
+    raise ParameterError(f"no initializer is called {name!r}: {hint}")
 
 
 def _plain(name: str) -> str:
-    """A name as functions spell it: no capitals, no underscore at the end."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip()).lower()
-    return words.rstrip("_").removesuffix("_initializer").replace("-", "_").replace(" ", "_")
+    """What all spellings of a name have in common."""
+    return re.sub(r"[-_ ]", "", name).lower().removesuffix("initializer")
 
 
 def names() -> Iterator[str]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from tritoninit.fills import Uniform
+from tritoninit.fans import Axes
+from tritoninit.fills import Initializer, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError, RangeError, make_plain
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
@@ -31,6 +33,9 @@ class Mapped(Structured):
     @abstractmethod
     def function(self, u: Any) -> Any:
         """The elements, of numbers in [0, 1), as arrays in float64."""
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        return self  # elements do not depend on each other, whatever lies in it
 
     def check(self, target: Target, window: Window) -> None:
         dtype = dtype_name(target)

@@ -167,8 +167,7 @@ class _Part:
     def __init__(self, slot: Slot, what: str, axis: int | None, given: Any) -> None:
         shape = slot.tensor.shape
         self.axis = axis
-        numbers = given if isinstance(given, (torch.Tensor, np.ndarray)) else list(given)
-        self.chosen = torch.as_tensor(numbers, device="cpu").detach()
+        self.chosen = torch.as_tensor(given, device="cpu").detach()
         if axis is None:
             if self.chosen.dtype != torch.bool or self.chosen.shape != shape:
                 raise ValueError(
@@ -227,6 +226,8 @@ def _parts(
             raise TypeError(f"{what} are given by names of parameters, not {given!r}")
         for name, indices in given.items():
             chosen = select(found, name, what)
+            if not isinstance(indices, (torch.Tensor, np.ndarray)):
+                indices = list(indices)
             for slot in [slot for slot in found if slot in chosen]:
                 if name in slot.names or slot.tensor.dim() > (axis or 0):  # a glob passes scalars by
                     parts.setdefault(slot, []).append(_Part(slot, what, axis, indices))

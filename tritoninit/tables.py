@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tritoninit.fans import Axes
+from tritoninit.fills import Initializer
 from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError, integer, integers, make_plain
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
@@ -38,6 +40,9 @@ class Table(Structured):
     @abstractmethod
     def values(self, places: Sequence[Any], shape: tuple[int, ...]) -> Any:
         """The numbers, in float64, at places of a table of ``shape``: open arrays of indices."""
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        return self  # of the whole shape, whatever lies in it
 
     def check(self, target: Target, window: Window) -> None:
         if dtype_name(target) not in _SERVED:

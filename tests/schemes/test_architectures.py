@@ -336,8 +336,11 @@ class TestMimetic:
             initializer(torch.empty(shape))
 
     def test_other_layers_stay(self):
-        found = chosen(tree({"mlp.proj": nn.Linear(8, 8), "attn.qkv": nn.Linear(8, 24)}), mimetic(2))
-        assert found["mlp.proj.weight"] is None
+        names = ("mlp.proj", "attention_blocks.0.mlp.proj", "attn.mlp.out_proj")
+        found = chosen(
+            tree({**{n: nn.Linear(8, 8) for n in names}, "attn.qkv": nn.Linear(8, 24)}), mimetic(2)
+        )
+        assert not any(found[f"{name}.weight"] for name in names)
         assert found["attn.qkv.bias"] is None
 
 

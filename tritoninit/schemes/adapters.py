@@ -74,11 +74,8 @@ def _factor(slot: Slot, found: re.Match[str], init: str) -> Initializer:
 
 def _norms(slot: Slot) -> Initializer:
     """The norms of what is adapted, one an output."""
-    base: object = None
-    for module in reversed(slot.ancestors):
-        base = getattr(module, "base_layer", None) or (module if hasattr(module, "weight") else None)
-        if (base is not None and base is not slot.owner) or slot.local == "magnitude":
-            break
+    bases = (getattr(module, "base_layer", None) for module in reversed(slot.ancestors))
+    base = next((each for each in bases if isinstance(each, nn.Module)), slot.owner)
     weight = getattr(base, "weight", None)
     if not isinstance(weight, torch.Tensor) or weight is slot.tensor:
         raise ValueError("what it is the magnitude of is not found around it")

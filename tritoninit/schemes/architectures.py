@@ -67,7 +67,7 @@ def dit(grid: tuple[int, int] | None = None) -> RuleSet:
 def nanochat(width: int) -> RuleSet:
     """Uniforms of variance 1 / width, zero ends of branches, N(0, 1) tokens, scalars for each layer.
 
-    karpathy/nanochat, nanochat/gpt.py, ``init_weights`` of 2026: ``resid_lambdas`` are one and ``x0_lambdas``
+    karpathy/nanochat, nanochat/gpt.py, ``init_weights``: ``resid_lambdas`` are one and ``x0_lambdas``
     0.1, value embeddings as values are, their gates zero.
     """
     bound = math.sqrt(3 / checked_size("width", width))
@@ -245,7 +245,7 @@ def vit_timm_layers(
         "vit_timm_layers",
         "huggingface/pytorch-image-models, timm/layers/weight_init.py, init_weight_vit",
         (
-            *_zero_head(classifier_name, head_bias),
+            *_zero_head(classifier_name, head_bias, nn.Conv1d, nn.Conv2d, nn.Conv3d),
             Rule(nn.Linear, linear),
             *each((nn.Conv1d, nn.Conv2d, nn.Conv3d), {"weight": weight}),
             *TORCH_DEFAULTS,
@@ -273,11 +273,11 @@ def vit_jax_layers(head_bias: float = 0.0, classifier_name: str = "head") -> Rul
     )
 
 
-def _zero_head(name: str, bias: float) -> list[Rule]:
+def _zero_head(name: str, bias: float, *kinds: type[nn.Module]) -> list[Rule]:
     head: Mapping[str, Initializer] = {"weight": Zeros(), "bias": Constant(bias)}
 
     def is_head(qualified: str, module: nn.Module) -> bool:
-        return isinstance(module, nn.Linear) and qualified.startswith(name)
+        return isinstance(module, (nn.Linear, *kinds)) and qualified.startswith(name)
 
     return [Rule(is_head, head)]
 

@@ -27,7 +27,7 @@ _PROJECTIONS = {
     "v": re.compile(r"^(?P<layer>.*?)\.?(self\.)?(v_proj|value)\.weight$"),
     "out": re.compile(r"^(?P<layer>.*?)\.?(out_proj|o_proj|proj|output\.dense)\.weight$"),
 }
-_ATTENTION = re.compile(r"att", re.IGNORECASE)
+_ATTENTION = re.compile(r"att[^.]*$", re.IGNORECASE)
 
 
 def mimetic(
@@ -56,7 +56,7 @@ def mimetic(
             return None
         for part, pattern in _PROJECTIONS.items():
             found = pattern.match(slot.name)
-            if found is not None and (part != "out" or _ATTENTION.search(slot.name)):
+            if found is not None and (part != "out" or _ATTENTION.search(found["layer"])):
                 return _Mimetic(part, found["layer"], heads, alpha_qk, beta_qk, alpha_vo, beta_vo)
         return None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from functools import partial
 from itertools import pairwise
 
 from torch import nn
@@ -129,6 +128,7 @@ _OPENING = re.compile(
     r"(^|\.)(fc1|linear1|c_fc|w1|w3|up_proj|gate_proj|gate_up_proj|wi|wi_[01]|lin1|intermediate\.dense"
     r"|dense_h_to_4h)\.weight$"
 )
+_ENCODER = re.compile(r"(^|\.)encoder(\.|$)")
 _DECODER = re.compile(r"(^|\.)decoder(\.|$)")
 
 
@@ -229,13 +229,12 @@ def depths_of(model: nn.Module) -> tuple[int, int]:
     Raises:
         ValueError: no name has a number.
     """
-    numbers: dict[bool, set[int]] = {True: set(), False: set()}
-    has = partial(re.compile(r"(^|\.)encoder(\.|$)").search)
-    named = [name for name, _ in model.named_parameters()]
-    for name in named:
+    depths = {True: 0, False: 0}  # of those in an encoder, and of others
+    for name, _ in model.named_parameters():
         found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
         if found is not None:
-            numbers[has(name) is not None].add(int(found[1]))
-    if not (numbers[True] or numbers[False]):
+            side = _ENCODER.search(name) is not None
+            depths[side] = max(depths[side], int(found[1]) + 1)
+    if not any(depths.values()):
         raise ValueError(f"{type(model).__name__} has no numbered layers to count")
-    return tuple(max(numbers[key]) + 1 if numbers[key] else 0 for key in (True, False))  # type: ignore[return-value]
+    return depths[True], depths[False]
