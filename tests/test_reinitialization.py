@@ -71,7 +71,14 @@ class TestWhole:
 class TestParts:
     @pytest.mark.parametrize(
         "dead",
-        [[1, 3], (3, 1, 1), torch.tensor([1, -5]), [False, True, False, True, *[False] * 4], range(1, 4, 2)],
+        [
+            [1, 3],
+            (3, 1, 1),
+            torch.tensor([1, -5]),
+            torch.tensor([1, 3], dtype=torch.uint8),
+            [False, True, False, True, *[False] * 4],
+            range(1, 4, 2),
+        ],
     )
     def test_dead_units(self, dead):
         """What comes into them, their biases, and what goes out of them."""
@@ -223,6 +230,14 @@ class TestParts:
             reinitialize_(trained, seed=1, **given)
         assert all(value.equal(before[name]) for name, value in values(trained).items())
 
+    def test_lazy_parameters(self):
+        for change in (
+            lambda m: reinitialize_(m, seed=1, rows={"*": [0]}),
+            lambda m: shrink_and_perturb_(m, seed=1),
+        ):
+            with pytest.raises(ValueError, match=r"weight: .*"):
+                change(nn.LazyLinear(2))
+
     def test_not_by_position(self):
         with pytest.raises(TypeError, match="by names of parameters"):
             reinitialize_(model(), seed=1, rows=[1, 2])
@@ -258,6 +273,14 @@ class TestShrinkAndPerturb:
         shrink_and_perturb_(trained, seed=1, shrink=0.0, perturb=1.0)
         expected = fresh(trained, 0, tag="shrink_and_perturb")
         assert all(p.equal(expected[name]) for name, p in trained.named_parameters())
+
+    def test_integers_stay(self):
+        counts = nn.ParameterList(
+            [nn.Parameter(torch.arange(3), requires_grad=False), nn.Parameter(torch.ones(2))]
+        )
+        shrink_and_perturb_(counts, [Rule("*", Normal())], seed=1)
+        assert counts[0].tolist() == [0, 1, 2]
+        assert counts[1].tolist() != [1, 1]
 
     def test_only_and_skip(self):
         trained = model()

@@ -23,7 +23,7 @@ from tritoninit.models.slots import Selection, Slot, select, slots
 from tritoninit.own_code import ask, drawn
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Structured
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import LAZY, Target, TargetError, dtype_name
 from tritoninit.window import Window
 
 Indices: TypeAlias = "Iterable[int] | torch.Tensor | np.ndarray[Any, Any]"
@@ -101,7 +101,7 @@ def shrink_and_perturb_(
 
     Ash and Adams, NeurIPS 2020, "On Warm-Starting Neural Network Training", equation 1, with the noise of a
     new initialisation, as their code has it (JordanAsh/warm_start): biases and norms shrink towards what
-    rules say, too. Computed in float32 and rounded once. Buffers stay.
+    rules say, too. Computed in float32 and rounded once. Buffers and integers stay.
 
     Args:
         module: the model, with memory.
@@ -128,10 +128,15 @@ def shrink_and_perturb_(
     chosen -= select(found, skip, "skip")
     key = Key(seed).fold_in("shrink_and_perturb").fold_in(step)
     rules = RuleSet.of(rules)
-    wanted = _wanted(module, rules, [s for s in found if s in chosen and not s.is_buffer], key.stream)
+    weights = [slot for slot in found if slot in chosen and not slot.is_buffer and _is_float(slot.tensor)]
+    wanted = _wanted(module, rules, weights, key.stream)
     moved = {slot.name: _Moved(how, exact, shrink, perturb) for slot, (how, exact) in wanted.items()}
     front = SlotRule(choose=lambda slot: moved.get(slot.name))
     return initialize_(module, [front], seed=key.stream, only=list(moved))
+
+
+def _is_float(x: torch.Tensor) -> bool:
+    return x.is_floating_point() or x.is_complex()
 
 
 def _wanted(
@@ -142,6 +147,8 @@ def _wanted(
     Raises:
         ValueError: they have nothing for some.
     """
+    for slot in found:
+        _check_materialised(slot)
     wishes = {slot: rules.find(slot) for slot in found}
     own, failures = ask(module, [slot for slot, wish in wishes.items() if isinstance(wish, OwnCode)])
     numbers = drawn(module, own, Key(seed))
@@ -161,10 +168,16 @@ def _wanted(
     return wanted
 
 
+def _check_materialised(slot: Slot) -> None:
+    if nn.parameter.is_lazy(slot.tensor):
+        raise TargetError(f"{slot.name}: {LAZY}")
+
+
 class _Part:
     """Some of a tensor's elements: indices along an axis, or a mask."""
 
     def __init__(self, slot: Slot, what: str, axis: int | None, given: Any) -> None:
+        _check_materialised(slot)
         shape = slot.tensor.shape
         self.axis = axis
         self.chosen = torch.as_tensor(given, device="cpu").detach()
@@ -207,10 +220,11 @@ def _indices(name: str, what: str, chosen: torch.Tensor, size: int) -> torch.Ten
         if chosen.numel() != size:
             raise ValueError(f"{name}: {chosen.numel()} Booleans for {size} {what}")
         return chosen.nonzero().flatten()
+    chosen = chosen.to(torch.int64)  # of 8 bits without a sign there is no -size
     outside = chosen[(chosen < -size) | (chosen >= size)]
     if outside.numel():
         raise ValueError(f"{name}: of {size} {what} there is no {int(outside[0])}")
-    places: torch.Tensor = torch.unique(chosen.to(torch.int64) % max(size, 1))
+    places: torch.Tensor = torch.unique(chosen % max(size, 1))
     return places
 
 
@@ -229,7 +243,8 @@ def _parts(
             if not isinstance(indices, (torch.Tensor, np.ndarray)):
                 indices = list(indices)
             for slot in [slot for slot in found if slot in chosen]:
-                if name in slot.names or slot.tensor.dim() > (axis or 0):  # a glob passes scalars by
+                lazy = nn.parameter.is_lazy(slot.tensor)
+                if lazy or name in slot.names or slot.tensor.dim() > (axis or 0):  # a glob passes scalars by
                     parts.setdefault(slot, []).append(_Part(slot, what, axis, indices))
     return parts
 

@@ -15,6 +15,7 @@ from tritoninit.schemes import (
     chrono_lstm,
     dit,
     focal_loss,
+    lora,
     lstm,
     mimetic,
     mixture_of_experts,
@@ -342,6 +343,27 @@ class TestMimetic:
         )
         assert not any(found[f"{name}.weight"] for name in names)
         assert found["attn.qkv.bias"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "rules"),
+    [
+        ("attn.qkv.weight", (24, 8), mimetic(2)),
+        ("bias_ih_l0", (12,), chrono_lstm(9)),
+        ("lora_A.weight", (4, 6), lora("orthogonal")),
+    ],
+)
+def test_pytorch_s_defaults_do_not_matter(name, shape, rules):
+    model = nn.LSTM(2, 3) if name == "bias_ih_l0" else tree({name: shape})
+    initializer = chosen(model, rules)[name]
+    expected, target = initializer(torch.empty(shape), key=ti.Key(3)), torch.empty(shape)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert initializer(target, key=ti.Key(3)).equal(expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert initializer(target.zero_(), key=ti.Key(3)).equal(expected)
 
 
 class TestTimm:

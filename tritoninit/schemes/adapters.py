@@ -117,9 +117,14 @@ class _Complementary(Structured):
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         rows, columns = window.global_shape
         rank, size = (rows, columns) if self.is_a else (columns, rows)
-        basis = Orthogonal()(torch.empty(rank, rank), key=Key(key.seed).fold_in(self.pair)).double()
-        gaussian = Normal()(torch.empty(size, rank // 2), key=key).double()
+        basis = Orthogonal()(_empty(rank, rank), key=Key(key.seed).fold_in(self.pair)).double()
+        gaussian = Normal()(_empty(size, rank // 2), key=key).double()
         values = (gaussian @ basis[0 if self.is_a else 1 :: 2]) / 10
         cut = tuple(slice(o, o + n) for o, n in zip(window.offsets, target.shape, strict=True))
         found = (values.T if self.is_a else values)[cut].float()
         return found.to(target.device) if isinstance(target, torch.Tensor) else found
+
+
+def _empty(rows: int, columns: int) -> torch.Tensor:
+    """On the host and in float32, whatever PyTorch's defaults."""
+    return torch.empty(rows, columns, dtype=torch.float32, device="cpu")

@@ -225,10 +225,13 @@ class _Chrono(Structured):
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         (size,) = window.global_shape
-        forget = LogOfUniform(1.0, self.longest - 1)(torch.empty(size // 4), key=key)
-        values = torch.cat([-forget, forget, torch.zeros(size // 2)])
+        values = torch.zeros(size, dtype=torch.float32, device="cpu")  # whatever PyTorch's defaults
+        into, forget = values[: size // 2].chunk(2)
+        LogOfUniform(1.0, self.longest - 1)(forget, key=key)
+        torch.neg(forget, out=into)
         (begin,), (count,) = window.offsets, tuple(target.shape)
-        return values[begin : begin + count]
+        found = values[begin : begin + count]
+        return found.to(target.device) if isinstance(target, torch.Tensor) else found
 
 
 def vit_timm_layers(

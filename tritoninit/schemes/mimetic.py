@@ -110,8 +110,10 @@ class _Mimetic(Structured):
 
 def _factors(alpha: float, beta: float, key: Key, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Two matrices whose product is alpha Z / sqrt(width) + beta I, by singular values, in float64."""
-    z = Normal()(torch.empty(width, width, dtype=torch.float32), key=key).double()
-    u, s, vh = torch.linalg.svd(alpha / math.sqrt(width) * z + beta * torch.eye(width, dtype=torch.float64))
+    z = Normal()(torch.empty(width, width, dtype=torch.float32, device="cpu"), key=key).double()
+    z *= alpha / math.sqrt(width)
+    z.diagonal().add_(beta)
+    u, s, vh = torch.linalg.svd(z)
     largest = u.gather(0, u.abs().argmax(0, keepdim=True)).squeeze(0)
     signs = torch.where(largest < 0, -1.0, 1.0).double()  # a decomposition may choose them
     root = s.sqrt() * signs
