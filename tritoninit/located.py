@@ -18,7 +18,7 @@ class DeltaOrthogonal(Initializer):
 
     For weights (out, in, *field) of 3 to 5 dimensions with at least as many outputs as inputs: the
     convolution keeps the norm of its input. Xiao et al., "Dynamical Isometry and a Mean Field Theory of
-    CNNs", ICML 2018, section 3; the middle of an even size is the place below it, as in
+    CNNs", ICML 2018; the middle of an even size is the place below it, as in
     ``jax.nn.initializers.delta_orthogonal``. The matrix is that of :class:`~tritoninit.Orthogonal` for (out,
     in) and the same key.
     """

@@ -99,7 +99,7 @@ def shrink_and_perturb_(
     """Every parameter becomes ``shrink`` times itself plus ``perturb`` times what rules draw for it; in
     place.
 
-    Ash and Adams, NeurIPS 2020, "On Warm-Starting Neural Network Training", equation 1, with the noise of a
+    Ash and Adams, NeurIPS 2020, "On Warm-Starting Neural Network Training", with the noise of a
     new initialisation, as their code has it (JordanAsh/warm_start): biases and norms shrink towards what
     rules say, too. Computed in float32 and rounded once. Buffers and integers stay.
 

@@ -124,7 +124,7 @@ class Sinusoids(Table):
             the paper.
         grid: the (height, width) of an image's patches, in rows, of which the first half of the numbers tells
             the column and the other the row, each as a table of its own in halves: DiT and MAE
-            (``get_2d_sincos_pos_embed``), whose paper has rows first.
+            (``get_2d_sincos_pos_embed``).
         extra: how many positions come before the grid's, such as a class token's, that are zero.
     """
 
@@ -176,8 +176,8 @@ class S4D(Table):
     """The diagonal state matrices of Gu, Goel, Gupta and Re, NeurIPS 2022, along the last dimension.
 
     Of state n, from 0, and N = 2 times the size of that dimension, which holds one of each conjugate pair,
-    the eigenvalue is -(n + 1) ("real", where N plays no part), -1/2 + i pi n ("lin", equation 8), or -1/2 + i
-    N / pi (N / (2 n + 1) - 1) ("inv", equation 7).
+    the eigenvalue is -(n + 1) ("real", where N plays no part), -1/2 + i pi n ("lin"), or -1/2 + i
+    N / pi (N / (2 n + 1) - 1) ("inv").
 
     Args:
         kind: which of them.

@@ -169,7 +169,7 @@ class TestSiren:
         assert found["0.bias"] == Uniform(-1 / math.sqrt(2), 1 / math.sqrt(2))
 
     def test_activations_are_arcsine_distributed_at_every_depth(self):
-        """The paper's theorem 1.8: pre-activations are standard normal, to which torch.nn's biases come."""
+        """The paper's claim: pre-activations are standard normal, to which torch.nn's biases come."""
         model = nn.Sequential(nn.Linear(1, 256), *(nn.Linear(256, 256) for _ in range(5)))
         ti.initialize_(model, siren(), seed=0)
         x = torch.linspace(-1, 1, 2000)[:, None]

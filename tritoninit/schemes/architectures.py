@@ -89,7 +89,7 @@ def nanochat(width: int) -> RuleSet:
 def siren(frequency: float = 30.0) -> RuleSet:
     """Sines as activations: U(+-1 / fan_in) for the first layer, U(+-sqrt(6 / fan_in) / frequency) after it.
 
-    Sitzmann et al., NeurIPS 2020, section 3.2 and supplement 1.5; vsitzmann/siren, which leaves the biases to
+    Sitzmann et al., NeurIPS 2020, section 3.2; vsitzmann/siren, which leaves the biases to
     torch.nn.
 
     Args:
@@ -176,7 +176,7 @@ def focal_loss(probability: float = 0.01) -> RuleSet:
 def lstm(forget: float = 1.0) -> RuleSet:
     """Xavier's uniform for inputs, orthogonal for states, a bias of ``forget`` for forget gates.
 
-    Jozefowicz, Zaremba and Sutskever, ICML 2015, section 3.2; Keras' ``LSTM`` has the same, but takes its
+    Jozefowicz, Zaremba and Sutskever, ICML 2015; Keras' ``LSTM`` has the same, but takes its
     four gates for one matrix. torch.nn adds two biases: the other is zero.
     """
     gates = Stacked((Zeros(), Constant(forget), Zeros(), Zeros()))

@@ -148,7 +148,7 @@ def t_fixup(encoder_depth: int, decoder_depth: int) -> RuleSet:
     """Transformers without warm-up or normalisation: Xavier's uniform, a branch's values and ends by depth.
 
     Those of the encoder times 0.67 N**-0.25, of the decoder times (9 M)**-0.25; embeddings are N(0, 1 /
-    width) times (9 N)**-0.25 or (9 M)**-0.25. Huang et al., ICML 2020, section 3.4; layer6ai-labs/T-Fixup.
+    width) times (9 N)**-0.25 or (9 M)**-0.25. Huang et al., ICML 2020; layer6ai-labs/T-Fixup.
     What lies in a module called "decoder" is its; the encoder is everything else, unless it has no layers.
 
     Args:

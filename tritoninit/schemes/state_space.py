@@ -34,7 +34,7 @@ def mamba(
 ) -> RuleSet:
     """S4D's real eigenvalues as ``A_log``, D of one, log-uniform time steps; the rest as torch.nn draws it.
 
-    Gu and Dao 2023, section 3.6 and appendix E; state-spaces/mamba, ``Mamba.__init__`` and ``_init_weights``;
+    Gu and Dao 2023, section 3.6; state-spaces/mamba, ``Mamba.__init__`` and ``_init_weights``;
     Hugging Face transformers, ``MambaPreTrainedModel._init_weights``, sets the convolution's bias to zero.
 
     Args:
