@@ -83,6 +83,7 @@ EXAMPLES = [
     (VarianceScaling(1.0, "fan_avg", "normal", axes=Axes((), ())), ()),
     (DeltaOrthogonal(0.5), (6, 4, 3, 2)),
     (Sinusoids(), (9, 6)),
+    (Sinusoids(halves=True, closed=True), (9, 6)),
     (Sinusoids(100.0, grid=(2, 3), extra=1), (1, 7, 8)),
     (STFT("real"), (5, 1, 6)),
     (STFT("imag", "hamming", "spectrum", True), (4, 1, 7)),

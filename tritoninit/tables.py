@@ -120,18 +120,20 @@ class Sinusoids(Table):
 
     Args:
         base: of the geometric sequence of periods.
-        halves: all sines lie before all cosines, as in Tensor2Tensor and fairseq; else they take turns, as in
-            the paper.
+        halves: all sines lie before all cosines, as in most code; else they take turns, as in the paper.
         grid: the (height, width) of an image's patches, in rows, of which the first half of the numbers tells
             the column and the other the row, each as a table of its own in halves: DiT and MAE
             (``get_2d_sincos_pos_embed``).
         extra: how many positions come before the grid's, such as a class token's, that are zero.
+        closed: the last pair has ``base`` itself, by the exponent -k / (width / 2 - 1), as in Tensor2Tensor,
+            fairseq and Whisper.
     """
 
     base: float = 10000.0
     halves: bool = False
     grid: tuple[int, ...] | None = None
     extra: int = 0
+    closed: bool = False
 
     def __post_init__(self) -> None:
         make_plain(self, "base")
@@ -163,7 +165,8 @@ class Sinusoids(Table):
     def _wave(self, position: Any, column: Any, width: int, halves: bool) -> Any:
         pair = column % (width // 2) if halves else column // 2
         cosine = column >= width // 2 if halves else column % 2 == 1
-        angle = position * self.base ** (-2.0 * pair / width)
+        exponent = -pair / max(width // 2 - 1, 1) if self.closed else -2.0 * pair / width
+        angle = position * self.base**exponent
         return np.where(cosine, np.cos(angle), np.sin(angle))
 
 

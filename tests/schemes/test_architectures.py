@@ -121,6 +121,15 @@ class TestSinusoids:
         ours = ti.Sinusoids(halves=True)(torch.empty(20, 12))
         assert torch.allclose(ours, torch.as_tensor(weight).float(), atol=1e-6)
 
+    def test_whisper(self):
+        """Its last pair has the base itself."""
+        whisper = pytest.importorskip("transformers.models.whisper.modeling_whisper")
+        ours = ti.Sinusoids(halves=True, closed=True)(torch.empty(30, 16))
+        assert torch.allclose(ours, whisper.sinusoids(30, 16), atol=1e-5)
+        assert ti.Sinusoids(closed=True)(torch.empty(2, 2)).tolist()[1] == pytest.approx(
+            [math.sin(1), math.cos(1)]
+        )
+
     def test_extra_positions_are_zero(self):
         table = ti.Sinusoids(extra=2)(torch.empty(5, 4))
         assert not table[:2].any()

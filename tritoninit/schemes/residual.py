@@ -89,7 +89,7 @@ def fixup(blocks: int | None = None) -> RuleSet:
             return Zeros()
         if slot.local == "weight" and isinstance(slot.owner, CONVOLUTIONS):
             return kaiming if _SHORTCUTS.intersection(slot.name.split(".")) else None
-        if slot.tensor.numel() == 1:
+        if slot.tensor.numel() == 1 and not isinstance(slot.owner, _LAYERS):
             return Constant(1.0) if slot.local == "scale" else Zeros() if "bias" in slot.local else None
         return None
 
