@@ -82,7 +82,7 @@ _NOTES: Mapping[str, str] = {
     "jax.normal": "sigma 0.01, torch's is 1",
     "jax.uniform": "[0, 0.01), torch's is [0, 1)",
     "jax.truncated_normal": f"bounds are sigmas; {_UNCORRECTED}",
-    "jax.variance_scaling": "takes `in_axis`, `out_axis` and `batch_axis`, or `axes`; real numbers",
+    "jax.variance_scaling": "takes `in_axis`, `out_axis` and `batch_axis`, or `axes`",
     **{f"jax.{name}_normal": _CORRECTED for name in ("glorot", "he", "kaiming", "lecun", "xavier")},
     **{f"keras.{name}Normal": _CORRECTED for name in ("Glorot", "He", "Lecun")},
     "jax.orthogonal": "dimension 0 against all others, as in torch; `column_axis` is by `transpose`",
@@ -204,6 +204,17 @@ The others of PEFT take data or the pretrained weight itself, and are not initia
 "lora_ga"; "pissa", "olora", "loftq", "mica".
 """
 
+_DIFFERENCES = """\
+## Differences
+
+`tests/test_peer_cases.py` has what JAX's and Keras' own tests ask for. What is otherwise here:
+
+- a seed and a dtype belong to the call (`key=`, the tensor), not to the initializer;
+- weights of one dimension or none have fans where `axes=` says so; Keras has them by itself:
+`axes=ti.Axes((), ())`; - a scale of zero is zeros, which Keras refuses;
+- `uniform` never gives its high bound, in any dtype.
+"""
+
 
 def page() -> str:
     """The text of docs/peers.md."""
@@ -215,6 +226,7 @@ def page() -> str:
         lines.append("")
     lines += [
         _BESIDES,
+        _DIFFERENCES,
         "## Schemes",
         "",
         "| scheme | what it is | source | tested against |",
