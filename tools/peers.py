@@ -210,8 +210,8 @@ _DIFFERENCES = """\
 `tests/test_peer_cases.py` has what JAX's and Keras' own tests ask for. What is otherwise here:
 
 - a seed and a dtype belong to the call (`key=`, the tensor), not to the initializer;
-- weights of one dimension or none have fans where `axes=` says so; Keras has them by itself:
-`axes=ti.Axes((), ())`; - a scale of zero is zeros, which Keras refuses;
+- weights of one dimension or none have fans where `axes=` says so, Keras' by `axes=ti.Axes((), ())`;
+- a scale of zero is zeros, which Keras refuses;
 - `uniform` never gives its high bound, in any dtype.
 """
 
