@@ -21,10 +21,13 @@ help:  ## List the targets
 run: $(INSTALLED)  ## Initialise GPT-2, and compare the speed with torch.nn.init's
 	$(BIN)/tritoninit init gpt2 --compare
 
+# Those that run alone, which to look for among all takes as long as they do.
+ALONE = -m alone $$(grep -rl --include='*.py' mark.alone tests)
+
 # The tests that take seconds, with the environment that is named.
 define SECONDS
 $(1)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not alone"
-$(1)/bin/python -m pytest -m alone tests
+$(1)/bin/python -m pytest $(ALONE)
 endef
 
 test: lint types  ## Lint, types and every test that takes seconds
@@ -32,7 +35,7 @@ test: lint types  ## Lint, types and every test that takes seconds
 
 test-all: lint types  ## The same, with the exhaustive tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not alone"
-	$(BIN)/python -m pytest -m alone tests
+	$(BIN)/python -m pytest $(ALONE)
 
 test-floors: $(FLOORS)/.ready  ## Those that take seconds, with the lowest versions allowed: downloads gigabytes
 	$(call SECONDS,$(FLOORS))

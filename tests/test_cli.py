@@ -309,7 +309,7 @@ class TestProcess:
             assert exit_.value.code == 0
         out = capsys.readouterr().out
         assert out.startswith(f"tritoninit {ti.__version__}, stream version {ti.STREAM_VERSION}\n")
-        assert all(command in out for command in ("init", "info", "check"))
+        assert all(command in out for command in ("init", "plan", "info", "check"))
 
     def test_writes_what_the_process_in_here_writes(self):
         result = self.run("init", "zoo:tiny", "--device", "cpu", "--out", "there")

@@ -19,10 +19,13 @@ from tests.initializer_helpers import KEY, Z, bits, drawn, gram_error, in_every_
 from tritoninit import (
     S4D,
     STFT,
+    AsOne,
     Axes,
     Constant,
+    CopyOf,
     DeltaOrthogonal,
     Dirac,
+    Experts,
     Eye,
     Initializer,
     KaimingNormal,
@@ -34,6 +37,9 @@ from tritoninit import (
     Normal,
     Ones,
     Orthogonal,
+    Patch,
+    Patched,
+    Recorded,
     RingDecay,
     Scaled,
     Sinusoids,
@@ -95,7 +101,12 @@ EXAMPLES = [
     (RingDecay(), (13,)),
     (ZeroRow(Normal(), 2), (9, 7)),
     (Scaled(Uniform(-1, 2), 0.5), (9, 7)),
+    (Experts(Sparse(0.4, 0.1)), (3, 5, 4)),
+    (Experts(Stacked((Sparse(0.5), XavierUniform())), 2), (2, 3, 6, 4)),
     (Stacked((Normal(), Uniform(2, 3), Normal(5.0, 0.1)), -2), (2, 9, 7)),
+    (AsOne(XavierUniform()), (6, 9)),
+    (CopyOf("other.weight", Normal(0.0, 0.5)), (7, 9)),
+    (Patched(Normal(), (Patch(Uniform(2, 3), (1, 2), (3, 4)), Patch(Eye(), (5, 0), (2, 3)))), (7, 9)),
 ]
 examples = pytest.mark.parametrize(("initializer", "shape"), EXAMPLES, ids=[f"{i}-{s}" for i, s in EXAMPLES])
 
@@ -115,8 +126,8 @@ def test_the_table_leaves_nobody_out():
     public = {getattr(tritoninit, name) for name in tritoninit.__all__}
     classes = {c for c in public if isinstance(c, type) and issubclass(c, Initializer)}
     concrete = {c for c in classes if not c.__abstractmethods__}
-    # Neither draws: Keep writes nothing, Value what it is given. They have tests of their own.
-    assert concrete - {Keep, Value} == {type(initializer) for initializer, _ in EXAMPLES}
+    # Keep writes nothing, Value what it is given, Recorded one shape. They have tests of their own.
+    assert concrete - {Keep, Value, Recorded} == {type(initializer) for initializer, _ in EXAMPLES}
 
 
 class TestValues:

@@ -211,16 +211,14 @@ class TestDTensors:
             nn.Linear(4, 4), device_id=torch.device("cpu"), use_orig_params=use_orig_params
         )
         model = nn.Sequential(nn.Linear(4, 4), inner)
-        before = [p.detach().clone() for p in model.parameters()]
-        match = (
-            r"1\.weight: a shard of FSDP's.* initialise before wrapping"
-            if use_orig_params
-            else "1._flat_param: a shard"
-        )
         for rules in ([Rule("*", Normal())], [Rule("*", Constant(1.0))]):
-            with pytest.raises(TargetError, match=match):
-                initialize_(model, rules, seed=0)
-        assert all(now.equal(then) for now, then in zip(model.parameters(), before, strict=True))
+            report = initialize_(model, rules, seed=0)
+            assert [each.name for each in report] == ["0.weight", "0.bias", "1.weight", "1.bias"]
+        held = inner._handle.flat_param  # ten of twenty elements, all of the weight's
+        assert (held == 1).all()
+        initialize_(model, [Rule("*", Normal())], seed=0)
+        weight = ti.normal_(torch.empty(4, 4), key=ti.Key(0).fold_in("1.weight"))
+        assert held.equal(weight.flatten()[:10])
         with FullyShardedDataParallel.summon_full_params(model):
             report = initialize_(model, rules, seed=0)
         assert [each.name for each in report if each.backend] == ["0.weight", "0.bias", "1.weight", "1.bias"]

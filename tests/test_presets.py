@@ -15,9 +15,11 @@ from tritoninit.presets import (
     PRESETS,
     Conv1D,
     Llama,
+    Mixture,
     ResNet,
     ViT,
     llama_3_8b,
+    mixture,
     rotary_frequencies,
     rotate,
 )
@@ -104,6 +106,36 @@ class TestPresets:
         torch.testing.assert_close(
             rotary_frequencies(head, factor=model.model.stretch).double(), plain, rtol=2e-6, atol=0
         )
+
+
+class TestMixture:
+    """A Llama with experts, small enough to run."""
+
+    def small(self):
+        model = Mixture(vocabulary=11, width=8, depth=2, heads=2, kv_heads=1, inner=6, experts=4, active=2)
+        ti.initialize_(model, mixture(), seed=0)
+        return model
+
+    def test_runs_and_learns(self):
+        logits = self.small()(torch.arange(6).reshape(2, 3))
+        assert logits.shape == (2, 3, 11)
+        logits.square().sum().backward()
+
+    def test_experts_that_are_alike_are_one(self):
+        """Whichever of them the router takes, their weights add up to one."""
+        mlp = self.small().model.layers[0].mlp
+        x = torch.randn(3, 8)
+        with torch.no_grad():
+            for stacked in mlp.experts.parameters():
+                stacked[:] = stacked[0]
+            torch.testing.assert_close(mlp(x), mlp.experts(x, 0))
+
+    def test_every_parameter_has_a_rule(self):
+        assert None not in [
+            each
+            for name, each in initializers(self.small(), mixture()).items()
+            if name != "model.frequencies"
+        ]
 
 
 RESNET_CONVOLUTION = ti.KaimingNormal(mode="fan_out", nonlinearity="relu", axes=ti.Axes())

@@ -3,7 +3,7 @@
 from tritoninit import _start  # noqa: F401 - before what takes a second to import
 
 # isort: split
-from tritoninit import presets, registry, schemes
+from tritoninit import distributed, presets, registry, schemes
 from tritoninit._version import __version__
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.findings import audit
@@ -11,7 +11,8 @@ from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
 from tritoninit.catalogue import initializer
-from tritoninit.combinators import Keep, Scaled, Stacked, ZeroRow
+from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.experts import Experts
 from tritoninit.fans import Axes
 from tritoninit.fills import (
     Constant,
@@ -61,17 +62,20 @@ from tritoninit.initializers import (
     Zeros,
     calculate_gain,
 )
-from tritoninit.interception.entry import intercept
+from tritoninit.interception.entry import intercept, record
 from tritoninit.interception.intercepted import Intercepted, PassedOn
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
 from tritoninit.located import DeltaOrthogonal
 from tritoninit.mapped import LogOfUniform, LogUniform, Mapped, RingDecay, TimeStepBias
+from tritoninit.meshes.layouts import Layout
+from tritoninit.meshes.mesh_plan import MeshPlan, plan_mesh
 from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
+from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.reinitialization import reinitialize_, shrink_and_perturb_
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
@@ -87,15 +91,18 @@ __all__ = [
     "STFT",
     "STREAM_VERSION",
     "TORCH_DEFAULTS",
+    "AsOne",
     "Assignment",
     "Audit",
     "Axes",
     "Backend",
     "Constant",
+    "CopyOf",
     "Coverage",
     "DeltaOrthogonal",
     "Dirac",
     "Elementwise",
+    "Experts",
     "Eye",
     "FanScaled",
     "Fill",
@@ -105,16 +112,21 @@ __all__ = [
     "KaimingUniform",
     "Keep",
     "Key",
+    "Layout",
     "LogOfUniform",
     "LogUniform",
     "Mapped",
+    "MeshPlan",
     "Normal",
     "Ones",
     "Orthogonal",
     "ParameterError",
     "PassedOn",
+    "Patch",
+    "Patched",
     "Piece",
     "Plan",
+    "Recorded",
     "Report",
     "RingDecay",
     "Rule",
@@ -147,6 +159,7 @@ __all__ = [
     "constant_",
     "dirac",
     "dirac_",
+    "distributed",
     "eye",
     "eye_",
     "initialize_",
@@ -162,7 +175,9 @@ __all__ = [
     "ones_",
     "orthogonal",
     "orthogonal_",
+    "plan_mesh",
     "presets",
+    "record",
     "registry",
     "reinitialize_",
     "schemes",

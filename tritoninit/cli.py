@@ -1,4 +1,4 @@
-"""The command line: initialise a model, see what is here, prove the backends equal, measure and compare."""
+"""The command line: initialise a model, plan one on a mesh, prove the backends equal, measure and compare."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from tritoninit._version import __version__
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
+from tritoninit.meshes.mesh import KINDS
 from tritoninit.outputs import UsageError, writable
-from tritoninit.presets import PRESETS
+from tritoninit.presets import LARGE, PRESETS
 from tritoninit.schemes import SCHEMES
 from tritoninit.terminal import fail, let_go, one_line, place, provide_streams
 
@@ -84,14 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument(
         "spec", metavar="SPEC", help="a preset, or package.module:callable that makes an nn.Module"
     )
-    init.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        type=_setting,
-        help="an argument of the callable, or of a transformers class's configuration; may be repeated",
-    )
+    _add_settings(init)
     init.add_argument(
         "--rules", choices=SCHEMES, help="a scheme to initialise by, instead of the model's own"
     )
@@ -108,6 +102,44 @@ def _parser() -> argparse.ArgumentParser:
         " for that",
     )
     init.set_defaults(run=_init)
+
+    plan = commands.add_parser(
+        "plan",
+        help="show what each rank of a mesh would hold of a model and do for it, on paper",
+        description="Plan a model on a mesh that need not be here: elements, bytes, launches and predicted"
+        " seconds of each rank, and a proof that ranks hold every element once, or once a replica. Exit code"
+        " 1 if they do not.",
+        epilog=f"Presets: {', '.join((*PRESETS, *LARGE))}; or package.module:callable, as in init. Axes of"
+        f" the mesh are for what their names begin with: {', '.join(KINDS)}. dp and fsdp cut as fully_shard"
+        " does, tp as parallelize_module by Llama's, Mixtral's and GPT-2's names, ep experts, pp layers into"
+        " stages; hsdp, ddp and replicate cut nothing.",
+    )
+    plan.add_argument(
+        "spec", metavar="SPEC", help="a preset, or package.module:callable that makes an nn.Module"
+    )
+    plan.add_argument("--mesh", metavar="AXIS=SIZE,...", help="the axes, outermost first: pp=16,tp=8,dp=128")
+    plan.add_argument(
+        "--shard",
+        metavar="GLOB=CUTS",
+        action="append",
+        default=[],
+        type=_cuts,
+        help="how parameters are cut whose names match, in order: '*.q_proj.weight=0@tp,0@dp',"
+        " '*.c_attn.weight=1/3@tp' (each of three parts), '*.bias=0@dp*ep' (as one axis),"
+        " '*.norm.*=replicate'; may be repeated, the first that matches counts",
+    )
+    plan.add_argument("--layout", metavar="FILE", help="a file with mesh, shard and stages, as JSON or TOML")
+    which = plan.add_mutually_exclusive_group()
+    which.add_argument("--rank", metavar="R", type=_count, help="show that rank, and all that it holds")
+    which.add_argument("--all", action="store_true", help="show every rank")
+    plan.add_argument("--gpu", default="H100", help="whose seconds to predict (default: H100)")
+    _add_settings(plan)
+    plan.add_argument(
+        "--rules", choices=SCHEMES, help="a scheme to initialise by, instead of the preset's, or torch's"
+    )
+    plan.add_argument("--dtype", default="float32", choices=FLOAT_DTYPES, help="default: float32")
+    plan.add_argument("--json", metavar="FILE", help="write this report there, as JSON")
+    plan.set_defaults(run=_plan)
 
     info = commands.add_parser("info", help="versions, devices and backends")
     info.set_defaults(run=_info)
@@ -214,6 +246,17 @@ def _positive(text: str) -> float:
     return number
 
 
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_setting,
+        help="an argument of the callable, or of a transformers class's configuration; may be repeated",
+    )
+
+
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
@@ -226,10 +269,29 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value  # a string without quotes
 
 
+def _cuts(text: str) -> tuple[str, str]:
+    glob, equals, cuts = text.rpartition("=")
+    if not equals or not glob or not cuts:
+        raise argparse.ArgumentTypeError(f"{text!r} is not GLOB=CUTS, as in '*.weight=0@tp,0@dp'")
+    return glob, cuts
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of a rank")
+    return int(text)
+
+
 def _init(arguments: argparse.Namespace) -> int:
     from tritoninit.commands import init
 
     return init.run(arguments)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from tritoninit.commands import plan
+
+    return plan.run(arguments)
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import add, gt
 
 from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Piece, pieces_of
@@ -167,6 +168,127 @@ class Scaled(Initializer):
             piece._replace(initializer=piece.initializer.times(self.factor))
             for piece in pieces_of(self.initializer, shape)
         ]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A hyper-rectangle of a tensor that an initializer of its own sets.
+
+    Args:
+        initializer: for a tensor of the rectangle's shape.
+        offsets: where it begins, one number a dimension.
+        shape: of the rectangle.
+    """
+
+    initializer: Initializer
+    offsets: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_initializer(self.initializer)
+        for name in ("offsets", "shape"):
+            object.__setattr__(self, name, integers(name, getattr(self, name)))
+        if len(self.offsets) != len(self.shape):
+            raise ParameterError(f"offsets {self.offsets} for a patch of shape {self.shape}")
+
+
+@dataclass(frozen=True)
+class Patched(Initializer):
+    """``initializer``, and then patches on top, later ones over those before.
+
+    What is random in elements that are independent is drawn by their places in the whole; a structured patch
+    with ``key.fold_in(-1 - number of the patch)``.
+
+    Args:
+        initializer: of the whole tensor.
+        patches: in order.
+    """
+
+    initializer: Initializer
+    patches: tuple[Patch, ...]
+
+    def __post_init__(self) -> None:
+        _check_initializer(self.initializer)
+        object.__setattr__(self, "patches", tuple(self.patches))
+        if not all(isinstance(patch, Patch) for patch in self.patches):
+            raise TypeError("patches are a sequence of Patch")
+
+    @property
+    def random(self) -> bool:
+        return self.initializer.random or any(patch.initializer.random for patch in self.patches)
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        found = [*pieces_of(self.initializer, shape)]
+        if 0 in shape:
+            return found
+        for number, patch in enumerate(self.patches):
+            ends = [offset + size for offset, size in zip(patch.offsets, patch.shape, strict=True)]
+            if len(ends) != len(shape) or min(patch.offsets, default=0) < 0 or any(map(gt, ends, shape)):
+                raise ValueError(f"no {patch} in a tensor of shape {tuple(shape)}")
+            for piece in pieces_of(patch.initializer, patch.shape):
+                offsets = tuple(map(add, patch.offsets, piece.offsets))
+                found.append(piece._replace(offsets=offsets, path=(-1 - number, *piece.path)))
+        return found
+
+
+@dataclass(frozen=True)
+class AsOne(Initializer):
+    """``initializer`` of the whole tensor as torch.nn.init sees it: one weight (out, in, *receptive field).
+
+    In a rule for a model, others ask the module what its weight's dimensions mean, and draw packed
+    projections, gates and groups each for themselves; its code may not have.
+
+    Args:
+        initializer: whatever its module says, for all of the tensor.
+    """
+
+    initializer: Initializer
+
+    def __post_init__(self) -> None:
+        _check_initializer(self.initializer)
+
+    @property
+    def random(self) -> bool:
+        return self.initializer.random
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        return pieces_of(self.initializer, shape)
+
+
+@dataclass(frozen=True)
+class CopyOf(Initializer):
+    """What code made a copy of another parameter: the same random numbers, by the key of that one's name.
+
+    For :func:`~tritoninit.initialize_`, which gives every other parameter the key of its own name. The two
+    are equal if their initializers are, whether the other is set in the same call or not.
+
+    Args:
+        name: the qualified name of the other.
+        initializer: of this one.
+    """
+
+    name: str
+    initializer: Initializer
+
+    def __post_init__(self) -> None:
+        _check_initializer(self.initializer)
+        if not isinstance(self.name, str):
+            raise TypeError(f"a parameter's name is a string, not {self.name!r}")
+
+    @property
+    def random(self) -> bool:
+        return self.initializer.random
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        return replace(self, initializer=self.initializer.of_weight(axes, shape))
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        return pieces_of(self.initializer, shape)
+
+
+def key_name(name: str, initializer: Initializer) -> str:
+    """By which name a parameter of ``name`` has its key."""
+    return initializer.name if isinstance(initializer, CopyOf) else name
 
 
 def _check_initializer(value: object) -> None:

@@ -6,24 +6,26 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from tritoninit.agreement import Agreement, Planned, exactly
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.reading import constants
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import Keep
-from tritoninit.distributed.held import is_dtensor, local_of, whole_here, writable
+from tritoninit.combinators import CopyOf, Keep, key_name
+from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
 from tritoninit.interception.entry import quietly
 from tritoninit.keys import Key
 from tritoninit.models.materialize import (
     Held,
+    as_whole,
     check_computable,
     held_on_meta,
     loose_meta_tensors,
@@ -32,18 +34,24 @@ from tritoninit.models.materialize import (
     reset_sharded,
     reshard,
 )
-from tritoninit.models.placeholders import check_held
+from tritoninit.models.placeholders import check_engine, check_held, settle
 from tritoninit.models.rules import OwnCode, Rule, RuleSet
+from tritoninit.models.scopes import Names, Scope
 from tritoninit.models.slots import Place, Selection, Slot, at_rest, check_module, places, select, slots
 from tritoninit.own_code import Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
 from tritoninit.plan import Plan
+from tritoninit.recorded import Recorded
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
-from tritoninit.targets import LAZY, TargetError, as_target, check_freed, check_memorable
+from tritoninit.targets import LAZY, Target, TargetError, as_target, check_freed, check_memorable
 from tritoninit.window import Window
+from tritoninit.windows import Windows
 from tritoninit.words import short
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # What neither rules nor own code know of.
 _CONSTRUCTORS = (
@@ -96,6 +104,9 @@ def initialize_(
     dtype: torch.dtype | None = None,
     only: Selection | None = None,
     skip: Selection = (),
+    prefix: Names = "",
+    windows: Mapping[str, Window | Windows] | None = None,
+    check_ranks: bool | ProcessGroup = False,
 ) -> Report:
     """Set the parameters of a model, and the buffers that rules name, in place.
 
@@ -111,14 +122,39 @@ def initialize_(
         device: where to. Parameters and buffers on the meta device get their memory there, once, and no
             other pass over it than the fill; others move.
         dtype: of floating-point parameters, with what parametrisations compute them from, and of the buffers
-            that rules set.
+            that rules set; :class:`~tritoninit.Recorded` ones stay in theirs.
         only: set these and keep the others: qualified names, globs, names of modules, or modules.
         skip: keep these, in the same terms; for example the keys of a state dict that was loaded, less the
             ``unexpected_keys`` that ``load_state_dict`` returned.
+        prefix: what ``module`` is called in the model that it is a part of, where it is initialised alone: a
+            pipeline's stage, what FSDP1's ``param_init_fn`` is given, one block after another. Parameters get
+            the keys that they have there, and rules match these full names: "layers.3" makes "mlp.weight"
+            "layers.3.mlp.weight". Or by the names of modules or parameters here what they are called there,
+            others staying as they are ({"0": "layers.4", "1": "layers.5"}), or a function from each
+            parameter's name to the full one. Two parts under one name are the same weights by design, and no
+            call sees the other: the report shows full names.
+        windows: by full names or globs, of which the first counts, exact ones before all, which part of the
+            whole a local tensor is that is no DTensor: a :class:`~tritoninit.Window`, or
+            :class:`~tritoninit.Windows` of several, such as the q, k and v of a rank or a gated weight's two
+            halves. Fans come of the global shape. A DTensor may be a window, too. They go before what
+            Megatron's marks say.
+        check_ranks: True has all ranks of the default process group, or those of a group that is given, agree
+            before anything is written, by one all-gather of a hash. Names, global shapes, dtypes,
+            initializers with their numbers, and keys have to be equal, also one that is drawn for want of a
+            seed; memory, and which part of a tensor a rank holds, may differ. An error of one rank then
+            ends the others, too.
 
     Of a parameter that is a DTensor each rank sets its part of what a single process would have, by the
     global shape and without communication: give all ranks the same rules and seed. With ``device=``, a model
     on the meta device that ``fully_shard`` has cut gets the memory of its shards alone.
+
+    So of the flat ranges that FSDP1 (``use_orig_params`` or not) and DeepSpeed's ZeRO-3 hold, in the dtype
+    and on the device that these have chosen; padding stays as it is. Initialise before
+    ``deepspeed.initialize``, whose optimizer takes a copy. Of what Megatron marks
+    (``tensor_model_parallel``, ``partition_dim``, ``partition_stride``) the part is known where the module
+    has its ``tp_group`` or ``megatron.core.parallel_state`` is initialised; a vocabulary's padding is a part
+    of the whole. By a ``partition_stride`` of 1 a rank's part is one stretch of the whole: where a rank has a
+    stretch of each half of a gated weight instead, ``windows=`` says so.
 
     Own code runs for one parameter on a stand-in for it, on the CPU, while all others are on the meta device.
     A fill that it asks for is drawn with the parameter's key, as if a rule had it; numbers that it computes
@@ -146,15 +182,34 @@ def initialize_(
     Raises:
         ValueError: what cannot be set, by qualified name: no rule matches, lazy, quantised, old-style
             weight_norm, a fan that the shape does not tell, a buffer that nobody can compute, a part of a
-            parameter whose others are elsewhere (FSDP1, ZeRO-3, Megatron), memory that was freed, a value of
-            which a parametrisation makes NaN or infinities. Nothing was written then.
+            parameter of which nobody says which part it is, a window that does not fit or is of nothing in
+            the model, memory that was freed, a value of which a parametrisation makes NaN or infinities;
+            with ``check_ranks``, ranks that do not agree, with the name of the first parameter on which they
+            do not. Nothing was written then.
     """
+    with Agreement(check_ranks) as agreement:
+        return _initialize(module, rules, seed, device, dtype, only, skip, prefix, windows, agreement)
+
+
+def _initialize(
+    module: nn.Module,
+    rules: Iterable[Rule],
+    seed: int | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    only: Selection | None,
+    skip: Selection,
+    prefix: Names,
+    windows: Mapping[str, Window | Windows] | None,
+    agreement: Agreement,
+) -> Report:
     target = _usable(device, dtype)
     check_module(module)
     reshard(module)
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
-    found = slots(module)
+    scope = Scope(prefix, {} if windows is None else windows)
+    found = slots(module, scope)
     _check_names(found)
     kept = select(found, skip, "skip")
     if only is not None:
@@ -162,20 +217,28 @@ def initialize_(
     with at_rest(module):  # rules may look at weights
         choice = _choose(module, found, rules, kept, target, dtype)
     initializers, garbage, renewed, own, given, aliases = choice
-    noticed = [(part, "matches nothing in the model") for part in rules.idle(found, given)]
+    idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
+    noticed = [(part, "matches nothing in the model") for part in idle]
     noticed += _constants_to_be_drawn(initializers)
     keep = Keep()
     named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
-        keys = {slot: key.fold_in(slot.name) for slot, how in initializers.items() if how.random}
-        initializers |= _computed(module, own, key, target, dtype)
-        apart = _drawn_apart(initializers, key, target, dtype, named)
+        keys = {
+            slot: key.fold_in(key_name(slot.name, how)) for slot, how in initializers.items() if how.random
+        }
+        with as_whole(found):
+            initializers |= _computed(module, own, key, target, dtype)
+        apart = _drawn_apart(initializers, keys, key, target, dtype, named)
+        agreement.on(_planned(found, initializers, garbage, key, dtype))
         if target is not None or dtype is not None:
-            recompute(module, garbage, target, lambda name: quietly(key.fold_in(name)))
+            with as_whole(found):
+                recompute(module, garbage, target, lambda name: quietly(key.fold_in(name)))
             for slot in found:
                 overwritten = slot in renewed or not _keeps(initializers.get(slot, keep), slot)
-                move(slot, target, dtype, overwritten=overwritten)
+                how = initializers.get(slot, keep)
+                floats = None if slot.is_buffer and _is_recorded(how) else dtype
+                move(slot, target, floats, overwritten=overwritten)
             for each, slot in aliases:
                 each.follow(slot.tensor)
             reset_sharded(module)
@@ -189,24 +252,71 @@ def initialize_(
             tensor, became = apart.get(slot, (slot.tensor, ""))
             if slot in apart:
                 plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name), named))
-            elif is_dtensor(tensor):
-                add_held(initializer, plan, writable(tensor), used or key)
+            elif slot.shard is not None or is_dtensor(tensor):
+                tensor = slot.memory
+                add_held(initializer, plan, writable(tensor, slot.windows), used or key)
             else:
                 initializer.add(plan, tensor, used or key, Window.whole(tensor.shape))
+                if hasattr(tensor, "ds_tensor"):
+                    plan.afterwards(partial(settle, slot))
             backend = backends.get(tensor.device) or resolve(tensor.device.type).name
             backends[tensor.device] = backend
             code = own[slot].call.code if slot in own else ""
-            assignments.append(Assignment(slot.name, tensor, initializer, used, backend, became, code))
+            done = slot.tensor if slot.shard is not None else tensor
+            assignments.append(Assignment(slot.name, done, initializer, used, backend, became, code))
         elif not slot.is_buffer:
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
-    return Report(assignments, seed=key.seed, module=module, noticed=noticed)
+    return Report(assignments, seed=key.seed, module=module, noticed=noticed, scope=scope)
+
+
+def _planned(
+    found: Iterable[Slot],
+    initializers: Mapping[Slot, Initializer],
+    computed: Container[Slot],
+    key: Key,
+    dtype: torch.dtype | None,
+) -> Iterator[Planned]:
+    """What becomes of the slots, for ranks to agree on."""
+    for slot in found:
+        how, memory = initializers.get(slot), slot.memory
+        if how is None and slot.is_buffer and slot not in computed:
+            continue
+        shape = "none yet" if nn.parameter.is_lazy(memory) else str(slot.shape)
+        kept = memory.dtype if dtype is None or not memory.is_floating_point() else dtype
+        used = key.fold_in(slot.name) if slot in computed or (how is not None and how.random) else None
+        yield Planned(
+            slot.name,
+            shape,
+            str(kept),
+            "its module's own code" if slot in computed else exactly(Keep() if how is None else how),
+            "" if used is None else str(used.seed),
+            "" if used is None else str(used.stream),
+        )
+
+
+def chosen(
+    module: nn.Module, rules: Iterable[Rule] = TORCH_DEFAULTS, dtype: torch.dtype | None = None
+) -> list[tuple[Slot, Initializer]]:
+    """What :func:`initialize_` would do, and does not: of each parameter, and of each buffer that it sets.
+
+    Raises:
+        ValueError: what :func:`initialize_` would raise before anything is drawn.
+    """
+    check_module(module)
+    found = slots(module)
+    _check_names(found)
+    with at_rest(module):
+        choice = _choose(module, found, RuleSet.of(rules), set(), torch.device("cpu"), dtype)
+    set_ = choice.initializers
+    return [(slot, set_.get(slot, Keep())) for slot in found if slot in set_ or not slot.is_buffer]
 
 
 def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
     """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
-    drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.tensor.is_meta]
-    whole = [(slot.name, here) for slot in drawn_now if (here := whole_here(slot.tensor)) is not None]
+    drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.memory.is_meta]
+    parts = [(slot.name, whole_here(slot.tensor) if slot.shard is None else None) for slot in drawn_now]
+    whole = [(name, here) for name, here in parts if here is not None]
     for place, value in constants(here for _, here in whole):
         yield whole[place][0], f"was {short(value, 6)} throughout, and is drawn now"
 
@@ -236,11 +346,12 @@ def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> tor
 
 
 def _check_names(found: Sequence[Slot]) -> None:
-    """Raise ValueError if a wrapper's own parameter has the name, and so the key, of a wrapped one."""
+    """Raise ValueError if two have one name, and so one key: a wrapper's own, and one that it wraps."""
     counts = Counter(slot.name for slot in found)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
-        raise ValueError(f"several tensors have one name without what wrappers add: {', '.join(twice)}")
+        why = "without what wrappers add, or as prefix= has it"
+        raise ValueError(f"several tensors have one name {why}: {', '.join(twice)}")
 
 
 class _Choice(NamedTuple):
@@ -273,15 +384,39 @@ def _choose(
 ) -> _Choice:
     """What is to be done; raises what can be known by now."""
     problems = _Problems()
+    with as_whole(found):
+        choice = _wanted(module, found, rules, kept, device, dtype, problems)
+    if device is not None:
+        held = held_on_meta(module)
+        problems.errors += loose_meta_tensors(module, held, found)
+        known = {id(slot.tensor): slot for slot in found if not slot.is_parametrized}
+        choice.aliases.extend((each, known[id(each.tensor)]) for each in held if id(each.tensor) in known)
+    problems.raise_any()
+    return choice
+
+
+def _wanted(
+    module: nn.Module,
+    found: Sequence[Slot],
+    rules: RuleSet,
+    kept: set[Slot],
+    device: torch.device | None,
+    dtype: torch.dtype | None,
+    problems: _Problems,
+) -> _Choice:
+    """What rules and own code want of the slots of a model whose modules show whole parameters."""
     wanted: dict[Slot, Initializer | None] = {}
     for slot in found:
         with problems.of(slot):
             if device is not None or dtype is not None:
-                check_freed(local_of(slot.tensor))  # it is copied, or its memory given up
+                check_freed(local_of(slot.memory))  # it is copied, or its memory given up
+                check_engine(slot, device, dtype)
             if slot in kept:
                 continue
             if nn.parameter.is_lazy(slot.tensor):
                 raise TargetError(LAZY)
+            if slot.shard is not None and slot.shard.parts is None:
+                slot.shard.windows.check(slot.memory.shape)
             wish = _wish(rules, slot)
             if not (slot.is_buffer or isinstance(wish, Keep)):
                 check_held(slot)
@@ -293,6 +428,7 @@ def _choose(
         with problems.of(slot):
             initializer = rules.find(slot, own_code=False) if slot in failures else wish
             if slot in own:
+                _check_code(wish, own[slot])
                 initializer = own[slot].initializer
             elif initializer is not None:
                 initializer = _meant(slot, initializer)
@@ -307,12 +443,6 @@ def _choose(
             elif slot.tensor.is_meta:
                 choice.garbage.append(slot)
                 check_computable(slot, device)
-    if device is not None:
-        held = held_on_meta(module)
-        problems.errors += loose_meta_tensors(module, held, found)
-        known = {id(slot.tensor): slot for slot in found if not slot.is_parametrized}
-        choice.aliases.extend((each, known[id(each.tensor)]) for each in held if id(each.tensor) in known)
-    problems.raise_any()
     return choice
 
 
@@ -325,35 +455,44 @@ def _wish(rules: RuleSet, slot: Slot) -> Initializer | None:
         raise
 
 
+def _check_code(wish: Initializer | None, own: Own) -> None:
+    """Raise ValueError if a parameter is for some code to set, and others say that they do."""
+    if isinstance(wish, OwnCode) and wish.code not in ("", own.call.code):
+        raise ValueError(f"it is for {wish.code} to set, and {own.call.code} says that it does: give a rule")
+
+
 def _meant(slot: Slot, initializer: Initializer) -> Initializer:
     """What a rule's initializer is for a slot, with the fans of its module; raises if it is not known."""
     if type(initializer).of_weight is Initializer.of_weight:  # most do not ask, and it takes a while
         return initializer
-    axes = module_axes(slot.owner, slot.name, slot.tensor.shape)
-    return initializer.of_weight(axes, slot.tensor.shape)
+    axes = module_axes(slot.owner, slot.name, slot.shape)
+    return initializer.of_weight(axes, slot.shape)
 
 
 def _check(
     slot: Slot, initializer: Initializer, device: torch.device | None, dtype: torch.dtype | None
 ) -> None:
     """Raise why an initializer cannot set a slot."""
-    tensor = slot.tensor
+    memory = slot.memory
     if isinstance(initializer, Keep):
         return
     if not isinstance(initializer, Value):
         _check_plain(slot, initializer)
-    if tensor.is_meta and device is not None:
-        check_memorable(local_of(tensor))
+    if slot.shard is not None and slot.is_parametrized:
+        raise TargetError("what it is computed from is a part of it: keep it, or initialise before it is cut")
+    if memory.is_meta and device is not None:
+        check_memorable(local_of(memory))
         if _keeps(initializer, slot):
             raise ValueError("a part of it is to be kept, and on the meta device it has no values")
-    elif is_dtensor(tensor):
-        writable(tensor)
+    elif slot.shard is not None or is_dtensor(memory):
+        writable(memory, slot.windows)
     else:
-        as_target(tensor)
-    if dtype is not None and tensor.is_floating_point():
-        tensor = torch.empty(tensor.shape, dtype=dtype, device="meta")
-    initializer.check(tensor, Window.whole(tensor.shape))
-    resolve((slot.tensor.device if device is None else device).type)  # raises if no backend serves it
+        as_target(memory)
+    whole: Target = memory if slot.shard is None else whole_like(local_of(memory), slot.shape)
+    if dtype is not None and memory.is_floating_point():
+        whole = torch.empty(slot.shape, dtype=dtype, device="meta")
+    initializer.check(whole, Window.whole(slot.shape))
+    resolve((memory.device if device is None else device).type)  # raises if no backend serves it
 
 
 def _computed(
@@ -377,7 +516,7 @@ def _keeps(initializer: Initializer, slot: Slot) -> bool:
     """Whether some of a slot's elements stay as they are."""
     if isinstance(initializer, Keep):  # lazy parameters, which have no shape, among them
         return True
-    return any(isinstance(piece.initializer, Keep) for piece in initializer.pieces(slot.tensor.shape))
+    return any(isinstance(piece.initializer, Keep) for piece in initializer.pieces(slot.shape))
 
 
 def _check_plain(slot: Slot, initializer: Initializer) -> None:
@@ -386,9 +525,9 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
     if any(map(is_dtensor, slot.originals)):
         raise TargetError("a DTensor is what it is computed from: keep it, or initialise before sharding")
     if not (tensor.is_floating_point() or tensor.is_complex()):
-        if initializer.random:
+        if initializer.random and not _is_recorded(initializer):
             raise ValueError(f"{tensor.dtype} takes constants and values only: keep it, or give a Value")
-        if not slot.is_buffer and type(tensor) is not nn.Parameter:
+        if not (slot.is_buffer or type(tensor) is nn.Parameter or is_dtensor(tensor)):
             raise ValueError(f"a quantised {type(tensor).__name__}: keep it, or give a Value")
     for hook in owner._forward_pre_hooks.values():
         if isinstance(hook, (WeightNorm, SpectralNorm)) and slot.local.startswith(f"{hook.name}_"):
@@ -397,6 +536,11 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
             )
     if slot.is_parametrized:
         check_invertible(slot)
+
+
+def _is_recorded(initializer: Initializer) -> bool:
+    """Whether its numbers are those of the dtype that the code made them in, integers too."""
+    return isinstance(initializer.initializer if isinstance(initializer, CopyOf) else initializer, Recorded)
 
 
 class _Drawn(NamedTuple):
@@ -408,6 +552,7 @@ class _Drawn(NamedTuple):
 
 def _drawn_apart(
     chosen: Mapping[Slot, Initializer],
+    keys: Mapping[Slot, Key],
     key: Key,
     device: torch.device | None,
     dtype: torch.dtype | None,
@@ -420,7 +565,7 @@ def _drawn_apart(
         if slot.is_parametrized and not isinstance(initializer, Keep):
             floats = dtype if slot.tensor.is_floating_point() else None
             values[slot] = value = memory_like(slot.tensor, device, floats or slot.tensor.dtype)
-            initializer.add(plan, value, key.fold_in(slot.name), Window.whole(value.shape))
+            initializer.add(plan, value, keys.get(slot, key), Window.whole(value.shape))
     if values:
         plan.run()
     problems = _Problems()

@@ -216,7 +216,7 @@ def _is_whole(initializer: Initializer, slot: Slot) -> bool:
     """Whether it can be asked to do the same again, unlike what only tells of several changes."""
     if _is_unset(initializer):
         return True
-    meta = torch.empty(slot.tensor.shape, dtype=_dtype(slot), device="meta")
+    meta = torch.empty(slot.shape, dtype=_dtype(slot), device="meta")
     try:
         initializer.check(meta, Window.whole(meta.shape))
     except (NotImplementedError, ValueError):
@@ -259,7 +259,7 @@ def _alone(call: Call, slot: Slot, seed: int) -> torch.Tensor:
     with quietly(Key(seed)), _stand_ins(call, [slot], seed):
         call()
         now = _now(slot)
-        if now is None or now.is_meta or now.shape != slot.tensor.shape:
+        if now is None or now.is_meta or tuple(now.shape) != slot.shape:
             raise _UnsetError("gives it another shape, or none")
         values: torch.Tensor = now.detach().cpu().clone()
     unset = values.isnan()
@@ -325,7 +325,7 @@ def _stand_ins(call: Call, group: Sequence[Slot], seed: int = 0) -> Iterator[Non
 
 
 def _stand_in(slot: Slot) -> Any:
-    old, memory = slot.tensor, torch.empty(slot.tensor.shape, dtype=_dtype(slot))
+    old, memory = slot.tensor, torch.empty(slot.shape, dtype=_dtype(slot))
     if isinstance(old, nn.Parameter) and issubclass(type(old), nn.Parameter):
         stand_in = of_kind(old, memory)
     else:  # tensors of other kinds may pass for parameters

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -157,32 +158,79 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     """Cut a plan, in order, where a step writes memory that an earlier one of its batch writes, too."""
     batch: list[Step] = []
-    taken: dict[str, list[tuple[int, int]]] = {}
+    taken: dict[str, list[Span]] = {}
     for step in steps:
-        device, begin, end = _extent(step.target)
-        spans = taken.setdefault(device, [])
-        place = bisect_left(spans, (begin, end))
-        before = place > 0 and spans[place - 1][1] > begin
-        after = place < len(spans) and spans[place][0] < end
-        if before or after:
+        device, span = _span(step.target)
+        if not take(taken.setdefault(device, []), span):
             yield batch
             batch = []
-            taken = {device: (spans := [])}
+            taken = {device: [span]}
         batch.append(step)
-        if begin < end:
-            insort(spans, (begin, end))
     yield batch
 
 
-def _extent(target: Target) -> tuple[str, int, int]:
-    """The device and the addresses between which a target lies, elements of others possibly among its own."""
+class Span:
+    """The addresses between which a target lies, and what of them it writes where others lie among its own.
+
+    Of a pitch that divides the strides from it on, a target writes one stretch, as long as what the smaller
+    strides reach. Stretches that do not meet are of rectangles side by side, as a matrix's columns are.
+    """
+
+    def __init__(self, first: int, itemsize: int, shape: Sequence[int], strides: Sequence[int]) -> None:
+        """``first`` is the address of the first element; all but the shape is in bytes."""
+        begin, end = extent(itemsize, shape, strides)
+        self.begin, self.end = first + begin, first + end
+        self._itemsize = itemsize
+        self._walk = [(n, abs(stride)) for n, stride in zip(shape, strides, strict=True) if n > 1 and stride]
+        self._base, self._pitch = self.begin, 0
+        self._stretches: list[tuple[int, int]] = []
+
+    def _length(self, pitch: int) -> int:
+        """Of a stretch; more than the pitch where there is no such."""
+        if any(stride % pitch for _, stride in self._walk if stride >= pitch):
+            return pitch + 1
+        return self._itemsize + sum((size - 1) * stride for size, stride in self._walk if stride < pitch)
+
+    def joined_by(self, other: Span) -> bool:
+        """Make the other one part of this, if its stretch meets none of those that are here."""
+        if not self._stretches:
+            self._pitch = max((stride for _, stride in self._walk), default=0)
+            self._stretches.append((0, self._length(self._pitch)))
+        pitch = self._pitch
+        if not pitch:
+            return False
+        first = (other.begin - self._base) % pitch
+        stretch = first, first + other._length(pitch)
+        place = bisect_left(self._stretches, stretch)
+        before = self._stretches[place - 1][1] if place else 0
+        after = self._stretches[place][0] if place < len(self._stretches) else pitch
+        if first < before or stretch[1] > after:
+            return False
+        self._stretches.insert(place, stretch)
+        self.begin, self.end = min(self.begin, other.begin), max(self.end, other.end)
+        return True
+
+
+def take(spans: list[Span], span: Span) -> bool:
+    """Add a span to others in order, none of which overlap; False if it may write what one of them does."""
+    if span.begin == span.end:
+        return True
+    place = bisect_left(spans, span.begin, key=attrgetter("begin"))
+    near = spans[max(place - 1, 0) : place + 2]  # enough to tell one from several
+    met = [each for each in near if each.end > span.begin and each.begin < span.end]
+    if not met:
+        spans.insert(place, span)
+    return not met or (len(met) == 1 and met[0].joined_by(span))
+
+
+def _span(target: Target) -> tuple[str, Span]:
+    """The device on which a target lies, and where."""
     if isinstance(target, np.ndarray):
         device, first, strides = "cpu", target.ctypes.data, target.strides
     else:
         device, first = str(target.device), target.data_ptr()
         strides = tuple(stride * target.itemsize for stride in target.stride())
-    begin, end = extent(target.itemsize, tuple(target.shape), strides)
-    return device, first + begin, first + end
+    return device, Span(first, target.itemsize, tuple(target.shape), strides)
 
 
 def _fill_unserved(steps: Sequence[Step]) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tritoninit.models.rules import RuleSet
+from tritoninit.fills import Normal
+from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.schemes import gpt2, llama, resnet, vit_torchvision
 
 
@@ -247,6 +248,69 @@ def llama_3_8b() -> Llama:
     return Llama(width=4096, depth=32, inner=14336, stretch=1.0, tied=False)
 
 
+def llama3_405b() -> Llama:
+    """Meta-Llama-3.1-405B ("The Llama 3 Herd of Models", 2024, table 3)."""
+    return Llama(width=16384, depth=126, heads=128, inner=53248, stretch=8.0, tied=False)
+
+
+class Experts(nn.Module):
+    """Gated feed-forward layers, stacked along dimension 0; gates and factors lie in one weight."""
+
+    def __init__(self, width: int, inner: int, experts: int) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, width))
+        self.down_proj = nn.Parameter(torch.empty(experts, width, inner))
+
+    def forward(self, x: Tensor, expert: int) -> Tensor:
+        gate, up = F.linear(x, self.gate_up_proj[expert]).chunk(2, -1)
+        return F.linear(F.silu(gate) * up, self.down_proj[expert])
+
+
+class MixtureMLP(nn.Module):
+    """The ``active`` experts that a router gives the largest weights, as Mixtral has it."""
+
+    def __init__(self, width: int, inner: int, experts: int, active: int) -> None:
+        super().__init__()
+        self.active = active
+        self.gate = nn.Linear(width, experts, bias=False)
+        self.experts = Experts(width, inner, experts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = self.gate(x).softmax(-1).topk(self.active, -1)
+        weights = weights / weights.sum(-1, keepdim=True)
+        out = torch.zeros_like(x)
+        for expert in range(self.gate.out_features):
+            of_it = torch.where(chosen == expert, weights, 0.0).sum(-1, keepdim=True)
+            out = out + of_it * self.experts(x, expert)
+        return out
+
+
+def mixture() -> RuleSet:
+    """Llama's rules, with experts as any other matrix."""
+    rules = llama(cut=None)
+    return RuleSet("mixture", rules.citation, (Rule("*.experts.*", Normal(std=0.02)), *rules))
+
+
+class Mixture(Llama):
+    """A Llama whose feed-forward layers are mixtures of experts; tokens to logits, likewise."""
+
+    def __init__(
+        self,
+        vocabulary: int = 163840,
+        width: int = 7168,
+        depth: int = 61,
+        heads: int = 64,
+        kv_heads: int = 8,
+        inner: int = 2048,
+        experts: int = 384,
+        active: int = 8,
+    ) -> None:
+        super().__init__(vocabulary, width, depth, heads, kv_heads, inner, stretch=1.0, tied=False)
+        for layer in self.model.layers:
+            assert isinstance(layer, LlamaBlock)
+            layer.mlp = MixtureMLP(width, inner, experts, active)  # type: ignore[assignment]
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions around a shortcut; the 3x3 strides (ResNet "v1.5")."""
 
@@ -362,5 +426,14 @@ PRESETS: Mapping[str, Preset] = {
         Preset("llama-3-8b", llama_3_8b, llama(cut=None)),
         Preset("resnet-50", ResNet, resnet(zero_residual=False)),
         Preset("vit-b-16", ViT, vit_torchvision()),
+    )
+}
+# Those that no machine holds: to be planned, not built.
+LARGE: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset("llama3-405b", llama3_405b, llama(cut=None)),
+        # The sizes of Kimi K2 (Moonshot AI, 2025), with plain attention, and experts in every layer.
+        Preset("moe-1t", Mixture, mixture()),
     )
 }

@@ -178,7 +178,7 @@ class _Part:
 
     def __init__(self, slot: Slot, what: str, axis: int | None, given: Any) -> None:
         _check_materialised(slot)
-        shape = slot.tensor.shape
+        shape = slot.shape
         self.axis = axis
         self.chosen = torch.as_tensor(given, device="cpu").detach()
         if axis is None:
@@ -244,7 +244,7 @@ def _parts(
                 indices = list(indices)
             for slot in [slot for slot in found if slot in chosen]:
                 lazy = nn.parameter.is_lazy(slot.tensor)
-                if lazy or name in slot.names or slot.tensor.dim() > (axis or 0):  # a glob passes scalars by
+                if lazy or name in slot.names or len(slot.shape) > (axis or 0):  # a glob passes scalars by
                     parts.setdefault(slot, []).append(_Part(slot, what, axis, indices))
     return parts
 

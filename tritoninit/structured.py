@@ -41,6 +41,8 @@ class Structured(Atom):
 
     by_place: ClassVar[bool] = False
     builds_whole: ClassVar[bool] = False  # as a step to any part, which is then better taken once for several
+    fills: ClassVar[int] = 0  # how many it makes, of the whole, whatever part is built
+    numbered: ClassVar[int] = 0  # leading dimensions that number what is built so, one by one
 
     @abstractmethod
     def check(self, target: Target, window: Window) -> None:
@@ -94,11 +96,10 @@ class Structured(Atom):
 
 
 @dataclass(frozen=True)
-class _Scaled(Structured):
-    """A structured initializer's values times a factor."""
+class OfAnother(Structured):
+    """What is made of another structured initializer, and takes what that takes."""
 
     structured: Structured
-    factor: float
 
     @property
     def random(self) -> bool:
@@ -107,6 +108,17 @@ class _Scaled(Structured):
     @property
     def builds_whole(self) -> bool:  # type: ignore[override]
         return self.structured.builds_whole
+
+    @property
+    def fills(self) -> int:  # type: ignore[override]
+        return self.structured.fills
+
+
+@dataclass(frozen=True)
+class _Scaled(OfAnother):
+    """A structured initializer's values times a factor."""
+
+    factor: float
 
     def check(self, target: Target, window: Window) -> None:
         self.structured.check(target, window)
@@ -186,11 +198,16 @@ class Orthogonal(Structured):
     computed in float32 and rounded once.
 
     The normals are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only. With
-    a window, each shard builds the whole global matrix and keeps its part.
+    a window, or of a DTensor, each process that holds elements builds the whole global matrix, once however
+    many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR
+    factorisation and three times its memory in float32, until it is written. Of stacked parts
+    (:class:`~tritoninit.Stacked`) and experts (:class:`~tritoninit.Experts`) it builds those alone of which
+    it holds elements.
     """
 
     gain: float = 1.0
     builds_whole: ClassVar[bool] = True
+    fills: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
@@ -226,8 +243,9 @@ class Sparse(Structured):
     """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest N(0, std**2).
 
     Martens, "Deep learning via Hessian-free optimization", ICML 2010. In each column the rows with the
-    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed. With a window, each
-    shard builds the whole global matrix and keeps its part.
+    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed. With a window, or
+    of a DTensor, each process that holds elements builds the whole global matrix, once, and keeps its part:
+    in vain are at most all of its normals and uniforms, and four times its memory in float32.
 
     Args:
         sparsity: the fraction of each column that is zero, in [0, 1].
@@ -237,6 +255,7 @@ class Sparse(Structured):
     sparsity: float
     std: float = 0.01
     builds_whole: ClassVar[bool] = True
+    fills: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         make_plain(self, "sparsity", "std")

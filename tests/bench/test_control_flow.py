@@ -102,6 +102,20 @@ def test_turn_of_a_listing():
     assert SassFlow(LISTING).hot_turn() == ()
 
 
+def test_a_guarded_call_of_a_label_is_a_jump():
+    """As ptxas leaves a loop for sm_80, now and then."""
+    assert "@P0 BRA `(.L_x_3)" in LOOP
+    flow = SassFlow(LOOP.replace("@P0 BRA `(.L_x_3)", "@P0 CALL.REL.NOINC `(.L_x_3)"))
+    assert [i.operation for i in flow.hot_path()[:3]] == ["LDC", "CALL", "MOV"]
+    left = SassFlow(
+        LOOP.replace("@P3 BRA `(.L_x_0)", "@P3 CALL.REL.NOINC `(.L_x_3)").replace(
+            "MOV R5, R6", "BRA `(.L_x_0)"
+        )
+    )
+    assert [i.operation for i in left.hot_path()[-3:]] == ["ISETP", "CALL", "EXIT"]
+    assert [i.operation for i in left.hot_turn()[-2:]] == ["CALL", "BRA"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

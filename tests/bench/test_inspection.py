@@ -102,6 +102,10 @@ def test_stored_counts_are_of_every_case():
     assert {(r.kernel, r.tiles) for r in rows} == {
         ("run_kernel", 1),
         ("table_kernel", MOST_TILES),
+        ("rows_kernel", 1),
+        ("edged_rows_kernel", 1),
+        ("rows_table_kernel", MOST_TILES),
+        ("edged_rows_table_kernel", MOST_TILES),
         ("scattered_kernel", 1),
     }
     assert document["stream_version"] == STREAM_VERSION
@@ -115,6 +119,10 @@ def test_stored_counts_are_of_every_case():
         Specialization("run_kernel", "normal", "bfloat16", "sm_100"),
         Specialization("table_kernel", "normal", "float32", "sm_80"),
         Specialization("scattered_kernel", "constant", "bfloat16", "sm_89"),
+        Specialization("rows_kernel", "normal", "float32", "sm_90"),
+        Specialization("edged_rows_kernel", "uniform", "bfloat16", "gfx90a"),
+        Specialization("rows_table_kernel", "normal", "float32", "sm_80"),
+        Specialization("edged_rows_table_kernel", "normal", "bfloat16", "gfx942"),
         Specialization("run_kernel", "central_normal", "float32", "gfx942"),
         Specialization("table_kernel", "uniform", "float16", "gfx90a"),
     ],

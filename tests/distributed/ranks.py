@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 
-def _clear() -> None:
+def forget() -> None:
     """Forget what DTensors cache."""
     from torch.distributed.tensor import debug
 
@@ -25,7 +25,7 @@ def rank(number: int, count: int) -> Iterator[None]:
     """This process is one of several, of which the others are not there."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    _clear()  # equal meshes share what is cached for one, the coordinates of another rank among it
+    forget()  # equal meshes share what is cached for one, the coordinates of another rank among it
     dist.init_process_group("fake", rank=number, world_size=count, store=FakeStore())
     try:
         yield

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from packaging.version import Version
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
@@ -313,3 +314,17 @@ for _ in range(2):
     assert all(
         "DTensors need torch.distributed.tensor.placement_types._StridedShard" in line for line in lines
     )
+
+
+@pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support")
+def test_ranks_of_a_cpu_mesh_draw_their_own_numbers():
+    """With torch's own, two ranks draw the same for their halves (pytorch issue 138329)."""
+    torchs, ours = [], []
+    for mesh in meshes(2):
+        torch.manual_seed(0)
+        x = shared(torch.zeros(8, 4), mesh, [S(0)])
+        torchs.append(torch.nn.init.normal_(x).to_local().clone())
+        ours.append(ti.normal_(x, key=KEY).to_local().clone())
+    assert torch.cat(ours).equal(ti.normal_(torch.empty(8, 4), key=KEY))
+    if Version(torch.__version__) < Version("2.15"):  # a later one may know better
+        assert torchs[0].equal(torchs[1])

@@ -203,7 +203,7 @@ def test_replicas_that_differ():
             with torch.no_grad():
                 model[1].bias.to_local()[0] += 1
         everyone.append([_share(each) for each in _subjects_in(model, report)])
-    assert combined(everyone)[1] == ["1.bias"]
+    assert list(combined(everyone)[1]) == ["1.bias"]
 
 
 def test_mistakes_are_seen_in_shards():

@@ -12,8 +12,11 @@ from itertools import cycle
 from typing import Any
 
 import pytest
+import torch
+from cut_cases import CUTS
 from kernel_cases import (
     FILLS,
+    GUARD,
     STARTS,
     Layout,
     assert_fill_matches,
@@ -27,6 +30,7 @@ from triton_at_hand import joins_products_and_sums, skipping
 
 from tritoninit.emulated.engine import Undecoded
 from tritoninit.emulated.launch import Emulated
+from tritoninit.kernels import rows, stream
 from tritoninit.kernels.stream import row_major_strides
 
 # Two tiles of 4096 elements and a part of one where a run is aligned; a part, two and a part where it is not.
@@ -75,12 +79,37 @@ def table_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)
         assert_many_match(partial(gpu.fill_many, tiles_per_program=tiles), cases)
 
 
+def rows_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
+    """Cut rectangles: those that one form of the kernel serves by one fill, the next form's by the next."""
+    names: dict[object, str] = {}
+    size = getattr(torch, dtype).itemsize
+    for cut in CUTS:
+        dims = stream.collapse(cut.layout.shape, cut.layout.strides, cut.strides)
+        form = rows.grouping(dims[-4:], GUARD + cut.layout.offset, cut.start, size)[:4]
+        name = names.setdefault(form, fills[len(names) % len(fills)])
+        assert_fill_matches(gpu.fill, cut.layout, dtype, cut.draw(name, dtype))
+
+
+def cut_table_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = ("uniform", "normal")) -> None:
+    """Cut rectangles of every form in a few launches, programs of one tile and of several."""
+    cases = [Case(cut.layout, dtype, cut.draw(name, dtype)) for name in fills for cut in CUTS]
+    for tiles in (None, 2):
+        assert_many_match(partial(gpu.fill_many, tiles_per_program=tiles), cases)
+
+
+def every_rows_cases(gpu: Emulated, dtype: str) -> None:
+    """Each form by each fill."""
+    for name in FILLS:
+        rows_cases(gpu, dtype, (name,))
+
+
 def scattered_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS)) -> None:
-    """Every other element, and a transposed matrix whose words and blocks are met in another order."""
-    layouts = Layout("every other", (777,), (2,), 1), permuted("transposed", (65, 33), (1, 0))
+    """Every other element of the stream, and a transposed matrix of rows too short for rows_kernel."""
+    layouts = Layout("every other", (777,), (2,), 1), permuted("transposed", (307, 7), (1, 0))
     for name in fills:
         for layout in layouts:
-            draw = make_draw(name, dtype, 2**34 - 5, row_major_strides(layout.shape))
+            strides = row_major_strides(layout.shape) if len(layout.shape) > 1 else (2,)
+            draw = make_draw(name, dtype, 2**34 - 5, strides)
             assert_fill_matches(gpu.fill, layout, dtype, draw)
 
 
@@ -94,6 +123,9 @@ def edge_cases(gpu: Emulated, dtype: str, fills: tuple[str, ...] = tuple(FILLS))
 CASES: dict[str, Callable[..., None]] = {
     "run": run_cases,
     "table": table_cases,
+    "rows": rows_cases,
+    "rows table": cut_table_cases,
+    "every rows": every_rows_cases,
     "scattered": scattered_cases,
     "edges": edge_cases,
 }

@@ -136,6 +136,7 @@ LAYOUTS = (
     permuted("five dimensions", (3, 4, 2, 5, 6), (4, 2, 0, 3, 1)),
     permuted("six dimensions", (2, 3, 2, 3, 2, 2), (5, 3, 1, 0, 2, 4)),
     permuted("six dimensions, two of one", (7, 1, 5, 3, 1, 2), (5, 4, 3, 2, 1, 0)),
+    permuted("transposed, of short rows", (7, 33), (1, 0)),
 )
 
 

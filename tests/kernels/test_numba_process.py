@@ -60,7 +60,7 @@ COMPILE = """
 import json
 from tritoninit.kernels import numba_kernels
 assembly = {}
-for name in ("run_kernel", "places_kernel"):
+for name in ("run_kernel", "rows_kernel"):
     (assembly[name],) = getattr(numba_kernels, name).inspect_asm().values()
 print(json.dumps(assembly))
 """
@@ -143,7 +143,7 @@ def test_structured_words() -> None:
 
 
 @x86_64
-@pytest.mark.parametrize("kernel", ["run_kernel", "places_kernel"])
+@pytest.mark.parametrize("kernel", ["run_kernel", "rows_kernel"])
 def test_without_fma_the_kernels_call_fmaf(kernel: str, without_fma: Compiled) -> None:
     text = without_fma.assembly[kernel]
     assert not re.search(r"\bvfn?m(add|sub)", text)
@@ -151,6 +151,7 @@ def test_without_fma_the_kernels_call_fmaf(kernel: str, without_fma: Compiled) -
 
 
 @x86_64
+@pytest.mark.slow
 def test_without_fma_the_bits_are_the_same(without_fma: Compiled) -> None:
     """All that is compared on this processor, compared without FMA."""
     this = Path(__file__)
@@ -212,7 +213,7 @@ print(numba_kernels.run_kernel.stats.cache_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the folders are Unix's")
-@pytest.mark.parametrize("folder", ["/dev/null/x", "read-only"])
+@pytest.mark.parametrize("folder", ["/dev/null/x", pytest.param("read-only", marks=pytest.mark.slow)])
 def test_no_folder_to_write(folder: str, tmp_path: Path) -> None:
     """Nor beside the kernels, where __pycache__ is a file, which stops root too. Warnings are errors."""
     package = tmp_path / "tritoninit"

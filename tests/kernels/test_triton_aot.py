@@ -22,12 +22,13 @@ from tritoninit.bench.instructions import Uncountable
 from tritoninit.emulated.launch import Emulated, codes
 from tritoninit.kernels import stream
 from tritoninit.kernels.stream import Draw
-from tritoninit.kernels.triton_kernels import DISTRIBUTIONS
+from tritoninit.kernels.triton_kernels import DISTRIBUTIONS, MOST_TILES
 
 NVIDIA = ("sm_80", "sm_89", "sm_90", "sm_100")
 AMD = ("gfx90a", "gfx942")
 DTYPES = ("float32", "float16", "bfloat16")
 KERNELS = ("run_kernel", "table_kernel", "scattered_kernel")
+ROWS = ("rows_kernel", "edged_rows_kernel", "rows_table_kernel", "edged_rows_table_kernel")
 
 # Fused multiply-adds and square roots an element, as written in kernels/reference.py. Box-Muller's serve two
 # elements, but the scattered kernel keeps only one of them.
@@ -93,14 +94,17 @@ def assert_nothing_spilled(found: Compiled) -> None:
 
 
 def cases(archs: tuple[str, ...]) -> list[object]:
-    """The whole product. Always: all of sm_90; elsewhere each kernel and dtype once, and float32's runs."""
+    """The whole product. Always: all of sm_90; elsewhere each kernel and dtype once, and float32's runs; of
+    rows some normals."""
 
     def always(kernel: str, distribution: str, dtype: str, arch: str) -> bool:
+        if kernel in ROWS:
+            return (distribution, arch) in (("normal", "sm_90"), ("normal", "gfx942")) and dtype != "float16"
         return arch == "sm_90" or distribution == "normal" or (kernel, dtype) == ("run_kernel", "float32")
 
     return [
         pytest.param(*case, marks=[] if always(*case) else [pytest.mark.slow])
-        for case in product(KERNELS, DISTRIBUTIONS, DTYPES, archs)
+        for case in product((*KERNELS, *ROWS), DISTRIBUTIONS, DTYPES, archs)
     ]
 
 
@@ -118,6 +122,9 @@ def test_nvidia(kernel, distribution, dtype, arch):
     in_sass = sum({"FFMA": 1, "FFMA2": 2}.get(i.opcode.partition(".")[0], 0) for i in found.path)
     assert in_sass == wanted or (joins_products_and_sums(arch) and in_sass > wanted)
     size = 4 if dtype == "float32" else 2
+    if kernel.startswith("edged_"):  # each element by either store, of which a predicate lets one pass
+        assert Counter(found.store_bytes) == {16: size * found.elements // 16, size: found.elements}
+        return
     if kernel != "scattered_kernel":
         assert set(found.store_bytes) == {16}
     assert sum(found.store_bytes) == size * found.elements
@@ -148,6 +155,32 @@ MEASURED_SM_90 = {
 def test_instructions_per_element(distribution, dtype):
     found = cost("run_kernel", distribution, dtype, "sm_90")
     assert per_element(found) <= 1.05 * MEASURED_SM_90[distribution, dtype]
+
+
+# The same of a matrix cut from a wider one: with all of its rows on the grid of 16 bytes, with their ends off
+# it, and with no row on it.
+MEASURED_ROWS_SM_90 = {
+    ("rows_kernel", "uniform", "float32", True): 26.56,
+    ("edged_rows_kernel", "uniform", "float32", True): 31.62,
+    ("rows_kernel", "uniform", "float32", False): 29.50,
+    ("rows_kernel", "normal", "float32", True): 46.81,
+    ("edged_rows_kernel", "normal", "float32", True): 52.69,
+    ("rows_kernel", "normal", "bfloat16", True): 44.56,
+    ("edged_rows_kernel", "normal", "bfloat16", True): 50.75,
+    ("rows_table_kernel", "uniform", "float32", True): 24.59,
+    ("edged_rows_table_kernel", "uniform", "float32", True): 29.93,
+    ("rows_table_kernel", "normal", "bfloat16", True): 43.20,
+    ("edged_rows_table_kernel", "normal", "bfloat16", True): 48.16,
+}
+
+
+@pytest.mark.parametrize(("kernel", "distribution", "dtype", "aligned"), MEASURED_ROWS_SM_90)
+def test_instructions_per_element_of_rows(kernel, distribution, dtype, aligned):
+    found = compiled(kernel, distribution, dtype, "sm_90", aligned)
+    turns = MOST_TILES if "table" in kernel else 1
+    assert per_element(found.cost, turns) <= 1.05 * MEASURED_ROWS_SM_90[kernel, distribution, dtype, aligned]
+    assert found.cost.shared_bytes == 0
+    assert_nothing_spilled(found)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -193,8 +226,9 @@ def test_unaligned(kernel, distribution, dtype, arch):
     "arch",
     ["sm_90", "gfx942", *(pytest.param(a, marks=pytest.mark.slow) for a in ("sm_80", "sm_100", "gfx90a"))],
 )
-def test_scattered_over_2_31_elements_compiles(arch):
-    compiled = static.compile_kernel("scattered_kernel", "normal", "float32", arch, wide=True)
+@pytest.mark.parametrize("kernel", ["scattered_kernel", "edged_rows_kernel", "rows_table_kernel"])
+def test_over_2_31_elements_compiles(arch, kernel):
+    compiled = static.compile_kernel(kernel, "normal", "float32", arch, wide=True)
     assert "ptx" in compiled.asm or "amdgcn" in compiled.asm
 
 
@@ -225,6 +259,27 @@ def test_the_code_described_is_the_code_launched(arch, aligned, large):
         described = static.compile_kernel(kernel, "normal", "bfloat16", arch, aligned=aligned, large=large)
         (form,) = {"ptx", "amdgcn"} & set(described.asm)
         assert instructions(described.asm[form]) == instructions(launches.kernels[kernel].asm[form])
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "gfx942"])
+@pytest.mark.parametrize(
+    ("kernel", "begin", "size"),
+    [("rows_kernel", 64, 64), ("edged_rows_kernel", 64, 68), ("rows_kernel", 65, 64)],
+)
+def test_the_rows_described_are_those_launched(arch, kernel, begin, size):
+    """In memory as in the wider matrix, or an element off its grid of 16 bytes."""
+    aligned = begin == 64
+    tensor = torch.empty(3, 256, dtype=torch.bfloat16)[:, begin : begin + size]
+    draw = Draw("normal", (0.0, 1.0), 1, 2, 64, (256, 1))
+    with Launched(codes(arch)[0], arch) as launches:
+        launches.fill(tensor, draw)
+        launches.fill_many([(tensor, draw)] * 2)
+    of_many = "rows_table_kernel" if kernel == "rows_kernel" and aligned else "edged_rows_table_kernel"
+    for name in (kernel, of_many):
+        described = static.compile_kernel(name, "normal", "bfloat16", arch, aligned=aligned)
+        (form,) = {"ptx", "amdgcn"} & set(described.asm)
+        launched = launches.kernels[name.removeprefix("edged_")].asm[form]
+        assert instructions(described.asm[form]) == instructions(launched)
 
 
 def instructions(assembly: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transform_cases
 import triton
+from cut_cases import CUTS
 from kernel_cases import (
     DTYPES,
     FILLS,
@@ -26,7 +27,7 @@ from kernel_cases import (
     make_draw,
     permuted,
 )
-from many_cases import assert_many_match, layouts_and_windows, runs
+from many_cases import Case, assert_many_match, layouts_and_windows, runs
 
 from tritoninit.kernels import lowering, reference, triton_kernels
 from tritoninit.kernels.stream import Draw, row_major_strides
@@ -88,10 +89,12 @@ def test_last_indices(name, dtype):
 
 @every_fill
 def test_block_size_changes_no_value(name, dtype):
-    run, scattered = contiguous(70_000), permuted("transposed", (170, 310), (1, 0))
-    draw, placed = make_draw(name, dtype, 3, (1,)), make_draw(name, dtype, 3, (170, 1))
+    run, rows = contiguous(70_000), permuted("transposed", (170, 310), (1, 0))
+    scattered = permuted("transposed", (5, 9310), (1, 0))
+    draw, beside, placed = (make_draw(name, dtype, 3, strides) for strides in ((1,), (170, 1), (5, 1)))
     for size in (256, 512, 2048):
         assert_fill_matches(partial(triton_kernels.fill, counters=size), run, dtype, draw, "cuda")
+        assert_fill_matches(partial(triton_kernels.fill, counters=size), rows, dtype, beside, "cuda")
         assert_fill_matches(partial(triton_kernels.fill, places=2 * size), scattered, dtype, placed, "cuda")
 
 
@@ -155,9 +158,10 @@ def test_a_run_of_more_than_2_31_elements(big):
         assert_same_bits(bits_of(big[begin : begin + PIECE]), expected, begin)
 
 
-def test_a_scattered_fill_of_more_than_2_31_elements(big):
-    """Transposed memory: 64-bit divisions, and memory offsets beyond 2**31."""
-    rows, columns = 2**20, BIG // 2**20
+@pytest.mark.parametrize("columns", [5, 1024])
+def test_a_transposed_fill_of_more_than_2_31_elements(big, columns):
+    """By places and by rows: 64-bit divisions, and memory offsets beyond 2**31."""
+    rows = BIG // columns
     tensor = big[: rows * columns].view(columns, rows).T
     triton_kernels.fill(tensor, make_draw("uniform", "bfloat16", 0, (columns, 1)))
     assert not tensor.isnan().any()
@@ -235,16 +239,18 @@ def compilations() -> Iterator[list[str]]:
 
 def test_new_seeds_and_bounds_do_not_compile():
     tensor, strided = poisoned(100_000, "float32"), poisoned(60_000, "float32").view(200, 300).T
+    short = strided[:, :5]
 
     def fill(seed: int, stream: int, start: int, parameters: tuple[float, ...]) -> None:
         triton_kernels.fill(tensor, Draw("uniform", parameters, seed, stream, start, (1,)))
         triton_kernels.fill(strided, Draw("uniform", parameters, seed, stream, start, (200, 1)))
+        triton_kernels.fill(short, Draw("uniform", parameters, seed, stream, start, (200, 1)))
 
-    for function in (triton_kernels.run_kernel, triton_kernels.scattered_kernel):
+    for function in (triton_kernels.run_kernel, triton_kernels.rows_kernel, triton_kernels.scattered_kernel):
         function.device_caches.clear()
     with compilations() as first:
         fill(3, 5, 32, lowering.uniform(-0.1, 0.3, "float32"))
-    assert sorted(first) == ["run_kernel", "scattered_kernel"]  # the listener listens
+    assert sorted(first) == ["rows_kernel", "run_kernel", "scattered_kernel"]  # the listener listens
     with compilations() as later:
         for seed in (0, 1, 16, 2**31, 2**32 - 1, 2**32, 2**64 - 1):
             for start in (0, 16, 2**31, 2**40):
@@ -259,6 +265,14 @@ def test_new_seeds_and_bounds_do_not_compile():
 def test_many_at_once(tiles):
     fill_many = partial(triton_kernels.fill_many, tiles_per_program=tiles)
     assert_many_match(fill_many, [*runs(), *layouts_and_windows()], "cuda")
+
+
+@pytest.mark.parametrize("tiles", [None, 1, 3])
+def test_many_cuts_at_once(tiles):
+    """Rectangles whose last dimension is cut, by every fill."""
+    fill_many = partial(triton_kernels.fill_many, tiles_per_program=tiles)
+    cases = [Case(c.layout, dtype, c.draw(name, dtype)) for name in FILLS for dtype in DTYPES for c in CUTS]
+    assert_many_match(fill_many, cases, "cuda")
 
 
 def test_many_and_large():
@@ -318,12 +332,13 @@ def assert_filled(items: Items) -> None:
 def test_a_model_takes_five_launches(monkeypatch):
     items = model(161)
     kernels = {}
-    for name in ("run_kernel", "table_kernel", "scattered_kernel"):
+    for name in ("run_kernel", "table_kernel", "rows_kernel", "rows_table_kernel", "scattered_kernel"):
         kernels[name] = Counted(getattr(triton_kernels, name))
         monkeypatch.setattr(triton_kernels, name, kernels[name])
     triton_kernels.fill_many(items)
     launches = {name: kernel.launches for name, kernel in kernels.items()}
-    assert launches == {"run_kernel": 0, "table_kernel": 5, "scattered_kernel": 0}
+    assert launches.pop("table_kernel") == 5
+    assert not any(launches.values())
     assert_filled(items)
 
 

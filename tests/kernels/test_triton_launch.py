@@ -59,6 +59,16 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> tuple[Launches, Launches]:
     return run, scattered
 
 
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Launches:
+    kernel = Launches(triton_kernels.rows_kernel)
+    monkeypatch.setattr(triton_kernels, "rows_kernel", kernel)
+    return kernel
+
+
+Items = list[tuple[torch.Tensor, Draw]]
+
+
 def normal(start: int = 0, strides: tuple[int, ...] = (1,), **changes: Any) -> Draw:
     fields = {"parameters": (0.0, 1.0), "seed": 0, "stream": 0, **changes}
     return Draw("normal", start=start, strides=strides, **fields)
@@ -84,11 +94,38 @@ def test_windows_compile_twice_at_most(launches: tuple[Launches, Launches]) -> N
 
 def test_layouts_share_one_scattered_kernel(launches: tuple[Launches, Launches]) -> None:
     run, scattered = launches
-    for shape in ((10, 20), (33, 17), (16, 16), (64, 128), (3, 5, 16, 16)):
+    for shape in ((7, 20), (6, 17), (3, 16), (2, 128), (3, 5, 2, 3)):  # rows too short for groups
         tensor = torch.empty(shape).transpose(0, 1)
         triton_kernels.fill(tensor, normal(5, row_major_strides(tensor.shape)))
     assert len(scattered.compiled) == 1
     assert not run.grids
+
+
+def test_transposed_matrices_share_one_kernel(launches: tuple[Launches, Launches], rows: Launches) -> None:
+    for shape in ((10, 20), (33, 17), (16, 16), (64, 128)):
+        tensor = torch.empty(shape).T
+        triton_kernels.fill(tensor, normal(5, row_major_strides(tensor.shape)))
+    assert len(rows.grids) == 4
+    assert len(rows.compiled) == 1
+    assert not any(kernel.grids for kernel in launches)
+
+
+def test_cut_matrices_share_three_kernels(launches: tuple[Launches, Launches], rows: Launches) -> None:
+    """All of whose groups fit 16-byte stores, some, or none; whatever the sizes, offsets and seeds."""
+    kernels = []
+    for cases in (
+        # (rows, columns of the whole, the first of these, how many)
+        [(64, 128, 64, 64), (96, 4096, 32, 64), (4, 1024, 512, 512), (33, 300, 4, 100)],
+        [(64, 128, 60, 66), (96, 4096, 4, 101), (33, 300, 8, 203), (5, 68, 0, 65)],
+        [(64, 128, 61, 66), (96, 4096, 1, 101), (33, 300, 2, 204), (5, 68, 3, 64)],
+    ):
+        for number, columns, begin, length in cases:
+            tensor = torch.empty(number, -(-length // 4) * 4)[:, :length]
+            triton_kernels.fill(tensor, normal(begin, (columns, 1), seed=number))
+        kernels.append(len(rows.compiled))
+    assert kernels == [1, 2, 3]
+    assert len(rows.grids) == 12
+    assert not any(kernel.grids for kernel in launches)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +155,13 @@ FILLS = {
 def tables(launches: tuple[Launches, Launches], monkeypatch: pytest.MonkeyPatch) -> Launches:
     table = Launches(triton_kernels.table_kernel)
     monkeypatch.setattr(triton_kernels, "table_kernel", table)
+    return table
+
+
+@pytest.fixture
+def cut_tables(tables: Launches, rows: Launches, monkeypatch: pytest.MonkeyPatch) -> Launches:
+    table = Launches(triton_kernels.rows_table_kernel)
+    monkeypatch.setattr(triton_kernels, "rows_table_kernel", table)
     return table
 
 
@@ -176,16 +220,82 @@ def test_memory_and_stream_that_are_odd_together_are_aligned(tables: Launches) -
     assert len(tables.grids) == 1
 
 
-def test_tensors_apart_in_dtype_or_layout(launches: tuple[Launches, Launches], tables: Launches) -> None:
+def test_tensors_apart_in_dtype_or_layout(
+    launches: tuple[Launches, Launches], tables: Launches, rows: Launches
+) -> None:
     run, scattered = launches
     halves = [(torch.empty(n, dtype=torch.bfloat16), draw("normal")) for n in (10, 20)]
-    transposed = torch.empty(30, 20).T
-    placed = Draw("normal", (0.0, 1.0), 0, 0, 0, row_major_strides(transposed.shape))
+    transposed, short = torch.empty(30, 20).T, torch.empty(7, 20).T
+    placed, beside = (normal(0, row_major_strides(tensor.shape)) for tensor in (transposed, short))
     nothing = torch.empty(0), draw("uniform")
-    triton_kernels.fill_many([*model([8] * 10), *halves, (transposed, placed), nothing])
+    triton_kernels.fill_many([*model([8] * 10), *halves, (transposed, placed), (short, beside), nothing])
     assert len(tables.grids) == 6
-    assert len(scattered.grids) == 1
+    assert len(scattered.grids) == len(rows.grids) == 1
     assert not run.grids
+
+
+def cut_matrices(begins: Sequence[int], seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Items:
+    """Of every second column from there on of a matrix of 1,024, 64, in contiguous memory."""
+    return [
+        (torch.empty(4 + k, 64, dtype=dtype), normal(begin, (1024, 1), seed=seed + k))
+        for k, begin in enumerate(begins)
+    ]
+
+
+def test_cut_matrices_of_a_model_take_two_launches(
+    launches: tuple[Launches, Launches], tables: Launches, rows: Launches, cut_tables: Launches
+) -> None:
+    """Those whose every group fits a 16-byte store, and all others; beside whole tensors, in one table."""
+    for seed in (0, 1, 2**63):
+        fitting, others = cut_matrices(range(0, 512, 64), seed), cut_matrices(range(1, 512, 17), seed)
+        whole = [(torch.empty(100, dtype=torch.bfloat16), draw("normal")) for _ in range(3)]
+        triton_kernels.fill_many([*fitting, *others, *whole])
+    assert len(cut_tables.grids) == 6
+    assert len(cut_tables.compiled) == 2
+    assert len(tables.grids) == 3
+    assert not any(kernel.grids for kernel in (*launches, rows))
+    kept = {table.data_ptr() for table in (*cut_tables.tensors, *tables.tensors)}
+    assert len(kept) <= 3
+
+
+def test_one_cut_matrix_takes_a_launch_of_its_own(rows: Launches, cut_tables: Launches) -> None:
+    triton_kernels.fill_many([*cut_matrices([64]), *cut_matrices([65])])
+    assert (len(rows.grids), len(cut_tables.grids)) == (2, 0)
+
+
+def test_matrices_apart_in_rank_or_layout(rows: Launches, cut_tables: Launches) -> None:
+    """Transposed matrices share a launch, and tensors that are no matrices another."""
+    transposed = [(torch.empty(30, n).T, normal(0, (30, 1))) for n in (20, 40)]
+    solid = [(torch.empty(n, 5, 20), normal(0, (4000, 50, 1))) for n in (3, 7)]
+    triton_kernels.fill_many([*transposed, *solid])
+    assert (len(rows.grids), len(cut_tables.grids)) == (0, 2)
+
+
+def test_five_dimensions_are_one_launch(rows: Launches, cut_tables: Launches) -> None:
+    tensor = torch.empty(6, 2, 3, 2, 24)
+    strides = (10**5, 10**4, 10**3, 100, 1)
+    triton_kernels.fill(tensor, normal(0, strides))
+    assert (len(rows.grids), len(cut_tables.grids)) == (0, 1)
+    triton_kernels.fill_many([(tensor, normal(0, strides)), *[(tensor[:, 0], normal(0, strides[1:]))] * 2])
+    assert (len(rows.grids), len(cut_tables.grids)) == (0, 2)
+
+
+@pytest.mark.parametrize(("columns", "tiles"), [(64, 1), (2**17, 7), (2**20, 16)])
+def test_programs_cover_every_group_once(columns: int, tiles: int) -> None:
+    """Of rectangles as large as that and of small ones: each one's programs draw all its groups, in order."""
+    cuts = []
+    for height, width in ((3, 9), (500, columns), (1, 4096), (7, 64)):
+        tensor = torch.empty(height, width, device="meta", dtype=torch.bfloat16)
+        dims = [(height, width, 2**20), (width, 1, 1)]
+        found = triton_kernels._grouping(tensor, normal(5), dims, among_others=True)
+        cuts.append(triton_kernels.Cut(tensor, normal(5), dims, found))
+    table, numbers, found = triton_kernels._cut_table(cuts, 256, None)
+    assert found == tiles
+    first = table["tile"][numbers] + np.arange(numbers.size) * tiles
+    for number, cut in enumerate(cuts):
+        np.testing.assert_array_equal(
+            first[numbers == number], np.arange(0, -(-cut.found.total // 256), tiles)
+        )
 
 
 def test_each_device_has_its_own_launches_and_table(tables: Launches) -> None:

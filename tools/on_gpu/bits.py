@@ -11,14 +11,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tools.on_gpu import pool, rows
 
-KERNELS = ("run_kernel", "table_kernel", "scattered_kernel")
+KERNELS = ("run_kernel", "table_kernel", "rows_kernel", "rows_table_kernel", "scattered_kernel")
 SECONDS = 30.0  # that a combination may take: two to compile each of its kernels, and some to compare
 LARGE = 10_000_019
 MANY = 250_003  # of a tensor among others, the last of whose starts leaves 2**18 indices
@@ -83,6 +83,7 @@ Case = tuple[int, Callable[[], None]]
 
 def all_cases(kernel: str, name: str, dtype: str) -> Iterator[Case]:
     """Sizes and the checks that raise an AssertionError where a bit differs."""
+    from cut_cases import CUTS
     from kernel_cases import (
         LAYOUTS,
         SIZES,
@@ -110,6 +111,11 @@ def all_cases(kernel: str, name: str, dtype: str) -> Iterator[Case]:
             yield check(contiguous(65537, offset=offset), offset, (1,))
     elif kernel == "table_kernel":
         yield from table_cases(name, dtype, (None, 1, 3, 16), "cuda")
+    elif kernel == "rows_table_kernel":
+        yield from cut_table_cases(name, dtype, (None, 1, 3, 16), "cuda", CUTS)
+    elif kernel == "rows_kernel":
+        for cut in CUTS:
+            yield check(cut.layout, cut.start, cut.strides)
     else:
         for layout in LAYOUTS:
             for start in (0, 2**34 - 5):
@@ -141,9 +147,24 @@ def table_cases(
         yield size, partial(assert_many_match, fill, of_task, device)
 
 
+def cut_table_cases(
+    name: str, dtype: str, tiles: tuple[int | None, ...], device: str, cuts: Sequence[Any]
+) -> Iterator[Case]:
+    from many_cases import Case, assert_many_match
+
+    from tritoninit.kernels import triton_kernels
+
+    cases = [Case(cut.layout, dtype, cut.draw(name, dtype)) for cut in cuts]
+    size = sum(math.prod(cut.layout.shape) for cut in cuts)
+    for number in tiles:
+        fill = partial(triton_kernels.fill_many, tiles_per_program=number)
+        yield size, partial(assert_many_match, fill, cases, device)
+
+
 def small_cases(kernel: str, name: str, dtype: str) -> Iterator[Case]:
     """Of each kernel what Triton's interpreter, standing in for a GPU, can do in seconds."""
-    from kernel_cases import LAYOUTS, assert_fill_matches, contiguous, make_draw
+    from cut_cases import CUTS
+    from kernel_cases import assert_fill_matches, contiguous, make_draw, permuted
 
     from tritoninit import registry
     from tritoninit.kernels import triton_kernels
@@ -153,11 +174,17 @@ def small_cases(kernel: str, name: str, dtype: str) -> Iterator[Case]:
     if kernel == "table_kernel":
         yield from table_cases(name, dtype, (None,), "cpu", (1, 100))
         return
-    layouts = [contiguous(1025)] if kernel == "run_kernel" else [LAYOUTS[6]]
-    for layout in layouts:
-        draw = make_draw(name, dtype, 5, row_major_strides(layout.shape))
-        run = partial(assert_fill_matches, triton_kernels.fill, layout, dtype, draw, "cpu")
-        yield math.prod(layout.shape), run
+    if kernel == "rows_table_kernel":
+        yield from cut_table_cases(name, dtype, (None,), "cpu", CUTS[:3])
+        return
+    layout = {
+        "run_kernel": contiguous(1025),
+        "rows_kernel": permuted("transposed", (65, 33), (1, 0)),
+        "scattered_kernel": permuted("transposed", (307, 7), (1, 0)),  # rows too short for groups
+    }[kernel]
+    draw = make_draw(name, dtype, 5, row_major_strides(layout.shape))
+    run = partial(assert_fill_matches, triton_kernels.fill, layout, dtype, draw, "cpu")
+    yield math.prod(layout.shape), run
 
 
 if __name__ == "__main__":

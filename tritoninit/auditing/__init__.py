@@ -8,5 +8,6 @@ In the order in which they build on each other:
 - ``outliers``: elements that no draw explains; ``formulas``: whether numbers look drawn at all.
 - ``records``: what an audit says, a tensor a record, and the table of them.
 - ``findings``: what is wrong, and why it is a finding.
+- ``replicas``: whether ranks that hold the same elements hold the same bits.
 - ``report``: what an initialisation did, audited when asked.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -24,18 +24,28 @@ from tritoninit.auditing.overlap import share_memory
 from tritoninit.auditing.reading import check_readable, pieces
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.shares import Share, combined, measured, summed
-from tritoninit.distributed.exchange import of_all_ranks
+from tritoninit.distributed.exchange import worked_out
 from tritoninit.distributed.held import held_by, is_dtensor, local_of
 from tritoninit.extents import extent
 from tritoninit.fills import Fill
+from tritoninit.models.scopes import WHOLE, Names, Scope
 from tritoninit.models.slots import slots
 from tritoninit.targets import TargetError, dtype_name
+from tritoninit.window import Window
+from tritoninit.windows import Windows
 from tritoninit.words import describe, lowered, name_of_many, name_pattern, short
 
 _FEWEST: Final = 16  # of fewer elements, equal ones may be chance or design
 
 
-def audit(model: nn.Module, *, report: Sequence[Assignment] | None = None, gather: bool = False) -> Audit:
+def audit(
+    model: nn.Module,
+    *,
+    report: Sequence[Assignment] | None = None,
+    gather: bool = False,
+    prefix: Names = "",
+    windows: Mapping[str, Window | Windows] | None = None,
+) -> Audit:
     """Measure a model's parameters and buffers, however it was initialised, and look for mistakes.
 
     Findings: NaN (infinities too, but in buffers, where masks hold them, they are a remark); tensors without
@@ -55,28 +65,43 @@ def audit(model: nn.Module, *, report: Sequence[Assignment] | None = None, gathe
         gather: measure what all ranks hold, as one model: its fingerprint is a single process's, and replicas
             that differ are a finding. All ranks of the default process group have to call this then. Without
             it nobody communicates, and of DTensors what this rank holds is measured.
+        prefix: what names are in the model that this is a part of, as ``initialize_`` has it; without it and
+            ``windows``, those that it was given for the report.
+        windows: by full names or globs, which part of the whole a local tensor is.
 
     Raises:
         TypeError: ``model`` is no module, or ``report`` no assignments.
+        ValueError: a window is of nothing in the model; with ``gather``, another rank raised.
     """
-    given: Sequence[object] = report or ()
-    if not all(isinstance(each, Assignment) for each in given):
-        raise TypeError(f"a report is a sequence of Assignment, not {given!r:.60}")
-    return _audit(_subjects_in(model, report or ()), reported=report is not None, gather=gather)
+
+    def look() -> list[_Subject]:
+        given: Sequence[object] = report or ()
+        if not all(isinstance(each, Assignment) for each in given):
+            raise TypeError(f"a report is a sequence of Assignment, not {given!r:.60}")
+        scope = Scope(prefix, {} if windows is None else windows)
+        if scope == WHOLE:
+            scope = getattr(report, "scope", WHOLE)
+        return _subjects_in(model, report or (), scope)
+
+    return _audit(look, reported=report is not None, gather=gather)
 
 
 def audit_of(
     model: nn.Module | None,
     done: Iterable[Assignment],
     noticed: Iterable[tuple[str, str]] = (),
+    scope: Scope = WHOLE,
     gather: bool = False,
 ) -> Audit:
     """As :func:`audit`, of what was done; without a model, of the tensors that it was done to.
 
     What was ``noticed`` then, of which name, is a remark.
     """
-    subjects = _subjects(done) if model is None else _subjects_in(model, done)
-    return _audit(subjects, reported=True, noticed=noticed, gather=gather)
+
+    def look() -> list[_Subject]:
+        return _subjects(done) if model is None else _subjects_in(model, done, scope)
+
+    return _audit(look, reported=True, noticed=noticed, gather=gather)
 
 
 class _Subject(NamedTuple):
@@ -87,6 +112,18 @@ class _Subject(NamedTuple):
     is_buffer: bool
     assignment: Assignment | None
     is_parametrized: bool = False  # what was drawn went through a function: nothing is expected of the result
+    memory: Tensor | None = None  # what holds the elements that are here, where that is not the tensor itself
+    windows: Window | Windows | None = None  # where those lie in the whole, where the tensor does not say it
+
+    @property
+    def held(self) -> Tensor:
+        """What holds the elements that are here."""
+        return self.tensor if self.memory is None else self.memory
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole."""
+        return tuple(self.tensor.shape) if self.windows is None else self.windows.global_shape
 
     @property
     def is_set(self) -> bool:
@@ -101,41 +138,51 @@ def _subjects(assignments: Iterable[Assignment]) -> list[_Subject]:
     ]
 
 
-def _subjects_in(model: nn.Module, assignments: Iterable[Assignment]) -> list[_Subject]:
+def _subjects_in(model: nn.Module, assignments: Iterable[Assignment], scope: Scope = WHOLE) -> list[_Subject]:
     by_name = {each.name: each for each in assignments}
     return [
-        _Subject(slot.name, slot.tensor, slot.is_buffer, by_name.get(slot.name), slot.is_parametrized)
-        for slot in slots(model)
+        _Subject(
+            slot.name,
+            slot.tensor,
+            slot.is_buffer,
+            by_name.get(slot.name),
+            slot.is_parametrized,
+            slot.memory,
+            slot.windows,
+        )
+        for slot in slots(model, scope)
     ]
 
 
 def _audit(
-    subjects: Sequence[_Subject],
+    look: Callable[[], list[_Subject]],
     reported: bool,
     noticed: Iterable[tuple[str, str]] = (),
     gather: bool = False,
 ) -> Audit:
-    shares, unequal = [_share(each) for each in subjects], list[str]()
-    pairs = list(zip(subjects, shares, strict=True))
+    subjects: list[_Subject] = []
+    wrong: dict[str, str] = {}
+
+    def here() -> list[Share]:
+        subjects.extend(look())
+        return [_share(each) for each in subjects]
+
     if gather:
-        by_name, unequal = combined(of_all_ranks(shares))
-        shares, pairs = list(by_name.values()), [(each, by_name[each.name]) for each in subjects]
-    shared = _sharing(subjects)
-    findings = _sentences((each.name, what) for each, share in pairs for what in _mistakes(each, share))
-    findings += [
-        f"{a} and {b} share memory and are not tied: what sets one sets the other" for a, b in shared
-    ]
-    findings += _repeated((each, share.row) for each, share in pairs)
-    odd = ((each.name, what) for each, share in pairs for what in _oddities(each, share))
-    remarks = _sentences((*noticed, *odd))
-    untouched = [s.name for s, share in pairs if share.row.hash is None or (reported and not s.is_set)]
-    twice = [*dict.fromkeys(chain.from_iterable(shared))]
-    if gather:
-        everyone = of_all_ranks((findings, remarks, untouched, twice))
-        findings, remarks, untouched, twice = (
-            [*dict.fromkeys(chain.from_iterable(each))] for each in zip(*everyone, strict=True)
-        )
-        findings += _sentences((name, "is not the same on all ranks that hold it") for name in unequal)
+        by_name, wrong = combined(worked_out(here, None, "look at"))
+        shares = list(by_name.values())
+        pairs = [(each, by_name[each.name]) for each in subjects]
+    else:
+        shares = here()
+        pairs = list(zip(subjects, shares, strict=True))
+
+    def said() -> tuple[list[str], ...]:
+        return _said(pairs, reported, noticed)
+
+    everyone = worked_out(said, None, "look at") if gather else [said()]
+    findings, remarks, untouched, twice = (
+        [*dict.fromkeys(chain.from_iterable(each))] for each in zip(*everyone, strict=True)
+    )
+    findings += _sentences(wrong.items())
     rows = tuple(share.row for share in shares)
     nonfinite = tuple(row.name for row in rows if row.nan or row.inf)
     return Audit(
@@ -145,6 +192,22 @@ def _audit(
         Coverage(tuple(untouched), tuple(twice), nonfinite),
         tuple(share.row.name for share in shares if share.is_partial),
     )
+
+
+def _said(
+    pairs: Sequence[tuple[_Subject, Share]], reported: bool, noticed: Iterable[tuple[str, str]]
+) -> tuple[list[str], ...]:
+    """What is found, what is remarked, and the names of what is not set, and of what shares memory."""
+    shared = _sharing([each for each, _ in pairs])
+    findings = _sentences((each.name, what) for each, share in pairs for what in _mistakes(each, share))
+    findings += [
+        f"{a} and {b} share memory and are not tied: what sets one sets the other" for a, b in shared
+    ]
+    findings += _repeated((each, share.row) for each, share in pairs)
+    odd = ((each.name, what) for each, share in pairs for what in _oddities(each, share))
+    remarks = _sentences((*noticed, *odd))
+    untouched = [s.name for s, share in pairs if share.row.hash is None or (reported and not s.is_set)]
+    return findings, remarks, untouched, [*dict.fromkeys(chain.from_iterable(shared))]
 
 
 def _sentences(said: Iterable[tuple[str, str]]) -> list[str]:
@@ -157,7 +220,7 @@ def _sentences(said: Iterable[tuple[str, str]]) -> list[str]:
 
 def _mistakes(subject: _Subject, share: Share) -> Iterator[str]:
     row = share.row
-    reason = _unreadable(subject.tensor)
+    reason = _unreadable(subject.held, subject.windows)
     if reason is not None:
         yield f"cannot be looked at: {reason}"
     elif row.nan or (row.inf and not subject.is_buffer):
@@ -184,10 +247,10 @@ def _oddities(subject: _Subject, share: Share) -> Iterator[str]:
 
 
 def _share(subject: _Subject) -> Share:
-    tensor = subject.tensor
-    readable = _unreadable(tensor) is None
+    tensor = subject.held
+    readable = _unreadable(tensor, subject.windows) is None
     lazy = nn.parameter.is_lazy(tensor)
-    shape = () if lazy or tensor.is_nested else tuple(tensor.shape)
+    shape = () if lazy or tensor.is_nested else subject.shape
     wanted = _expected(subject)
     done = subject.assignment
     row = TensorRecord(
@@ -195,7 +258,7 @@ def _share(subject: _Subject) -> Share:
         kind="buffer" if subject.is_buffer else "parameter",
         shape=shape,
         dtype=dtype_name(tensor),
-        bytes=_bytes(tensor),
+        bytes=_bytes(tensor, shape),
         initializer=repr(done.initializer) if done else None,
         lowered=repr(lowered(done.initializer, shape)) if done else None,
         summary=describe(done.initializer, shape) if done else None,
@@ -215,22 +278,24 @@ def _share(subject: _Subject) -> Share:
         z_mean=None,
         z_std=None,
     )
-    return summed(Share(row, wanted, measured(tensor) if readable else None))
+    return summed(Share(row, wanted, measured(tensor, subject.windows) if readable else None))
 
 
-def _bytes(x: Tensor) -> int:
-    """How many a tensor's elements take, which only those that lie side by side tell."""
+def _bytes(x: Tensor, shape: Sequence[int]) -> int:
+    """How many the elements of a whole tensor take, which only those that lie side by side tell."""
     strided = x.layout is torch.strided and not nn.parameter.is_lazy(x) and not x.is_nested
-    return x.numel() * x.itemsize if strided else 0
+    return math.prod(shape) * x.itemsize if strided else 0
 
 
-def _unreadable(x: Tensor) -> str | None:
+def _unreadable(x: Tensor, windows: Window | Windows | None = None) -> str | None:
     """Why there is nothing to measure in a tensor, or None."""
     try:
         check_readable(local_of(x))
         if is_dtensor(x):
             held_by(x)
-    except TargetError as error:
+        if windows is not None:
+            windows.check(x.shape)
+    except (TargetError, ValueError) as error:
         return str(error)
     return None
 
@@ -238,7 +303,7 @@ def _unreadable(x: Tensor) -> str | None:
 def _expected(subject: _Subject) -> Expected | None:
     if not subject.is_set or subject.assignment is None or subject.is_parametrized:
         return None
-    fill = lowered(subject.assignment.initializer, subject.tensor.shape)
+    fill = lowered(subject.assignment.initializer, subject.shape)
     return expected(fill, subject.tensor.dtype) if isinstance(fill, Fill) else None
 
 
@@ -267,7 +332,7 @@ def _deviations(share: Share) -> Iterator[str]:
 
 def _far_out(subject: _Subject, share: Share) -> Iterator[str]:
     """What lies where no draw does; of a DTensor this process judges the elements that it holds."""
-    x, row, done = subject.tensor, share.row, subject.assignment
+    x, row, done = subject.held, share.row, subject.assignment
     if row.min is None or row.max is None or not (x.is_floating_point() or x.is_complex()):
         return
     farthest = max(row.min, row.max, key=abs)
@@ -317,7 +382,7 @@ def _repeated(pairs: Iterable[tuple[_Subject, TensorRecord]]) -> Iterator[str]:
         # Frozen ones that nobody is known to have drawn may hold a formula's values, such as sinusoids.
         drawn = subject.tensor.requires_grad if done is None else done.key is not None
         if row.hash and drawn and not subject.is_buffer and row.mean is not None and row.constant is None:
-            start = _random_start(local_of(subject.tensor))
+            start = _random_start(local_of(subject.held))
             if start is not None:
                 alike[start].append((subject, row))
     for group in alike.values():
@@ -342,8 +407,8 @@ def _sharing(subjects: Sequence[_Subject]) -> list[tuple[str, str]]:
     """Pairs of names that share memory, though they are no tied parameters: those have one name."""
     spans: dict[torch.device, list[tuple[int, int, _Subject]]] = defaultdict(list)
     for each in subjects:
-        x = local_of(each.tensor)
-        if _unreadable(each.tensor) is None and x.numel():
+        x = local_of(each.held)
+        if _unreadable(each.held) is None and x.numel():
             strides = [stride * x.itemsize for stride in x.stride()]
             begin, end = (x.data_ptr() + side for side in extent(x.itemsize, x.shape, strides))
             spans[x.device].append((begin, end, each))
@@ -355,7 +420,7 @@ def _sharing(subjects: Sequence[_Subject]) -> list[tuple[str, str]]:
             found += [
                 (other.name, each.name)
                 for _, _, other in open_
-                if share_memory(local_of(other.tensor), local_of(each.tensor))
+                if share_memory(local_of(other.held), local_of(each.held))
             ]
             open_.append((begin, end, each))
     return found

@@ -13,6 +13,7 @@ from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.findings import audit_of
 from tritoninit.auditing.records import Audit
 from tritoninit.kernels.stream import STREAM_VERSION
+from tritoninit.models.scopes import WHOLE, Scope
 
 
 class Report(Sequence[Assignment]):
@@ -26,6 +27,7 @@ class Report(Sequence[Assignment]):
         seed: of every key.
         module: the model, whose other parameters and buffers are audited, too.
         noticed: (name, what), which become remarks of the audit.
+        scope: what of a whole the model is a part of.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class Report(Sequence[Assignment]):
         seed: int,
         module: nn.Module | None = None,
         noticed: Iterable[tuple[str, str]] = (),
+        scope: Scope = WHOLE,
     ) -> None:
         self._assignments = tuple(assignments)
         self.seed = seed
         self.module = module
+        self.scope = scope
         self._noticed = tuple(noticed)
 
     @overload
@@ -53,14 +57,14 @@ class Report(Sequence[Assignment]):
 
     @cached_property
     def audit(self) -> Audit:
-        return audit_of(self.module, self._assignments, self._noticed)
+        return audit_of(self.module, self._assignments, self._noticed, self.scope)
 
     def gather(self) -> Audit:
         """The audit of what all ranks hold, as one model, which :attr:`audit` and ``print`` show then.
 
         All ranks of the default process group have to call this; nothing else here communicates.
         """
-        self.audit = audit_of(self.module, self._assignments, self._noticed, gather=True)
+        self.audit = audit_of(self.module, self._assignments, self._noticed, self.scope, gather=True)
         return self.audit
 
     def as_dict(self) -> dict[str, Any]:

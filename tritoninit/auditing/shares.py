@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -13,6 +14,13 @@ from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.moments import Expected, Moments, measure, merged, scores
 from tritoninit.auditing.records import TensorRecord
 from tritoninit.distributed.held import is_dtensor, readable
+from tritoninit.window import Window
+from tritoninit.windows import Windows
+
+# Where a rectangle begins in the global tensor, and its shape.
+Place: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+
+CUT_TWICE = "is cut in more ways than one: compare those that cut it alike, in a group"
 
 
 class Measured(NamedTuple):
@@ -29,12 +37,12 @@ class Share:
     Attributes:
         row: its record.
         wanted: the moments that its elements should have.
-        measured: by (offsets, shape), so that a replica counts once; None if nothing can be read.
+        measured: by place, so that a replica counts once; None if nothing can be read.
     """
 
     row: TensorRecord
     wanted: Expected | None
-    measured: Mapping[tuple[tuple[int, ...], tuple[int, ...]], Measured] | None
+    measured: Mapping[Place, Measured] | None
 
     @property
     def count(self) -> int:
@@ -47,13 +55,13 @@ class Share:
         return self.measured is not None and self.count < prod(self.row.shape)
 
 
-def measured(x: Tensor) -> dict[tuple[tuple[int, ...], tuple[int, ...]], Measured]:
-    """What this process holds of a tensor."""
-    if not is_dtensor(x):
+def measured(x: Tensor, windows: Window | Windows | None = None) -> dict[Place, Measured]:
+    """What this process holds of a tensor, which may be a window of another."""
+    if windows is None and not is_dtensor(x):
         return {((0,) * x.dim(), tuple(x.shape)): Measured(bits_hash(x), measure(x))}
     found = {}
-    for part, window in readable(x).parts:
-        assert isinstance(part, Tensor)  # of a DTensor's memory
+    for part, window in readable(x, windows).parts:
+        assert isinstance(part, Tensor)  # of a tensor's memory
         found[window.offsets, tuple(part.shape)] = Measured(bits_hash(part, window=window), measure(part))
     return found
 
@@ -80,10 +88,10 @@ def summed(share: Share) -> Share:
     return replace(share, row=row)
 
 
-def combined(everyone: Sequence[Iterable[Share]]) -> tuple[dict[str, Share], list[str]]:
-    """The shares of all ranks as one, by name, and the names of those of which replicas differ."""
+def combined(everyone: Sequence[Iterable[Share]]) -> tuple[dict[str, Share], dict[str, str]]:
+    """The shares of all ranks as one, and what is wrong with what these have together; by name."""
     found: dict[str, Share] = {}
-    unequal: dict[str, None] = {}
+    wrong: dict[str, str] = {}
     for shares in everyone:
         for share in shares:
             name = share.row.name
@@ -91,7 +99,42 @@ def combined(everyone: Sequence[Iterable[Share]]) -> tuple[dict[str, Share], lis
             if known is share or share.measured is None:
                 continue
             before = known.measured or {}
-            if any(before.get(place, each).hash != each.hash for place, each in share.measured.items()):
-                unequal[name] = None
-            found[name] = replace(known, measured={**share.measured, **before})
-    return {name: summed(share) for name, share in found.items()}, list(unequal)
+            other = (share.row.shape, share.row.dtype) != (known.row.shape, known.row.dtype)
+            if other or any(
+                before.get(place, each).hash != each.hash for place, each in share.measured.items()
+            ):
+                wrong[name] = "is not the same on all ranks that hold it"
+            if not other:
+                found[name] = replace(known, measured={**share.measured, **before})
+    for name, share in found.items():
+        if not are_apart(share.measured or ()):
+            wrong.setdefault(name, CUT_TWICE)
+    return {name: summed(share) for name, share in found.items()}, wrong
+
+
+def are_apart(places: Iterable[Place]) -> bool:
+    """Whether no two rectangles have an element in common.
+
+    >>> are_apart([((0, 0), (2, 3)), ((0, 3), (2, 1))]), are_apart([((0, 0), (2, 3)), ((1, 2), (2, 1))])
+    (True, False)
+    """
+    return _are_apart([place for place in places if 0 not in place[1]], 0)
+
+
+def _are_apart(places: Sequence[Place], dim: int) -> bool:
+    """The same of what has the same indices in the dimensions before."""
+    if len(places) < 2:
+        return True
+    if dim == len(places[0][0]):
+        return False
+    begins = {place: place[0][dim] for place in places}
+    ends = {place: place[0][dim] + place[1][dim] for place in places}
+    coming = sorted(places, key=lambda place: -begins[place])
+    inside: list[Place] = []
+    for low, _ in pairwise(sorted({*begins.values(), *ends.values()})):
+        inside = [place for place in inside if ends[place] > low]
+        while coming and begins[coming[-1]] == low:
+            inside.append(coming.pop())
+        if not _are_apart(inside, dim + 1):
+            return False
+    return True

@@ -145,7 +145,7 @@ def counting_launches() -> Iterator[Counter[str]]:
             return counted(self._name, self._kernel[grid])
 
     with ExitStack() as stack:
-        for name in ("run_kernel", "table_kernel", "scattered_kernel"):
+        for name in ("run_kernel", "table_kernel", "rows_kernel", "rows_table_kernel", "scattered_kernel"):
             stack.enter_context(mock.patch.object(triton_kernels, name, Counted(name)))
         zeros = counted("_foreach_zero_", torch._foreach_zero_)
         stack.enter_context(mock.patch.object(torch, "_foreach_zero_", zeros))

@@ -37,7 +37,10 @@ from tritoninit.terminal import print_lines, progress_display, table
 
 DEFAULT_ARCHS: Final = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942")
 RESULTS: Final = Path(__file__).parent / "results" / "static.json"
-_KERNELS: Final = ("run_kernel", "table_kernel", "scattered_kernel")
+_KERNELS: Final = (
+    *("run_kernel", "table_kernel", "rows_kernel", "edged_rows_kernel"),
+    *("rows_table_kernel", "edged_rows_table_kernel", "scattered_kernel"),
+)
 _DISTRIBUTIONS: Final = ("constant", "uniform", "normal", "central_normal", "truncated_normal")
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 # What the benchmarks call the kernels' distributions: their truncated normal, cut at two standard deviations,
@@ -109,13 +112,19 @@ class Prediction:
 
 def predict(counts: Counts, architecture: Architecture) -> Prediction:
     """The throughput that the counts allow, on memory that is written once and read never."""
+    seconds = seconds_an_element(counts, architecture)
+    bound = max(seconds, key=lambda name: seconds[name])
+    return Prediction(1e-9 / seconds[bound], bound, seconds["memory"] / seconds[bound])
+
+
+def seconds_an_element(counts: Counts, architecture: Architecture) -> dict[str, float]:
+    """What an element takes of the memory's bandwidth ("memory"), and of each resource, all of it used."""
     clocks = architecture.multiprocessors * architecture.clock_mhz * 1e6
     seconds = {"memory": _BYTES[counts.dtype] / (architecture.bandwidth_gb_per_s * 1e9)}
     for resource in architecture.resources:
         passes = sum(number * resource.passes.get(kind, 0) for kind, number in counts.kinds.items())
         seconds[resource.name] = passes / resource.lanes / clocks
-    bound = max(seconds, key=lambda name: seconds[name])
-    return Prediction(1e-9 / seconds[bound], bound, seconds["memory"] / seconds[bound])
+    return seconds
 
 
 def predictions(machine_info: Mapping[str, Any]) -> dict[tuple[str, str], Prediction]:
@@ -168,7 +177,7 @@ def count(specialization: Specialization) -> Counts:
     from tritoninit.kernels import triton_kernels
 
     cost = static.cost_of(*specialization)
-    tiles = triton_kernels.MOST_TILES if specialization.kernel == "table_kernel" else 1
+    tiles = triton_kernels.MOST_TILES if specialization.kernel.endswith("table_kernel") else 1
     registers = (cost.registers, cost.scalar_registers)
     return Counts(
         **specialization._asdict(),
@@ -279,7 +288,9 @@ _LEGEND: Final = (
     "  mem: loads and stores; ctrl: branches, barriers, waits.",
     "spill: bytes of stack and spilled registers a thread; store: of the widest store.",
     "warps: that a multiprocessor has registers and shared memory for; on AMD, waves a SIMD.",
-    "run: one tensor; table: many in one launch, a program drawing {tiles} tiles; scattered: any strides.",
+    "run: one tensor; table: many in one launch, a program drawing {tiles} tiles; rows: a matrix cut from a",
+    "  wider one, whose rows 16-byte stores fit; edged_rows: but for their ends; rows_table and",
+    "  edged_rows_table: many such matrices in one launch; scattered: any strides.",
     "central: a truncated normal that keeps 0.1 % or more beyond either end, as at two standard deviations.",
     "On NVIDIA fp16 costs what bf16 does, and is not shown.",
     "GS/s: 1e9 elements a second, the most that memory's bandwidth, issue slots and units allow, at the",

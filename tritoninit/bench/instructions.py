@@ -104,16 +104,18 @@ class Sass(Instruction):
 
     @property
     def leads(self) -> tuple[bool, str | None]:
-        """Nowhere after an EXIT, a RET, or a CALL (a cold one)."""
+        """Nowhere after an EXIT, a RET, or a CALL (a cold one); but a guarded CALL of a label is a jump."""
         if self.operation in _INDIRECT:
             raise Uncountable(f"cannot follow {self}")
+        target = _SASS_TARGET.search(self.operands)
+        if self.operation == "CALL" and self.guard and target is not None:
+            return True, target.group(1)
         if self.operation in ("CALL", "RET"):
             return False, None
         if self.operation == "EXIT":
             return bool(self.guard), None
         if self.operation != "BRA":
             return True, None
-        target = _SASS_TARGET.search(self.operands)
         if target is None:
             raise Uncountable(f"cannot follow {self}")
         # BRA may also be conditional by an operand: BRA.U UP0, BRA.DIV UR4, BRA P1.
@@ -126,7 +128,7 @@ class Sass(Instruction):
 _GCN_KINDS: Final = {
     "packed fp32": r"v_pk_(add|fma|mul)_f32",
     "fp32": r"v_(add|fma|fmaak|fmac|fmamk|mul|sub|subrev)_f32",
-    "multiply": r"v_mul_(lo|hi)_[iu]32",
+    "multiply": r"v_mul_(lo|hi)_[iu]32|v_mad_legacy_u16",
     "wide multiply": r"v_mad_[iu]64_[iu]32",
     "special": r"v_(cvt_\w+|(exp|log|rcp|rcp_iflag|rsq|sqrt)_f32)",
     "integer": r"v_(add|add3|addc|alignbit|and|and_or|ashrrev|bfe|bfi|bfrev|bitop3|cmp|cndmask|lshl_add"

@@ -45,30 +45,39 @@ def compile_kernel(
     """Compile one of ``triton_kernels`` as its launcher would; never from Triton's cache.
 
     Args:
-        kernel: "run_kernel", "table_kernel" or "scattered_kernel".
+        kernel: one of them; of "rows_kernel" that for a matrix, all of whose rows can be stored 16 bytes at a
+            time, of "edged_rows_kernel" that for one whose rows do not begin or end so; the same of
+            "rows_table_kernel" and "edged_rows_table_kernel", of which the latter takes any such matrix.
         distribution: a key of ``triton_kernels.DISTRIBUTIONS``.
         dtype: "float32", "float16" or "bfloat16".
         arch: a key of ``TARGETS``.
-        aligned: 16 divides the tensor's address and, for run_kernel, the index of its first element.
-        wide: scattered_kernel's 64-bit divisions, for tensors of nearly 2**31 elements or more.
+        aligned: 16 divides the tensor's address and, for run_kernel, the index of its first element; of
+            rows, some can be stored 16 bytes at a time.
+        wide: the 64-bit divisions of scattered_kernel and rows_kernel, for tensors of nearly 2**31
+            elements or more.
         large: the tensor's storage is of 2 GiB or more, in which AMD's buffer instructions cannot reach all.
 
     Returns:
         Triton's CompiledKernel; its ``asm`` holds "ptx" and "cubin", or "amdgcn" and "hsaco".
     """
-    function = getattr(triton_kernels, kernel)
+    function = getattr(triton_kernels, kernel.removeprefix("edged_"))
     if not isinstance(function, triton.JITFunction):
         raise RuntimeError("Triton's interpreter replaces its compiler: unset TRITON_INTERPRET")
     constants: dict[str, Any] = {"DISTRIBUTION": triton_kernels.DISTRIBUTIONS[distribution]}
     pointer, attributes = "*" + _TRITON_DTYPES[dtype], _pointer_attributes(arch, aligned, large)
-    if kernel == "run_kernel":
+    if kernel in ("run_kernel", "table_kernel"):
         constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
-    elif kernel == "table_kernel":
-        constants |= {"ALIGNED": aligned, "COUNTERS": triton_kernels.COUNTERS}
+    elif kernel == "scattered_kernel":
+        constants |= {"WIDE": wide, "PLACES": triton_kernels.PLACES}
+    else:
+        aligned = aligned or kernel.endswith("table_kernel")
+        width = 16 // getattr(torch, dtype).itemsize if aligned else 4
+        constants |= {"WIDE": wide, "MATRIX": True, "UNIT": True, "VECTORS": aligned, "WIDTH": width}
+        constants["SINGLES"] = kernel.startswith("edged_") or not aligned
+        constants["GROUPS"] = 2 * triton_kernels.COUNTERS // width
+    if kernel.endswith("table_kernel"):
         constants["DTYPE"] = triton_kernels.DTYPES[getattr(torch, dtype)]
         pointer, attributes = "*i64", _pointer_attributes(arch, True, False)  # of the table
-    else:
-        constants |= {"WIDE": wide, "PLACES": triton_kernels.PLACES}
     signature = {p.name: "constexpr" if p.is_constexpr else p.annotation_type for p in function.params}
     signature[function.arg_names[0]] = pointer
     source = ASTSource(
@@ -94,6 +103,8 @@ def _pointer_attributes(arch: str, aligned: bool, large: bool) -> list[list[Any]
 def elements_per_thread(kernel: str, arch: str) -> int:
     """How many elements a thread of a full tile writes."""
     tile = triton_kernels.PLACES if kernel == "scattered_kernel" else 4 * triton_kernels.COUNTERS
+    if "rows" in kernel:
+        tile //= 2
     return int(tile // (triton_kernels.NUM_WARPS * TARGETS[arch].warp_size))
 
 

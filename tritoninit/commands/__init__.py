@@ -1,6 +1,6 @@
 """What the command line runs; `cli` reads the arguments and imports what they ask for.
 
-``init``, ``check``, ``info`` and ``compare`` run a command each. Those besides are of ``init``: ``subjects``
-finds the model, ``weights`` writes it, ``init_output`` says what was done, ``timing`` and
-``torch_comparison`` how fast.
+``init``, ``plan``, ``check``, ``info`` and ``compare`` run a command each. ``subjects`` finds the model that
+``init`` or ``plan`` is about, and ``init_output`` and ``plan_output`` say what was done. Those besides are of
+``init``: ``weights`` writes it, ``timing`` and ``torch_comparison`` tell how fast.
 """

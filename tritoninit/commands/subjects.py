@@ -1,4 +1,4 @@
-"""Which model ``tritoninit init`` is asked for, and its construction."""
+"""Which model ``tritoninit init`` or ``plan`` is asked for, and its construction."""
 
 from __future__ import annotations
 
@@ -33,22 +33,28 @@ class Subject(NamedTuple):
     on_meta: bool = False
 
 
-def named(spec: str, settings: Mapping[str, Any], scheme: str | None) -> Subject:
+def named(
+    spec: str,
+    settings: Mapping[str, Any],
+    scheme: str | None,
+    presets: Mapping[str, Preset] = PRESETS,
+) -> Subject:
     """A preset by its name, or what ``package.module:callable`` names, called with ``settings``.
 
     Args:
         scheme: whose rules initialise it instead of the model's own.
+        presets: those that have names.
 
     Raises:
         UsageError: there is no such thing.
     """
     module_name, colon, attribute = spec.partition(":")
-    if not colon and spec not in PRESETS:
-        near = _close_matches(spec, list(PRESETS))
+    if not colon and spec not in presets:
+        near = _close_matches(spec, list(presets))
         raise UsageError(
-            f"unknown preset {spec!r}{near}; known are {', '.join(PRESETS)}, or give package.module:callable"
+            f"unknown preset {spec!r}{near}; known are {', '.join(presets)}, or give package.module:callable"
         )
-    found = _attribute(_import(module_name, spec), attribute, spec) if colon else PRESETS[spec]
+    found = _attribute(_import(module_name, spec), attribute, spec) if colon else presets[spec]
     chosen = SCHEMES[scheme] if scheme else None
     if isinstance(found, Preset):
         own = found.rules

@@ -78,7 +78,7 @@ def _in_order(
     runs = [[(0, size)] for size in shape]
     for dim, mesh_dims in order:
         for k in mesh_dims:
-            runs[dim] = _chunk(runs[dim], mesh_shape[k], coordinate[k])
+            runs[dim] = chunk(runs[dim], mesh_shape[k], coordinate[k])
     return Windows.runs(shape, runs)
 
 
@@ -90,12 +90,12 @@ def interleaved(
     runs = [[(0, size)] for size in shape]
     for (dim, factor), count, number in zip(cuts, mesh_shape, coordinate, strict=True):
         if dim is not None:
-            parts = [_chunk(runs[dim], factor, part) for part in range(factor)]
-            runs[dim] = _joined([run for part in parts for run in _chunk(part, count, number)])
+            parts = [chunk(runs[dim], factor, part) for part in range(factor)]
+            runs[dim] = joined([run for part in parts for run in chunk(part, count, number)])
     return Windows.runs(shape, runs)
 
 
-def _chunk(runs: Sequence[Run], count: int, number: int) -> list[Run]:
+def chunk(runs: Sequence[Run], count: int, number: int) -> list[Run]:
     """One of ``count`` chunks of the indices that runs list."""
     total = sum(stop - start for start, stop in runs)
     size = -(-total // count)
@@ -109,7 +109,7 @@ def _chunk(runs: Sequence[Run], count: int, number: int) -> list[Run]:
     return found
 
 
-def _joined(runs: Sequence[Run]) -> list[Run]:
+def joined(runs: Sequence[Run]) -> list[Run]:
     """The same with neighbours as one."""
     found: list[Run] = []
     for start, stop in runs:

@@ -224,6 +224,9 @@ COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "v_mul_lo_u32": ("v=ii", operator.mul),
     "v_mul_hi_u32": ("v=ii", lambda a, b: ar.high(a.astype(u64) * b.astype(u64))),
     "v_mad_u64_u32": ("wm=iil", _multiply_add),
+    # The upper half is cleared (AMD Instinct MI200 ISA, of legacy instructions; LLVM, as below).
+    "v_add_u16": ("v=ii", lambda a, b: (a + b) & u32(0xFFFF)),
+    "v_mad_legacy_u16": ("v=iii", lambda a, b, c: (a * b + c) & u32(0xFFFF)),
     "v_cndmask_b32": ("v=iim", lambda a, b, lanes: np.where(lanes, b, a)),
     "v_cmp_class_f32": ("m=fi", _is_of_class),
     "v_cmp_o_f32": ("m=ff", lambda a, b: ~np.isnan(ar.floats(a)) & ~np.isnan(ar.floats(b))),

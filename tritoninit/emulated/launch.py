@@ -22,7 +22,7 @@ from tritoninit.emulated.engine import Approximation, Build, Fault, Memory, Prog
 from tritoninit.kernels import triton_kernels
 from tritoninit.kernels.stream import Draw
 
-KERNELS: Final = ("run_kernel", "table_kernel", "scattered_kernel")
+KERNELS: Final = ("run_kernel", "table_kernel", "rows_kernel", "rows_table_kernel", "scattered_kernel")
 _DTYPES: Final = {
     "i64": np.int64,
     "u64": np.uint64,

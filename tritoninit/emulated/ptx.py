@@ -378,18 +378,22 @@ class _Decoder:
         return computed
 
     def _parameter(self, kind: str, result: str, address: str) -> Action:
-        """A parameter, or a part of one, extended to the register's size: of s32 by its sign."""
+        """A parameter, or parts of one, each extended to its register's size: of s32 by its sign."""
         name, offset = _address(address)
-        number, into = self._parameters.index(name), self._slot(result)
-        size, dtype, signed = int(kind[1:]) // 8, _DTYPES[_kind(result)], kind[0] == "s"
+        vector, _, kind = kind.rpartition(".")
+        results = _listed(result, int(vector.removeprefix("v") or 1))
+        number, slots = self._parameters.index(name), [self._slot(each) for each in results]
+        size, dtype, signed = int(kind[1:]) // 8, _DTYPES[_kind(results[0])], kind[0] == "s"
         if size > np.dtype(dtype).itemsize:
             raise Undecoded("a register too small")
 
         def loaded(threads: Threads, launch: Launch) -> Outcome:
-            found = launch.parameters[number].tobytes()[offset : offset + size]
-            if len(found) != size:
+            found = launch.parameters[number].tobytes()[offset : offset + size * len(slots)]
+            if len(found) != size * len(slots):
                 raise Fault("a load beyond a parameter")
-            threads.registers[into] = constant(int.from_bytes(found, "little", signed=signed), dtype)
+            for k, into in enumerate(slots):
+                part = found[k * size : (k + 1) * size]
+                threads.registers[into] = constant(int.from_bytes(part, "little", signed=signed), dtype)
             return None
 
         return loaded

@@ -259,7 +259,8 @@ def _shifted_add(i: Instruction) -> Action:
     targets, carries = i.targets(), i.flags()
     if len(carries) > 1:
         raise Undecoded("two carries")
-    x, y, z = i.word(), i.word(), i.word() if upper and not sign else itemgetter(ZERO)
+    x, y = i.word(), i.addend("" if upper or extended else "-")
+    z = i.word() if upper and not sign else itemgetter(ZERO)
     by = u64(i.immediate(5))
 
     def function(x: Words, y: Words, z: Words, *one: Array) -> list[Array]:
@@ -272,11 +273,13 @@ def _shifted_add(i: Instruction) -> Action:
 
 
 def _shift(i: Instruction) -> Action:
-    """PTX's shf: z:x shifted, of which a word remains, the upper one with .HI."""
+    """PTX's shf: z:x shifted, of which a word remains, the upper one with .HI; never by 64 or more."""
     direction, sign, bits, upper = i.form
 
     def function(x: Words, by: Words, z: Words) -> Words:
         longs, places = a.joined(x, z), by.astype(u64)
+        if (places >= u64(64)).any():
+            raise Fault("a shift by 64 or more")
         if direction == "L":
             longs = longs << places
         elif sign == "S":
@@ -285,7 +288,7 @@ def _shift(i: Instruction) -> Action:
             longs = longs >> places
         return a.high(longs) if upper else a.low(longs)
 
-    return i.computes("w=w6w" if bits == "64" else "w=w5w", function)
+    return i.computes("w=wcw" if bits == "64" else "w=w5w", function)
 
 
 def _logic_words(i: Instruction) -> Action:
@@ -577,7 +580,7 @@ _FORMS: Final[dict[str, Callable[[Instruction], Action]]] = {
     r"MUFU\.(RCP|RSQ)": _approximate,
     r"F2FP(?:\.F16\.F32)?\.PACK_AB": _value("w=ff", _packed(a.to_float16)),
     r"F2FP\.BF16(?:\.F32)?\.PACK_AB": _value("w=ff", _packed(a.to_bfloat16)),
-    r"F2I\.FTZ\.U32\.TRUNC\.NTZ": _value("w=f", lambda x: a.to_unsigned(a.flushed(x))),
+    r"U?F2I\.FTZ\.U32\.TRUNC\.NTZ": _value("w=f", lambda x: a.to_unsigned(a.flushed(x))),
     r"F2I\.U64\.TRUNC": _value("l=f", _to_long),
     r"I2F|I2FP\.F32\.S32": _value("w=w", a.from_signed),
     r"I2F\.U32|I2FP\.F32\.U32": _value("w=w", a.from_unsigned),

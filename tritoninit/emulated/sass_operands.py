@@ -210,10 +210,11 @@ class Instruction:
     def _signed(self, signs: str, count: int) -> tuple[str, list[int]]:
         """The sign, one of ``signs`` if there is one, and the slots of an integer operand."""
         sign, name, offset = self.groups(_WORD)
-        if sign not in ("", *signs) or (offset and count > 1):
+        first = int(offset, 16) if offset else 0
+        if sign not in ("", *signs) or first % (4 * count):
             raise Undecoded(f"operand {sign}{name}")
         if offset:
-            return sign, [self.listing.word_of_bank(int(offset, 16))]
+            return sign, [self.listing.word_of_bank(first + 4 * k) for k in range(count)]
         return sign, self.registers(name, count) or [ZERO] * count
 
     def _word(self, signs: str) -> tuple[str, int]:
@@ -228,6 +229,12 @@ class Instruction:
         changed: dict[str, Source] = {"-": lambda r: u32(0) - r[slot], "~": lambda r: ~r[slot]}
         return changed.get(sign, itemgetter(slot))
 
+    def _count(self) -> Source:
+        """By how much a long is shifted."""
+        if self._comes(_INTEGER):
+            return itemgetter(self.listing.number(self.immediate(6)))
+        return self.word()
+
     def addend(self, signs: str) -> Source:
         """The same in 64 bits, for a sum with a carry: the negative is the complement and one more."""
         sign, slot = self._word(signs)
@@ -235,7 +242,7 @@ class Instruction:
         return (lambda r: (~r[slot]).astype(u64) + more) if sign else (lambda r: r[slot].astype(u64))
 
     def long(self, signs: str = "") -> Source:
-        """An integer of 64 bits: two registers, or a number with its sign."""
+        """An integer of 64 bits: two registers, two words of the bank, or a number with its sign."""
         if self._comes(_INTEGER):
             value = int(self._take(), 16)
             if not -(2**31) <= value < 2**31:
@@ -305,8 +312,8 @@ class Instruction:
 
         Args:
             operands: the targets' kinds, "=" and the sources': w for words, n for such that may have a minus,
-                x for such that may have a tilde; l for longs; f for floats; p for predicates; and a digit
-                for an immediate of so many bits.
+                x for such that may have a tilde; c for an immediate of six bits or a word; l for longs; f for
+                floats; p for predicates; and a digit for an immediate of so many bits.
             function: of the sources.
         """
         before, after = operands.split("=")
@@ -314,6 +321,7 @@ class Instruction:
             "w": self.word,
             "n": lambda: self.word("-"),
             "x": lambda: self.word("~"),
+            "c": self._count,
             "l": self.long,
             "f": self.number,
             "p": self.predicate,

@@ -16,6 +16,10 @@ once, when somebody first looks.
 ``calls``        what a call of torch's reads, views or hands out; which arguments can be served
 ``regions``      where in its storage a tensor lies, and what covers what
 ``filled``       a fill that was asked for, or drawn by torch, and what a tensor is after several
+``asked``        rules for a model, of what is known of each of its tensors
+``tape``         what a block's calls did to tensors, for those who ask later how one came about
+``taping``       a recorder that keeps such a tape, with which tensors need no memory
+``summary``      from a tape to initializers
 ``private``      what all this uses of torch that torch does not promise
 ===============  ================================================================================
 

@@ -29,17 +29,26 @@ def _setters(*names: str) -> set[Any]:
     return {getattr(Tensor, name).__set__ for name in names}
 
 
-# What reads no element.
-_METADATA = _setters("requires_grad", "grad") | _functions(
-    *("size", "shape", "dim", "ndim", "ndimension", "numel", "nelement", "__len__", "stride"),
-    *("storage_offset", "element_size", "itemsize", "nbytes", "dtype", "device", "get_device", "layout"),
-    *("names", "has_names", "name", "is_contiguous", "is_floating_point", "is_complex", "is_signed"),
-    *("is_inference", "is_conj", "is_neg", "is_cpu", "is_cuda", "is_xpu", "is_mps", "is_meta", "is_sparse"),
-    *("is_sparse_csr", "is_quantized", "is_nested", "is_mkldnn", "is_shared", "is_pinned"),
-    *("requires_grad", "requires_grad_", "is_leaf", "grad", "grad_fn", "grad_dtype", "retains_grad"),
-    *("output_nr", "detach_", "register_hook", "register_post_accumulate_grad_hook", "__hash__"),
+# What makes others of a tensor's metadata.
+_MAKERS = _functions(
     *("empty_like", "zeros_like", "ones_like", "full_like"),
-    *("new_empty", "new_zeros", "new_ones", "new_full", *private.READING_NOTHING),
+    *("new_empty", "new_zeros", "new_ones", "new_full"),
+)
+
+# What reads no element.
+_METADATA = (
+    _MAKERS
+    | _setters("requires_grad", "grad")
+    | _functions(
+        *("size", "shape", "dim", "ndim", "ndimension", "numel", "nelement", "__len__", "stride"),
+        *("storage_offset", "element_size", "itemsize", "nbytes", "dtype", "device", "get_device", "layout"),
+        *("names", "has_names", "name", "is_contiguous", "is_floating_point", "is_complex", "is_signed"),
+        *("is_inference", "is_conj", "is_neg", "is_cpu", "is_cuda", "is_xpu", "is_mps", "is_meta"),
+        *("is_sparse", "is_sparse_csr", "is_quantized", "is_nested", "is_mkldnn", "is_shared", "is_pinned"),
+        *("requires_grad", "requires_grad_", "is_leaf", "grad", "grad_fn", "grad_dtype", "retains_grad"),
+        *("output_nr", "detach_", "register_hook", "register_post_accumulate_grad_hook", "__hash__"),
+        *private.READING_NOTHING,
+    )
 )
 
 # What returns the same memory, seen again when it is used.
@@ -67,10 +76,14 @@ INTO = _functions("copy_")
 
 # What leaves nothing of what its first argument held.
 OVERWRITES = INTO | _functions(
-    "fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_"
+    *("fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_", "log_normal_"),
+    *("cauchy_", "geometric_"),
 )
 
 SETS_DATA = _setters("data")
+
+# What sets no element, whatever it returns: the same memory, or what is known of it.
+SETS_NOTHING = (_METADATA - _MAKERS) | _VIEWS | SETS_DATA
 
 # What has no use for random numbers, of what is called most: the generators need no look. One that is missing
 # here takes longer.
@@ -123,7 +136,11 @@ def reaches_further(
         or isinstance(function, private.OPERATORS)
         or function is Tensor.__deepcopy__  # of the gradient and the attributes, too
         or private.dispatch_modes() > 0
-        or (function not in _METADATA and any(map(callable, (*args, *kwargs.values()))))
+        or (
+            function not in _METADATA
+            and function not in _MAKERS
+            and any(map(callable, (*args, *kwargs.values())))
+        )
     )
 
 

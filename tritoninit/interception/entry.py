@@ -4,7 +4,9 @@ In the block, in its thread and in its task of asyncio and those that this start
 library's stream: every ``torch.nn.init`` function, on any tensor; ``uniform_``, ``normal_``, ``fill_``,
 ``zero_`` and ``x[i:j] = number`` on parameters and on what is known to share their memory (``weight.data``,
 ``weight[padding_idx]``); the initializers of ``timm.layers``, once that is imported, as what they mean. Of a
-DTensor, each rank of those that run the same code sets its part of what one process would have.
+DTensor, each rank of those that run the same code sets its part of what one process would have. What torch
+copies when that is indexed along a dimension that is cut (``weight[padding_idx].zero_()``) does not reach the
+parameter, here or without this; a rule of ``initialize_`` does.
 
 All else that draws is reproducible: torch's default generators (of the CPU and of the accelerator's devices),
 those behind ``numpy.random``'s functions and behind ``random``'s are seeded from children of the block's key
@@ -83,6 +85,47 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
 
     with recorder.recording(seed) as intercepted:
         yield intercepted
+
+
+@contextmanager
+def record() -> Iterator[Intercepted]:
+    """Remember how whatever is built in the block is initialized, to do the same elsewhere.
+
+    On the meta device nothing is drawn and nothing has memory: every call of torch's that sets or changes
+    elements is noted, of parameters, buffers and whatever they are computed from. Numbers that are read there
+    (``torch.linspace(0, 1, 12)[3].item()``) are computed. Libraries that initialize nothing on the meta
+    device (transformers) are told that there is memory. Tensors that have memory are filled as under
+    :func:`intercept`, from a key that is always the same; generators are put back.
+
+    Ask for the rules of a model, ``own.rules(model)``, before it is sharded or moved: each is by a qualified
+    name, and holds the initializer of all that became of the tensor.
+
+    - Fills, copies, parts, and products and sums with numbers are initializers like those of a person.
+    - What was copied or computed from another parameter is :class:`~tritoninit.CopyOf` that one.
+    - Whatever else was done is :class:`~tritoninit.Recorded`: the calls, made again for each key.
+    - What a method did after it had read a number that was drawn is for that method to do again: the rule is
+      the module's own code, by its name.
+    - A parametrised weight has the initializer of what it is computed from, the last of its shape.
+
+    What NumPy's and Python's own generators draw counts as read: see there. Limits are those of
+    :func:`intercept`. What other threads, custom operators or NumPy change is an error by name, or, if torch
+    does not see it, goes unnoticed.
+
+    Raises:
+        RuntimeError: this torch lacks something that this needs, or others stand in for its functions.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> with record() as own, torch.device("meta"):
+    ...     model = nn.Embedding(5, 3, padding_idx=0)
+    >>> print(own.rules(model))
+    weight: ZeroRow(initializer=Normal(mean=0.0, std=1.0), row=0)
+    """
+    registry.override()  # as above
+    from tritoninit.interception import taping as recorders  # as above
+
+    with recorders.taping(Key(0)) as taping:
+        yield taping
 
 
 @contextmanager

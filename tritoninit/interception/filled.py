@@ -27,7 +27,7 @@ class Filled:
 
 
 @dataclass(frozen=True)
-class _Told(Atom):
+class Told(Atom):
     """What was done, told of: not for setting others."""
 
     def check(self, target: Target, window: Window) -> None:
@@ -41,7 +41,7 @@ class _Told(Atom):
 
 
 @dataclass(frozen=True)
-class Overlaid(_Told):
+class Overlaid(Told):
     """``initializer``, after which ``parts`` of the tensor were changed."""
 
     initializer: Initializer
@@ -49,7 +49,7 @@ class Overlaid(_Told):
 
 
 @dataclass(frozen=True)
-class DrawnByTorch(_Told):
+class DrawnByTorch(Told):
     """Numbers of torch's own generators, which the block's key seeded, or what was computed from them.
 
     Args:

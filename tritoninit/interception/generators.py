@@ -227,6 +227,15 @@ class Turns:
             self.to(share)
             yield
 
+    def others(self, share: Share) -> tuple[object, ...] | None:
+        """The states of NumPy's and Python's generators, to compare; None if it is not this share's turn."""
+        with self.lock:
+            if self._holder is not share:
+                return None
+            inner = np.random.get_state(legacy=False)  # noqa: NPY002
+            state = inner["state"]
+            return state["key"].tobytes(), state["pos"], inner["has_gauss"], random.getstate()
+
 
 TURNS = Turns()
 

@@ -9,16 +9,19 @@ from torch import Tensor, nn
 
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.report import Report
-from tritoninit.interception.libraries import LIBRARIES
+from tritoninit.interception.libraries import DEVICES, LIBRARIES
 from tritoninit.interception.routes import Routes
 from tritoninit.interception.served import FUNCTIONS
 from tritoninit.keys import Key
+from tritoninit.models.rules import RuleSet
 
 # torch.nn.init's functions are looked for on import: later, others may stand in for them for a while.
 ROUTES = Routes(to="tritoninit.interception.recorder")
 ROUTES.add(nn.init, FUNCTIONS)
 for _library, _meanings in LIBRARIES.items():
     ROUTES.add_library(_library, {name: meaning.arguments for name, meaning in _meanings.items()})
+for _library, _asks in DEVICES.items():
+    ROUTES.add_library(_library, {_asks: ()})
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,16 @@ class Intercepted(ABC):
     def report(self, model: nn.Module) -> Report:
         """The same, with the audit of the model."""
         return Report(self.assignments(model), seed=self.key.seed, module=model)
+
+    @abstractmethod
+    def rules(self, model: nn.Module) -> RuleSet:
+        """What the model's own code asked for, as rules: how the same is done elsewhere.
+
+        One rule a parameter, and a buffer that was set in the block, by its qualified name: the initializer
+        of all that became of it, whatever was overwritten. What no other says is
+        :class:`~tritoninit.Recorded`: the calls that it took.
+
+        Raises:
+            ValueError: parameters of which nobody can say how they were set, by name. Under ``intercept``
+                these are more than under :func:`~tritoninit.record`, which notes every call.
+        """

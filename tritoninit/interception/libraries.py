@@ -48,3 +48,8 @@ LIBRARIES: dict[str, dict[str, Meaning]] = {
         "lecun_normal_": Meaning(_lecun_normal, returns=False),
     },
 }
+
+# By which libraries ask where tensors are made, and initialize nothing if that is the meta device.
+DEVICES: dict[str, str] = {
+    "transformers.modeling_utils": "get_torch_context_manager_or_global_device",
+}

@@ -20,6 +20,8 @@ from tritoninit import registry
 from tritoninit.auditing.assignments import TORCH, Assignment
 from tritoninit.distributed.held import is_dtensor, local_of, writable
 from tritoninit.fills import Constant, Initializer, TruncatedNormal, sole_fill
+from tritoninit.initializers import Zeros
+from tritoninit.interception.asked import Asked, Drawn, Unrecordable, as_given, rules_of
 from tritoninit.interception.calls import (
     COPIES,
     HANDED_OUT,
@@ -38,10 +40,17 @@ from tritoninit.interception.calls import (
     reads_nothing,
     tensors_among,
 )
-from tritoninit.interception.filled import DrawnByTorch, Filled, drawn_by_torch, is_drawn_by_torch, with_parts
+from tritoninit.interception.filled import (
+    DrawnByTorch,
+    Filled,
+    Told,
+    drawn_by_torch,
+    is_drawn_by_torch,
+    with_parts,
+)
 from tritoninit.interception.generators import OUTSIDE, TURNS, Share, torch_states
 from tritoninit.interception.intercepted import ROUTES, Intercepted, PassedOn
-from tritoninit.interception.libraries import LIBRARIES
+from tritoninit.interception.libraries import DEVICES, LIBRARIES
 from tritoninit.interception.private import (
     ENGINE,
     DisableTorchFunction,
@@ -55,19 +64,21 @@ from tritoninit.interception.private import (
 from tritoninit.interception.regions import Region, storage_key
 from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
 from tritoninit.keys import Key
-from tritoninit.models.slots import slots
+from tritoninit.models.rules import RuleSet
+from tritoninit.models.slots import Slot, slots
 from tritoninit.plan import Plan
 from tritoninit.targets import LostError, ShortError, as_target, is_computed
 from tritoninit.window import Window
 
 # How initializers and checks say no; anything else is a failure.
-_REFUSALS = (TypeError, ValueError, OverflowError, NotImplementedError)
+REFUSALS = (TypeError, ValueError, OverflowError, NotImplementedError)
 
 _FEWEST_SWEPT = 1024  # storages that are known, before those that are gone are looked for
 _MOST_PENDING = 64  # on one storage: each new fill is compared with all of them
 
 _CHANGED = "increment_version"  # by which kernels, this library's too, tell that they write to a tensor
 ROUTES.add(torch.autograd.graph, (ENGINE, _CHANGED))
+_ASKS = {f"{library}.{name}" for library, name in DEVICES.items()}
 _PARAMETRIZED = "forward"  # by which a parametrised weight is computed
 ROUTES.add(ParametrizationList, (_PARAMETRIZED,))
 
@@ -111,11 +122,43 @@ class Recorder(Intercepted):
     def flush(self) -> None:
         self._run(list(self._pending))
 
+    def begin(self) -> None:
+        """The block is open."""
+
+    def forget(self) -> None:
+        """Let go of what is of use in the block alone."""
+
     def assignments(self, model: nn.Module) -> tuple[Assignment, ...]:
         with DisableTorchFunction():
             set_here = [slot for slot in slots(model) if not nn.parameter.is_lazy(slot.tensor)]
             told = [self._told(slot.name, slot.tensor) for slot in set_here]
         return tuple(each for each in told if each is not None)
+
+    def rules(self, model: nn.Module) -> RuleSet:
+        with DisableTorchFunction():
+            return rules_of(model, self._asked)
+
+    def _asked(self, slot: Slot) -> Asked:
+        """What was asked for; numbers that nobody drew are as they are."""
+        tensor = slot.tensor
+        if nn.parameter.is_lazy(tensor):
+            raise Unrecordable("it has no shape yet")
+        if not tensor.numel():
+            return Asked(Zeros())
+        told = self._told(slot.name, tensor)
+        key = storage_key(tensor)
+        if told is None and self._history.get(key or 0):
+            raise Unrecordable("it was computed from what was drawn: build it under ti.record()")
+        if told is not None:
+            if isinstance(told.initializer, Told):
+                raise Unrecordable(f"{told.initializer}: build it under ti.record()")
+            here = Region.of(tensor)
+            if told.key is None or here not in self._history[key or 0]:
+                return Asked(told.initializer)
+            return Asked(told.initializer, (Drawn(hash(told.key), (0, 1)),))  # copies have the key
+        if tensor.is_meta or key is None:
+            raise Unrecordable("it has no memory: build it under ti.record()")
+        return Asked(as_given(tensor))
 
     def _told(self, name: str, tensor: Tensor) -> Assignment | None:
         local = local_of(tensor)
@@ -242,6 +285,10 @@ class Recorder(Intercepted):
                 self._note_computed(computed)
         return computed
 
+    def _device(self, asked: Callable[[], Any]) -> Any:
+        """What a library is told that asks where tensors are made."""
+        return asked()
+
     @contextmanager
     def _in_torch(self, *, calls_back: bool) -> Iterator[None]:
         """While torch is at work: on its own, or calling code back that is to be served."""
@@ -328,7 +375,7 @@ class Recorder(Intercepted):
             filled = self._filled(tensor, kind(*map(number, numbers), **arguments), generator)
         except ShortError:  # torch would write beyond the memory
             raise
-        except _REFUSALS as error:
+        except REFUSALS as error:
             self.passed_on.append(PassedOn(name, describe(tensor), str(error)))
             if isinstance(error, LostError) and self._aloud:
                 # For the caller of torch's function, be it a method or one of torch.nn.init.
@@ -358,7 +405,7 @@ class Recorder(Intercepted):
         key = storage_address(local.untyped_storage())
         self._keep_address(key, local)
         if not tensor.is_inference():
-            ROUTES.originals[_CHANGED]((tensor,))
+            announce(tensor)
         self._remember(key, filled.region, filled)
         kept = [each for each in self._pending.pop(key, ()) if not filled.region.covers(each.region)]
         if kept:
@@ -609,17 +656,20 @@ def _take_over(recorder: Recorder | None) -> None:
 
 
 @contextmanager
-def recording(seed: int | Key | None, *, aloud: bool = True) -> Iterator[Recorder]:
+def recording(
+    seed: int | Key | None, *, aloud: bool = True, kind: type[Recorder] | None = None
+) -> Iterator[Recorder]:
     """:func:`intercept`, on a torch that has what it needs; its fills have a key's children.
 
-    Unless ``aloud``, nobody is warned of fills that are lost.
+    Unless ``aloud``, nobody is warned of fills that are lost. Of a ``kind`` that notes more, if one is given.
     """
     outer = _serving()
     if outer is not None:
         outer.flush()
     TURNS.to(outer.generators if outer else OUTSIDE)  # which another thread may have
     key = seed if isinstance(seed, Key) else Key.from_generator() if seed is None else Key(seed)
-    recorder = Recorder(key, outer, aloud=aloud)
+    kind = kind or (Recorder if outer is None else type(outer))  # what is inside of a recording, is recorded
+    recorder = kind(key, outer, aloud=aloud)
     with ROUTES.installed(), _Mode(), _opened(recorder):
         try:
             yield recorder
@@ -659,9 +709,16 @@ def route(name: str, *args: Any, **kwargs: Any) -> Any:
         return recorder._changed(original, *args, **kwargs)
     if name == _PARAMETRIZED:
         return recorder._parametrized(original, *args)
+    if name in _ASKS:
+        return recorder._device(original)
     if name not in FUNCTIONS:
         return recorder._initialize_as_meant(name, original, *args, **kwargs)
     return recorder._initialize(name, original, *args, **kwargs)
+
+
+def announce(tensor: Tensor) -> None:
+    """Tell torch that a tensor has other elements now: its version counter moves on."""
+    ROUTES.originals[_CHANGED]((tensor,))
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -1,11 +1,12 @@
 """How a CPU backend fills memory of any layout: in chunks, over threads, in bounded scratch.
 
 What a backend brings is three functions: one sets memory to a constant, one writes a run of the stream,
-one the elements at any of its places.
+one many runs, each into a row of memory.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -23,6 +24,7 @@ from tritoninit.kernels.stream import Draw
 
 Array = npt.NDArray[Any]
 Places = npt.NDArray[np.uint64]
+Coordinates = tuple[npt.NDArray[np.intp], ...]
 Item = tuple[Array, str, Draw]
 
 
@@ -34,14 +36,14 @@ class Drawer:
         constant: sets an array of any layout: ``constant(out, dtype, draw)``.
         run: writes elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array:
             ``run(out, dtype, draw, first)``.
-        places: writes the elements at the given stream indices: ``places(out, dtype, draw, indices)``.
-        chunk: elements that a call of ``run`` should get; ``places`` gets a quarter of that, since each of
-            its elements needs a block of its own.
+        rows: writes into each row ``out[at]``, along the last dimension of an array of any strides, the
+            elements from its place in the stream on: ``rows(out, dtype, draw, places, at)``.
+        chunk: elements that a call of ``run`` or ``rows`` should get, those counted that it draws in vain.
     """
 
     constant: Callable[[Array, str, Draw], None]
     run: Callable[[Array, str, Draw, int], None]
-    places: Callable[[Array, str, Draw, Places], None]
+    rows: Callable[[Array, str, Draw, Places, Coordinates], None]
     chunk: int
 
 
@@ -135,36 +137,47 @@ def _chunks(drawer: Drawer, target: Array, dtype: str, draw: Draw) -> Iterator[C
     if not is_run:
         dims = stream.collapse(target.shape, draw.strides, row_major)
         is_run = not dims or (len(dims) == 1 and dims[0][1] == 1)
-    step = drawer.chunk if is_run else drawer.chunk // 4
-    for begin in range(0, target.size, step):
-        end = min(begin + step, target.size)
-        yield partial(_draw, drawer, target, flat, dtype, draw, is_run, begin, end)
+    if not is_run:
+        yield from _row_chunks(drawer, target, dtype, draw)
+        return
+    for begin in range(0, target.size, drawer.chunk):
+        end = min(begin + drawer.chunk, target.size)
+        yield partial(_draw_run, drawer, target, flat, dtype, draw, begin, end)
 
 
-def _draw(
-    drawer: Drawer,
-    target: Array,
-    flat: Array | None,
-    dtype: str,
-    draw: Draw,
-    is_run: bool,
-    begin: int,
-    end: int,
+def _draw_run(
+    drawer: Drawer, target: Array, flat: Array | None, dtype: str, draw: Draw, begin: int, end: int
 ) -> None:
     """Write the elements ``begin`` to ``end``, row-major; ``flat`` is a contiguous target's 1-d view."""
     out = np.empty(end - begin, target.dtype) if flat is None else flat[begin:end]
-    if is_run:
-        drawer.run(out, dtype, draw, draw.start + begin)
-    else:
-        drawer.places(out, dtype, draw, _stream_indices(target.shape, draw, begin, end))
+    drawer.run(out, dtype, draw, draw.start + begin)
     if flat is None:
         target.flat[begin:end] = out
 
 
-def _stream_indices(shape: tuple[int, ...], draw: Draw, begin: int, end: int) -> Places:
-    """The stream indices of the elements ``begin`` to ``end``, row-major, of an array of ``shape``."""
-    indices = np.full(end - begin, draw.start, np.uint64)
-    coordinates = np.unravel_index(np.arange(begin, end), shape)
-    for coordinate, stride in zip(coordinates, draw.strides, strict=True):
-        indices += coordinate.astype(np.uint64) * np.uint64(stride)
-    return indices
+def _row_chunks(drawer: Drawer, target: Array, dtype: str, draw: Draw) -> Iterator[Callable[[], None]]:
+    """Of a target whose rows are runs of the stream, if only of one element: many short ones, or parts."""
+    if not target.size:
+        return
+    dims = stream.collapse(target.shape, target.strides, draw.strides)
+    row = dims.pop() if dims[-1][2] == 1 else (1, target.itemsize, 1)
+    sizes, memory, places = zip(*dims, strict=True)
+    rows, shape, strides = target, (*sizes, row[0]), (*memory, row[1])
+    if (shape, strides) != (target.shape, target.strides):  # where they are, half of a small fill is saved
+        rows = np.lib.stride_tricks.as_strided(target, shape, strides)
+    count = math.prod(sizes)
+    together = max(drawer.chunk // (row[0] + 3), 1)  # of a row's blocks, three elements may lie beside it
+    for first in range(0, count, together):
+        for begin in range(0, row[0], drawer.chunk):
+            part = rows[..., begin : begin + drawer.chunk]
+            moved = draw._replace(start=draw.start + begin, strides=places)
+            yield partial(_draw_rows, drawer, part, dtype, moved, first, min(first + together, count))
+
+
+def _draw_rows(drawer: Drawer, rows: Array, dtype: str, draw: Draw, begin: int, end: int) -> None:
+    """Write the rows ``begin`` to ``end``, row-major; the draw's strides are those from row to row."""
+    at = np.unravel_index(np.arange(begin, end), rows.shape[:-1])
+    places = np.full(end - begin, draw.start, np.uint64)
+    for coordinate, stride in zip(at, draw.strides, strict=True):
+        places += (coordinate * stride).view(np.uint64)
+    drawer.rows(rows, dtype, draw, places, at)

@@ -20,7 +20,7 @@ from numba import carray, config, njit, types
 from numba.extending import intrinsic
 
 from tritoninit.kernels import chunks, lowering, reference, stream
-from tritoninit.kernels.chunks import Array, Drawer, Item, Places
+from tritoninit.kernels.chunks import Array, Coordinates, Drawer, Item, Places
 from tritoninit.kernels.numba_cache import KernelCache
 from tritoninit.kernels.stream import Draw
 
@@ -223,6 +223,12 @@ def draw_tile(z, x, blocks, block, key, p, distribution):
     """The values z (4, BLOCKS) of ``blocks`` blocks from ``block`` on; x is scratch for their words."""
     for j in range(blocks):
         x[0, j], x[1, j], x[2, j], x[3, j] = words(block + u64(j), key)
+    transform_tile(z, x, blocks, p, distribution)
+
+
+@_inline
+def transform_tile(z, x, blocks, p, distribution):
+    """The values z of the words x of ``blocks`` blocks."""
     if distribution == UNIFORM:
         for lane in range(4):
             for j in range(blocks):
@@ -271,11 +277,9 @@ def store(value, wide, narrow, dtype, at):
         narrow[at] = brain(value)
 
 
-_WIDE, _NARROW = types.float32[::1], types.uint16[::1]
 # Seed, stream and eight parameters as Python's own numbers, which cost a call least; all are float32 numbers.
 _NUMBERS = (types.uint64, types.uint64, *(types.float64,) * 8)
 _REST = [(0.0,) * (8 - used) for used in range(9)]
-_NO_WIDE, _NO_NARROW = np.empty(0, np.float32), np.empty(0, np.uint16)
 
 
 @_inline
@@ -330,30 +334,96 @@ def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, 
         block += u64(BLOCKS)
 
 
-@_kernel(_WIDE, _NARROW, types.int64, types.int64, types.uint64[::1], *_NUMBERS)
-def places_kernel(wide, narrow, dtype, distribution, indices, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
-    """The elements at the given stream indices, each from a block of its own."""
+@njit(nogil=True, error_model="numpy")
+def gather_tile(x, pieces, places, row, done, length):
+    """Fill a tile with blocks that rows need: of ``row``, from element ``done`` on, and of the next ones.
+
+    Args:
+        x: (4, BLOCKS), of which the first two words become the blocks' numbers in the stream, low first.
+        pieces: (BLOCKS, 4), of each part of a row the row's number, the first element, how many, and where
+            that one lies in the tile.
+
+    Returns:
+        How many blocks and pieces there are, and the row and the element to go on with.
+    """
+    count = piece = 0
+    while row < places.size and count < BLOCKS:
+        place = places[row] + u64(done)
+        before = i64(place & u64(3))
+        taken = min((before + length - done + 3) >> 2, BLOCKS - count)
+        low, high = x[0, count : count + taken], x[1, count : count + taken]
+        for j in range(taken):
+            block = (place >> u64(2)) + u64(j)
+            low[j], high[j] = u32(block), u32(block >> u64(32))
+        size = min(length - done, 4 * taken - before)
+        pieces[piece, 0], pieces[piece, 1], pieces[piece, 2] = row, done, size
+        pieces[piece, 3] = 4 * count + before
+        count += taken
+        piece += 1
+        done += size
+        if done == length:
+            row += 1
+            done = 0
+    return count, piece, row, done
+
+
+@_inline
+def copy_piece(source, first, address, size, stride):
+    """``size`` elements from ``first`` on, to memory that begins at an address and has a stride in bytes."""
+    if stride == source.itemsize:
+        out = carray(pointer(address), size, source.dtype)
+        for k in range(size):
+            out[k] = source[first + k]
+    else:
+        for k in range(size):
+            carray(pointer(address + u64(k * stride)), 1, source.dtype)[0] = source[first + k]
+
+
+@_kernel(types.uint64, types.int64[::1], types.uint64[::1], *(types.int64,) * 4, *_NUMBERS)
+def rows_kernel(
+    address,
+    offsets,
+    places,
+    length,
+    stride,
+    dtype,
+    distribution,
+    seed,
+    stream,
+    p0,
+    p1,
+    p2,
+    p3,
+    p4,
+    p5,
+    p6,
+    p7,
+):
+    """``length`` elements from each of the places on in the stream, to memory of a stride in bytes.
+
+    A row begins ``offsets`` bytes behind the address. Tiles hold the blocks of one row after another, and of
+    those only what the rows need.
+    """
     key = key_words(seed, stream)
     p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
-    for k in range(indices.size):
-        a, b, c, d = words(indices[k] >> u64(2), key)
-        word = indices[k] & u64(3)
-        first, second = (a, b) if word < 2 else (c, d)
-        odd = (word & u64(1)) == u64(1)
-        if distribution == NORMAL:
-            z0, z1 = box_muller(first, second)
-            value = normal(z1 if odd else z0, p[0], p[1])
-        elif distribution == UNIFORM:
-            value = uniform(second if odd else first, p[0], p[1], p[2], p[3])
-        else:
-            value = truncated_normal(second if odd else first, p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7])
-        store(value, wide, narrow, dtype, k)
-
-
-def _outputs(out: Array, dtype: str) -> tuple[Array, Array, int]:
-    if dtype == "float32":
-        return out, _NO_NARROW, FLOAT32
-    return _NO_WIDE, out.view(np.uint16), DTYPES[dtype]
+    x = np.empty((4, BLOCKS), np.uint32)
+    z = np.empty((4, BLOCKS), np.float32)
+    wide, narrow = np.empty(4 * BLOCKS, np.float32), np.empty(4 * BLOCKS, np.uint16)
+    pieces = np.empty((BLOCKS, 4), np.int64)
+    row = done = 0
+    while row < places.size:
+        count, number, row, done = gather_tile(x, pieces, places, row, done, length)
+        a, b, c, d = x[0], x[1], x[2], x[3]
+        for j in range(count):
+            a[j], b[j], c[j], d[j] = philox4x32(a[j], b[j], key[0], key[1], key[2], key[3])
+        transform_tile(z, x, count, p, distribution)
+        store_tile(z, wide, narrow, dtype, 0)
+        for k in range(number):
+            first = address + u64(offsets[pieces[k, 0]] + pieces[k, 1] * stride)
+            if dtype == FLOAT32:
+                copy_piece(wide, pieces[k, 3], first, pieces[k, 2], stride)
+            else:
+                copy_piece(narrow, pieces[k, 3], first, pieces[k, 2], stride)
 
 
 def _numbers(draw: Draw) -> tuple[Any, ...]:
@@ -366,12 +436,17 @@ def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     run_kernel(address, out.size, DTYPES[dtype], DISTRIBUTIONS[draw.distribution], first, *_numbers(draw))
 
 
-def places(out: Array, dtype: str, draw: Draw, indices: Places) -> None:
-    """Write the elements at the given stream indices into a contiguous 1-d array."""
-    places_kernel(*_outputs(out, dtype), DISTRIBUTIONS[draw.distribution], indices, *_numbers(draw))
+def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) -> None:
+    """Write into each row ``out[at]``, along the last dimension, the elements from its place on."""
+    offsets = np.zeros(places.size, np.int64)
+    for coordinate, stride in zip(at, out.strides[:-1], strict=True):
+        offsets += coordinate * stride
+    address = out.__array_interface__["data"][0]
+    codes = DTYPES[dtype], DISTRIBUTIONS[draw.distribution]
+    rows_kernel(address, offsets, places, out.shape[-1], out.strides[-1], *codes, *_numbers(draw))
 
 
-DRAWER = Drawer(reference.constant, run, places, CHUNK)
+DRAWER = Drawer(reference.constant, run, rows, CHUNK)
 
 
 def fill_many(items: Sequence[Item], threads: int = 1) -> None:

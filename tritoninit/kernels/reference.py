@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritoninit.kernels import chunks, stream
-from tritoninit.kernels.chunks import Array, Drawer, Item
+from tritoninit.kernels.chunks import Array, Coordinates, Drawer, Item, Places
 from tritoninit.kernels.stream import Draw
 
 Floats = npt.NDArray[np.float32]
@@ -203,10 +203,16 @@ def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     out[:] = in_order[first % 4 : first % 4 + out.size]
 
 
-def places(out: Array, dtype: str, draw: Draw, indices: Wide) -> None:
-    """Write the elements at the given stream indices into a contiguous 1-d array."""
-    lanes = (indices & np.uint64(3)).astype(np.intp)
-    out[:] = narrow(values(draw, indices >> np.uint64(2))[lanes, np.arange(out.size)], dtype)
+def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) -> None:
+    """Write into each row ``out[at]``, along the last dimension, the elements from its place on."""
+    length = out.shape[-1]
+    words_before = (places % np.uint64(4)).astype(np.intp)  # of a row's first block
+    count = (int(words_before.max()) + length + 3) // 4
+    blocks = (places // np.uint64(4))[:, None] + np.arange(count, dtype=np.uint64)
+    in_order = narrow(values(draw, blocks.reshape(-1)), dtype).T.reshape(places.size, 4 * count)
+    for begin in set(words_before.tolist()):
+        here = words_before == begin
+        out[tuple(each[here] for each in at)] = in_order[here, begin : begin + length]
 
 
 def constant(out: Array, dtype: str, draw: Draw) -> None:
@@ -218,7 +224,7 @@ def constant(out: Array, dtype: str, draw: Draw) -> None:
         out[...] = narrow(np.array([value], np.float32), dtype)[0]
 
 
-DRAWER = Drawer(constant, run, places, CHUNK)
+DRAWER = Drawer(constant, run, rows, CHUNK)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The stream in Triton: device helpers on values, three thin kernels, and their launchers.
+"""The stream in Triton: device helpers on values, thin kernels, and their launchers.
 
 Helpers take loaded values, never pointers. A float32 multiply and add are fused only where ``tl.fma`` is
 written: kernels compile with ``enable_fp_fusion=False``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 
 from tritoninit.kernels import stream
+from tritoninit.kernels.rows import DIMS as MAX_DIMS
+from tritoninit.kernels.rows import Grouping, goes_by_rows, grouping
 from tritoninit.kernels.stream import Draw, TruncatedNormalNumbers
 
 _M0 = tl.constexpr(stream.PHILOX_M0)
@@ -53,7 +55,6 @@ NUM_WARPS = 4
 # (96 on sm_90) still leave five programs a multiprocessor.
 COUNTERS = 1024
 PLACES = 512  # elements a program of the scattered kernel draws
-MAX_DIMS = 4
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 # What a launch over many tensors reads of each. The origin is where element 0 of the stream would lie, modulo
@@ -70,6 +71,19 @@ ROW = np.dtype(
     ]
 )
 _ROW_WORDS = tl.constexpr(ROW.itemsize // 8)
+# The same of a tensor that goes by rows: where its first element lies, and what rows_kernel takes of it.
+CUT_ROW = np.dtype(
+    [
+        ("address", np.int64),
+        ("start", np.int64),
+        ("tile", np.int64),
+        ("stream", np.uint64),
+        ("seed", np.uint64),
+        ("parameters", np.float32, 8),
+        ("shape", np.int64, 12),
+    ]
+)
+_CUT_ROW_WORDS = tl.constexpr(CUT_ROW.itemsize // 8)
 # A program over many tensors draws more tiles, so that reading its row is shared, once there are this many
 # programs: enough for the largest GPU, and for its multiprocessors to finish at about the same time.
 PROGRAMS = 4096
@@ -287,6 +301,32 @@ def run_kernel(
         tl.store(pointer + (index - start), values, mask=(index >= start) & (index < stop))
 
 
+@triton.jit
+def row_of(program, table, rows, programs, WORDS: tl.constexpr):
+    """Where the row of a program's tensor lies in a table that holds rows of WORDS words."""
+    number = tl.load((table + programs).to(tl.pointer_type(tl.int32)) + program)
+    return table + rows + number.to(tl.int64) * WORDS
+
+
+@triton.jit
+def numbers_at(where):
+    """The key and the parameters of a row of a table, in which they lie from ``where`` on."""
+    half = where.to(tl.pointer_type(tl.uint32))
+    key = (tl.load(half), tl.load(half + 1), tl.load(half + 2), tl.load(half + 3))
+    p0 = (where + 2).to(tl.pointer_type(tl.float32))
+    p = (
+        tl.load(p0),
+        tl.load(p0 + 1),
+        tl.load(p0 + 2),
+        tl.load(p0 + 3),
+        tl.load(p0 + 4),
+        tl.load(p0 + 5),
+        tl.load(p0 + 6),
+        tl.load(p0 + 7),
+    )
+    return key, p
+
+
 @triton.jit(do_not_specialize=["rows", "programs", "tiles"])
 def table_kernel(
     table,
@@ -307,25 +347,12 @@ def table_kernel(
     NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
     SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
     program = tl.program_id(0)
-    number = tl.load((table + programs).to(tl.pointer_type(tl.int32)) + program)
-    row = table + rows + number.to(tl.int64) * _ROW_WORDS
+    row = row_of(program, table, rows, programs, _ROW_WORDS)
     origin = tl.load(row)
     start = tl.load(row + 1)
     stop = tl.load(row + 2)
     tile = tl.load(row + 3) + program.to(tl.int64) * tiles
-    half = (row + 4).to(tl.pointer_type(tl.uint32))
-    key = (tl.load(half), tl.load(half + 1), tl.load(half + 2), tl.load(half + 3))
-    p0 = (row + 6).to(tl.pointer_type(tl.float32))
-    p = (
-        tl.load(p0),
-        tl.load(p0 + 1),
-        tl.load(p0 + 2),
-        tl.load(p0 + 3),
-        tl.load(p0 + 4),
-        tl.load(p0 + 5),
-        tl.load(p0 + 6),
-        tl.load(p0 + 7),
-    )
+    key, p = numbers_at(row + 4)
     lane = tl.arange(0, TILE)
     left = (stop - 1) // TILE - tile + 1
     # Hoisting what no tile changes saves nothing, and takes 128 registers for a normal's 64 (on sm_90).
@@ -340,6 +367,210 @@ def table_kernel(
         else:
             index = first + lane
             tl.store(pointer + lane, values, mask=(index >= start) & (index < stop))
+
+
+@triton.jit
+def group_values(place, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr, WIDTH: tl.constexpr):
+    """The float32 values of the WIDTH (4 or 8) elements from each place of the stream on, first to last."""
+    if DISTRIBUTION == CONSTANT:
+        a = tl.full(place.shape, p[0], tl.float32)
+        return (a, a, a, a) if WIDTH == 4 else (a, a, a, a, a, a, a, a)
+    else:
+        block = (place >> 2).to(tl.uint64)
+        first = draw_block(block.to(tl.uint32), (block >> 32).to(tl.uint32), key, p, DISTRIBUTION, NARROW)
+        if WIDTH == 4:
+            return first
+        else:
+            block += 1
+            c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
+            return first + draw_block(c0, c1, key, p, DISTRIBUTION, NARROW)
+
+
+@triton.jit
+def side_by_side(v, WIDTH: tl.constexpr):
+    """WIDTH (4 or 8) tensors (n,) as one (n, WIDTH), of which a thread holds whole rows."""
+    if WIDTH == 8:
+        v = (tl.join(v[0], v[4]), tl.join(v[1], v[5]), tl.join(v[2], v[6]), tl.join(v[3], v[7]))
+    return tl.reshape(tl.join(tl.join(v[0], v[2]), tl.join(v[1], v[3])), (v[0].shape[0], WIDTH))
+
+
+@triton.jit
+def draw_groups(
+    number,
+    shape,
+    address,
+    start,
+    key,
+    p,
+    DTYPE: tl.constexpr,
+    DISTRIBUTION: tl.constexpr,
+    MATRIX: tl.constexpr,
+    UNIT: tl.constexpr,
+    VECTORS: tl.constexpr,
+    SINGLES: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Write numbered groups of WIDTH elements of a 4-d tensor's rows, which are runs of the stream.
+
+    ``shape`` is what rows_kernel takes from n1 to total; the numbers' dtype is that of all arithmetic but
+    that of places and addresses.
+    """
+    n1, n2, length, m0, m1, m2, m3, i0, i1, i2, groups, total = shape
+    NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
+    SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
+    inside = number < total.to(number.dtype)
+    row = number // groups.to(number.dtype)
+    element = (number - row * groups.to(number.dtype)) * WIDTH
+    if MATRIX:
+        place = start + row.to(tl.int64) * i2
+        where = row.to(tl.int64) * m2
+    else:
+        n1, n2 = n1.to(number.dtype), n2.to(number.dtype)
+        x2 = (row % n2).to(tl.int64)
+        rest = row // n2
+        x1 = (rest % n1).to(tl.int64)
+        x0 = (rest // n1).to(tl.int64)
+        place = start + x0 * i0 + x1 * i1 + x2 * i2
+        where = x0 * m0 + x1 * m1 + x2 * m2
+    # Negative before a row's first element.
+    if number.dtype == tl.uint32:
+        element, length = element.to(tl.int32), length.to(tl.int32)
+    else:
+        element, length = element.to(tl.int64), length.to(tl.int64)
+    whole = inside
+    if SINGLES:
+        # Modulo 8, by how much the row's memory is ahead of the stream: on the grid of 16 bytes, by 0 or 4.
+        ahead = ((address >> (SIZE // 2)) + where - place).to(tl.int32)
+        before = (place.to(tl.int32) + (ahead & (WIDTH - 4))) & (WIDTH - 1)
+        # What is not to be stored lies past the row's end: one comparison then makes a mask.
+        element = tl.where(inside, element - before.to(element.dtype), length)
+        whole = (element >= 0) & (element <= length - WIDTH) & ((ahead & 3) == 0)
+    values = group_values(place + element, key, p, DISTRIBUTION, NARROW, WIDTH)
+    where += element if UNIT else element * m3
+    first = (address + where * SIZE).to(tl.pointer_type(DTYPE))
+    if VECTORS:
+        aligned = tl.multiple_of(first, 16)[:, None] + tl.arange(0, WIDTH)[None, :]
+        tl.store(aligned, side_by_side(values, WIDTH).to(DTYPE), mask=whole[:, None])
+    if SINGLES:
+        if VECTORS:
+            element = tl.where(whole, length, element)
+        for k in tl.static_range(WIDTH):
+            mask = (element + k).to(number.dtype) < length.to(number.dtype)
+            if UNIT:
+                tl.store(first + k, values[k].to(DTYPE), mask=mask)
+            else:
+                tl.store(first + k * m3, values[k].to(DTYPE), mask=mask)
+
+
+@triton.jit(
+    do_not_specialize=[
+        *("start", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"),
+        *("n1", "n2", "n3", "m0", "m1", "m2", "m3", "i0", "i1", "i2", "groups", "total"),
+    ]
+)
+def rows_kernel(
+    pointer,
+    start: tl.int64,
+    s0: tl.uint32,
+    s1: tl.uint32,
+    k0: tl.uint32,
+    k1: tl.uint32,
+    p0: tl.float32,
+    p1: tl.float32,
+    p2: tl.float32,
+    p3: tl.float32,
+    p4: tl.float32,
+    p5: tl.float32,
+    p6: tl.float32,
+    p7: tl.float32,
+    n1: tl.int64,
+    n2: tl.int64,
+    n3: tl.int64,
+    m0: tl.int64,
+    m1: tl.int64,
+    m2: tl.int64,
+    m3: tl.int64,
+    i0: tl.int64,
+    i1: tl.int64,
+    i2: tl.int64,
+    groups: tl.int64,
+    total: tl.int64,
+    DISTRIBUTION: tl.constexpr,
+    WIDE: tl.constexpr,
+    MATRIX: tl.constexpr,
+    UNIT: tl.constexpr,
+    VECTORS: tl.constexpr,
+    SINGLES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GROUPS: tl.constexpr,
+):
+    """A 4-d tensor of any memory strides m, whose rows of n3 elements are runs of a stream with strides i.
+
+    ``groups`` cover a row, ``total`` all of them; what the constants mean is said by ``rows.Grouping``.
+    """
+    if WIDE:
+        number = (tl.program_id(0).to(tl.int64) * GROUPS + tl.arange(0, GROUPS)).to(tl.uint64)
+    else:  # 32-bit divisions cost a fifth of 64-bit ones
+        number = (tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)).to(tl.uint32)
+    shape = (n1, n2, n3, m0, m1, m2, m3, i0, i1, i2, groups, total)
+    key = (s0, s1, k0, k1)
+    p = (p0, p1, p2, p3, p4, p5, p6, p7)
+    DTYPE: tl.constexpr = pointer.dtype.element_ty
+    address = pointer.to(tl.int64)
+    draw_groups(
+        number, shape, address, start, key, p, DTYPE, DISTRIBUTION, MATRIX, UNIT, VECTORS, SINGLES, WIDTH
+    )
+
+
+@triton.jit(do_not_specialize=["rows", "programs", "tiles"])
+def rows_table_kernel(
+    table,
+    rows: tl.int64,
+    programs: tl.int64,
+    tiles: tl.int32,
+    DISTRIBUTION: tl.constexpr,
+    DTYPE: tl.constexpr,
+    WIDE: tl.constexpr,
+    MATRIX: tl.constexpr,
+    UNIT: tl.constexpr,
+    VECTORS: tl.constexpr,
+    SINGLES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GROUPS: tl.constexpr,
+):
+    """Many tensors as rows_kernel writes one: each program ``tiles`` times GROUPS groups, or those left.
+
+    The table is as table_kernel's, of other rows (CUT_ROW).
+    """
+    program = tl.program_id(0)
+    row = row_of(program, table, rows, programs, _CUT_ROW_WORDS)
+    address = tl.load(row)
+    start = tl.load(row + 1)
+    tile = tl.load(row + 2) + program.to(tl.int64) * tiles
+    key, p = numbers_at(row + 3)
+    shape = (
+        tl.load(row + 9),
+        tl.load(row + 10),
+        tl.load(row + 11),
+        tl.load(row + 12),
+        tl.load(row + 13),
+        tl.load(row + 14),
+        tl.load(row + 15),
+        tl.load(row + 16),
+        tl.load(row + 17),
+        tl.load(row + 18),
+        tl.load(row + 19),
+        tl.load(row + 20),
+    )
+    left = (shape[11] - 1) // GROUPS - tile + 1
+    for k in tl.range(tl.minimum(left, tiles).to(tl.int32), disable_licm=True):
+        if WIDE:
+            number = ((tile + k) * GROUPS + tl.arange(0, GROUPS)).to(tl.uint64)
+        else:
+            number = ((tile + k).to(tl.int32) * GROUPS + tl.arange(0, GROUPS)).to(tl.uint32)
+        draw_groups(
+            number, shape, address, start, key, p, DTYPE, DISTRIBUTION, MATRIX, UNIT, VECTORS, SINGLES, WIDTH
+        )
 
 
 @triton.jit(
@@ -444,11 +675,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         *draw.parameters,
         *(0.0,) * (8 - len(draw.parameters)),
     )
-    options: dict[str, Any] = {
-        "DISTRIBUTION": variant(draw),
-        "num_warps": NUM_WARPS,
-        "enable_fp_fusion": False,
-    }
+    options = _options(variant(draw))
     with torch.cuda.device_of(tensor):
         if is_run(dims):
             stop = draw.start + tensor.numel()
@@ -459,9 +686,21 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
             )
             return
         if len(dims) > MAX_DIMS:
-            for k in range(tensor.shape[0]):
-                inner = draw._replace(start=draw.start + k * draw.strides[0], strides=draw.strides[1:])
-                fill(tensor[k], inner, counters=counters, places=places)
+            fill_many(_parts(tensor, draw), counters=counters)
+            return
+        if goes_by_rows(dims):
+            found = _grouping(tensor, draw, dims)
+            size = 2 * counters // found.width
+            rows_kernel[((found.total + size - 1) // size,)](
+                tensor,
+                draw.start,
+                *numbers,
+                *_shape(dims, found),
+                WIDE=is_wide(found, size),
+                **_forms(found),
+                GROUPS=size,
+                **options,
+            )
             return
         sizes, memory, index = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)
         grid = ((tensor.numel() + places - 1) // places,)
@@ -479,12 +718,57 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         )
 
 
+def _options(distribution: int) -> dict[str, Any]:
+    """What every launch is given."""
+    return {"DISTRIBUTION": distribution, "num_warps": NUM_WARPS, "enable_fp_fusion": False}
+
+
+def _parts(tensor: torch.Tensor, draw: Draw) -> list[tuple[torch.Tensor, Draw]]:
+    """What is left to draw of a tensor of more dimensions than a kernel walks, without the first."""
+    first, *strides = draw.strides
+    inner = [draw._replace(start=draw.start + k * first, strides=tuple(strides)) for k in range(len(tensor))]
+    return list(zip(tensor.unbind(), inner, strict=True))
+
+
+def _grouping(
+    tensor: torch.Tensor, draw: Draw, dims: list[tuple[int, int, int]], *, among_others: bool = False
+) -> Grouping:
+    size = tensor.element_size()
+    return grouping(dims, tensor.data_ptr() // size, draw.start, size, among_others=among_others)
+
+
+def _shape(dims: list[tuple[int, int, int]], found: Grouping) -> tuple[int, ...]:
+    """What rows_kernel takes from n1 to total."""
+    sizes, memory, places = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)
+    return (*sizes[1:], *memory, *places[:-1], found.groups, found.total)
+
+
+def is_wide(found: Grouping, size: int) -> bool:
+    """Whether numbers of groups, of which a program draws ``size``, or of elements need 64 bits."""
+    return (found.total + size) * found.width >= 2**31
+
+
+def _forms(found: Grouping) -> dict[str, Any]:
+    """The constants of rows_kernel that say how rows lie."""
+    return {
+        "MATRIX": found.matrix,
+        "UNIT": found.unit,
+        "VECTORS": found.vectors,
+        "SINGLES": found.singles,
+        "WIDTH": found.width,
+    }
+
+
 class Group(NamedTuple):
     """What the runs of one launch have in common: the table kernel's constants."""
 
     dtype: torch.dtype
     distribution: int
     aligned: bool
+
+    def launch(self, grid: int, counters: int, *table: Any) -> None:
+        constants = {"DTYPE": DTYPES[self.dtype], "ALIGNED": self.aligned, "COUNTERS": counters}
+        table_kernel[(grid,)](*table, **constants, **_options(self.distribution))
 
 
 class Run(NamedTuple):
@@ -498,6 +782,52 @@ class Run(NamedTuple):
         return Group(self.tensor.dtype, variant(self.draw), self.origin % 16 == 0)
 
 
+class CutGroup(NamedTuple):
+    """What the tensors of one launch that go by rows have in common: the rows' table kernel's constants."""
+
+    dtype: torch.dtype
+    distribution: int
+    wide: bool
+    matrix: bool
+    unit: bool
+    singles: bool
+    width: int
+
+    def launch(self, grid: int, counters: int, *table: Any) -> None:
+        rows_table_kernel[(grid,)](*table, **self.options(counters))
+
+    def options(self, counters: int) -> dict[str, Any]:
+        return {
+            "DTYPE": DTYPES[self.dtype],
+            "WIDE": self.wide,
+            "MATRIX": self.matrix,
+            "UNIT": self.unit,
+            "VECTORS": self.unit,
+            "SINGLES": self.singles,
+            "WIDTH": self.width,
+            "GROUPS": 2 * counters // self.width,
+            **_options(self.distribution),
+        }
+
+
+class Cut(NamedTuple):
+    """A tensor that goes by rows."""
+
+    tensor: torch.Tensor
+    draw: Draw
+    dims: list[tuple[int, int, int]]
+    found: Grouping
+
+    def group(self, counters: int) -> CutGroup:
+        matrix, unit, _, singles, width, *_ = self.found
+        wide = is_wide(self.found, 2 * counters // width)
+        return CutGroup(self.tensor.dtype, variant(self.draw), wide, matrix, unit, singles, width)
+
+
+Groups: TypeAlias = dict[Group | CutGroup, list[Any]]
+Item: TypeAlias = tuple[torch.Tensor, Draw]
+
+
 def fill_many(
     items: Sequence[tuple[torch.Tensor, Draw]],
     *,
@@ -507,9 +837,11 @@ def fill_many(
     """Write each draw into its tensor as :func:`fill` does, in few launches.
 
     One launch serves all runs of a device, dtype and distribution, and another those of them whose memory no
-    16-byte store fits; all their tables go to a device in one copy. Launches on each device's current stream,
-    without synchronising. Tensors that no run of the stream goes through have launches of their own, and so
-    has every tensor while a CUDA graph is captured: replayed, the copy would read memory freed since.
+    16-byte store fits. Likewise of tensors that go by rows: one launch serves matrices whose every group is
+    stored 16 bytes at a time, one other matrices; those of more dimensions, of rows apart in memory and of
+    nearly 2**31 elements have their own. All tables go to a device in one copy. Launches on each device's
+    current stream, without synchronising. What goes neither way is launched one by one, and so is every
+    tensor while a CUDA graph is captured: replayed, the copy would read memory freed since.
 
     Args:
         items: tensors that do not overlap, and what to write into them.
@@ -527,77 +859,97 @@ def fill_many(
     for device, members in devices.items():
         with torch.cuda.device_of(members[0][0]):
             capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-            groups, alone = ({}, members) if capturing else _group(members)
+            groups, alone = ({}, members) if capturing else _group(members, counters)
             for tensor, draw in alone:
                 fill(tensor, draw, counters=counters)
             if groups:
                 _launch(device, groups, counters, tiles_per_program)
 
 
-def _group(
-    items: list[tuple[torch.Tensor, Draw]],
-) -> tuple[dict[Group, list[Run]], list[tuple[torch.Tensor, Draw]]]:
+def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device that share launches, and those to launch one by one."""
     alone = []
-    groups: dict[Group, list[Run]] = defaultdict(list)
-    for tensor, draw in items:
-        if is_run(stream.collapse(tensor.shape, tensor.stride(), draw.strides)):
+    groups: Groups = defaultdict(list)
+    waiting = items[::-1]
+    while waiting:
+        tensor, draw = waiting.pop()
+        dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
+        if is_run(dims):
             origin = (tensor.data_ptr() - draw.start * tensor.element_size()) & 0xFFFFFFFFFFFFFFFF
             run = Run(tensor, draw, origin)
             groups[run.group()].append(run)
+        elif len(dims) > MAX_DIMS:
+            waiting += _parts(tensor, draw)[::-1]
+        elif goes_by_rows(dims):
+            cut = Cut(tensor, draw, dims, _grouping(tensor, draw, dims, among_others=True))
+            groups[cut.group(counters)].append(cut)
         else:
             alone.append((tensor, draw))
-    alone += [(runs[0].tensor, runs[0].draw) for runs in groups.values() if len(runs) == 1]
-    return {group: runs for group, runs in groups.items() if len(runs) > 1}, alone
+    alone += [(found[0].tensor, found[0].draw) for found in groups.values() if len(found) == 1]
+    return {group: found for group, found in groups.items() if len(found) > 1}, alone
 
 
-def _launch(
-    device: torch.device, groups: dict[Group, list[Run]], counters: int, tiles_per_program: int | None
-) -> None:
+def _launch(device: torch.device, groups: Groups, counters: int, tiles_per_program: int | None) -> None:
     """Launch the groups of the current device, behind one copy of their tables."""
     words: list[npt.NDArray[np.int64]] = []
     launches = []
     end = 0
-    for group, runs in groups.items():
-        rows, programs, tiles = _table(runs, 4 * counters, tiles_per_program)
+    for group, members in groups.items():
+        if isinstance(group, Group):
+            rows, programs, tiles = _table(members, 4 * counters, tiles_per_program)
+        else:
+            rows, programs, tiles = _cut_table(members, 2 * counters // group.width, tiles_per_program)
         padded = np.append(programs, programs[: programs.size % 2])  # two to a word
         launches.append((group, end, end + rows.nbytes // 8, tiles, programs.size))
-        words += [rows.view(np.int64), padded.view(np.int64)]
+        words += [rows.view(np.int64).ravel(), padded.view(np.int64)]
         end += (rows.nbytes + padded.nbytes) // 8
     # Pinned, so that the host need not wait; torch keeps the memory until the stream has read it.
     host = torch.empty(end, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
     np.concatenate(words, out=host.numpy())
     table = host.to(device, non_blocking=True)
     for group, rows_at, programs_at, tiles, grid in launches:
-        table_kernel[(grid,)](
-            table,
-            rows_at,
-            programs_at,
-            tiles,
-            DISTRIBUTION=group.distribution,
-            DTYPE=DTYPES[group.dtype],
-            ALIGNED=group.aligned,
-            COUNTERS=counters,
-            num_warps=NUM_WARPS,
-            enable_fp_fusion=False,
-        )
+        group.launch(grid, counters, table, rows_at, programs_at, tiles)
 
 
-def _table(
-    runs: list[Run], tile: int, tiles_per_program: int | None
-) -> tuple[npt.NDArray[np.void], npt.NDArray[np.int32], int]:
+Table: TypeAlias = tuple[npt.NDArray[np.void], npt.NDArray[np.int32], int]
+
+
+def _table(runs: list[Run], tile: int, tiles_per_program: int | None) -> Table:
     """The rows of a launch, the number of each program's row, and how many tiles a program draws."""
-    rows = np.zeros(len(runs), ROW)
-    draws = [run.draw for run in runs]
+    rows = _rows(ROW, runs)
     rows["origin"] = [run.origin for run in runs]
-    rows["start"] = [draw.start for draw in draws]
     rows["stop"] = [run.draw.start + run.tensor.numel() for run in runs]
-    rows["stream"] = [draw.stream for draw in draws]
-    rows["seed"] = [draw.seed for draw in draws]
-    rows["parameters"][:, : len(draws[0].parameters)] = [draw.parameters for draw in draws]
     first = rows["start"] // tile
-    count = (rows["stop"] - 1) // tile - first + 1
+    return _shared(rows, first, (rows["stop"] - 1) // tile - first + 1, tiles_per_program)
+
+
+def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> Table:
+    """The same of tensors that go by rows, of which a tile is so many groups."""
+    rows = _rows(CUT_ROW, cuts)
+    rows["address"] = [cut.tensor.data_ptr() for cut in cuts]
+    rows["shape"] = [_shape(cut.dims, cut.found) for cut in cuts]
+    first = np.zeros(len(cuts), np.int64)
+    return _shared(rows, first, -(-rows["shape"][:, -1] // groups), tiles_per_program)
+
+
+def _rows(dtype: np.dtype[np.void], members: Sequence[Run | Cut]) -> npt.NDArray[np.void]:
+    """Rows of a table, as far as all kinds have the same."""
+    rows = np.zeros(len(members), dtype)
+    draws = [member.draw for member in members]
+    for name in ("start", "stream", "seed"):
+        rows[name] = [getattr(draw, name) for draw in draws]
+    rows["parameters"][:, : len(draws[0].parameters)] = [draw.parameters for draw in draws]
+    return rows
+
+
+def _shared(
+    rows: npt.NDArray[np.void],
+    first: npt.NDArray[np.int64],
+    count: npt.NDArray[np.int64],
+    tiles_per_program: int | None,
+) -> Table:
+    """Share the ``count`` tiles of each row, from its ``first`` on, among programs."""
     tiles = tiles_per_program or min(max(int(count.sum()) // PROGRAMS, 1), MOST_TILES)
     programs = -(-count // tiles)
     rows["tile"] = first - (np.cumsum(programs) - programs) * tiles
-    return rows, np.repeat(np.arange(len(runs), dtype=np.int32), programs), tiles
+    return rows, np.repeat(np.arange(len(rows), dtype=np.int32), programs), tiles

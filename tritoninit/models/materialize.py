@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.models import methods
 from tritoninit.models.methods import Call
+from tritoninit.models.private import reshard_flattened
 from tritoninit.models.slots import Slot
 from tritoninit.targets import write
 
@@ -39,9 +40,10 @@ def _fully_sharded(module: nn.Module) -> list[Any]:
 
 
 def reshard(module: nn.Module) -> None:
-    """Have FSDP2's modules hold their shards, not copies that a forward pass gathered and nobody keeps."""
+    """Have FSDP's modules hold their shards, not copies that a forward pass gathered and nobody keeps."""
     for each in _fully_sharded(module):
         each.reshard()
+    reshard_flattened(module)
 
 
 def reset_sharded(module: nn.Module) -> None:
@@ -63,6 +65,8 @@ def move(slot: Slot, device: torch.device | None, dtype: torch.dtype | None, *, 
     What is going to be ``overwritten`` is not copied; what is kept on the meta device stays there, and a
     kept buffer in its dtype. As with ``Module.to``, parameters that have memory stay the same objects.
     """
+    if slot.shard is not None and slot.shard.parts is not None:
+        return  # its engine's
     if slot.is_parametrized:
         _move_parametrized(slot, device, dtype, overwritten=overwritten)
         return
@@ -384,6 +388,35 @@ def set_aside(
         for children, before in modules:
             children.clear()
             children.update(before)
+
+
+@contextmanager
+def as_whole(found: Iterable[Slot]) -> Iterator[None]:
+    """Modules hold meta tensors of the whole's shape where a part is here: for code that looks at shapes."""
+    cut = [slot for slot in found if slot.shard is not None and not slot.is_parametrized]
+    put_back: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for slot in cut:
+            whole: torch.Tensor = torch.empty(slot.shape, dtype=slot.tensor.dtype, device="meta")
+            if not slot.is_buffer:
+                whole = _Twin(whole, slot.tensor.requires_grad)
+                vars(whole).update(vars(slot.tensor))
+            for owner, local in slot.places:
+                entries: Any = owner._buffers if slot.is_buffer else owner._parameters
+                # What FSDP1 flattened is an attribute like any other, and would be found first.
+                put_back += [(each, local, each.get(local, _NOTHING)) for each in (entries, vars(owner))]
+                vars(owner).pop(local, None)
+                entries[local] = whole
+        yield
+    finally:
+        for entries, local, before in put_back:
+            if before is _NOTHING:
+                entries.pop(local, None)
+            else:
+                entries[local] = before
+
+
+_NOTHING: Any = object()
 
 
 def _without_memory(tensor: torch.Tensor) -> torch.Tensor:

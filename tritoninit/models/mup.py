@@ -59,7 +59,7 @@ def _widened(found: Initializer, narrow: Slot, wide: Slot) -> Initializer:
     axes = found.axes if isinstance(found, FanScaled) else None
     if isinstance(found, FanScaled) and axes is None:
         found = replace(found, axes=axes_of(narrow))
-    fill = sole_fill(found, narrow.tensor.shape)
+    fill = sole_fill(found, narrow.shape)
     if fill is None:
         raise ValueError(f"mup scales distributions of independent elements, one a parameter, not {found}")
     factor = _width_factor(narrow, wide, axes)
@@ -68,7 +68,7 @@ def _widened(found: Initializer, narrow: Slot, wide: Slot) -> Initializer:
 
 def _width_factor(narrow: Slot, wide: Slot, axes: Axes | None) -> float:
     """By what mup multiplies the standard deviation of a wider parameter."""
-    before, after = narrow.tensor.shape, wide.tensor.shape
+    before, after = narrow.shape, wide.shape
     if len(before) != len(after):
         raise ValueError(f"{tuple(after)} is no wider {tuple(before)} of the base model")
     if len(after) < 2 or _is_token(narrow, wide, axes):
@@ -84,6 +84,6 @@ def _is_token(narrow: Slot, wide: Slot, axes: Axes | None) -> bool:
     """An embedding, which sums over no inputs; or positions and class tokens, (1, length, width)."""
     if isinstance(wide.owner, (nn.Embedding, nn.EmbeddingBag)):
         return True
-    before, after = narrow.tensor.shape, wide.tensor.shape
+    before, after = narrow.shape, wide.shape
     grown = sum(a != b for a, b in zip(before, after, strict=True))
     return grown < 2 and axes is None and module_axes(wide.owner, wide.local, after) is None

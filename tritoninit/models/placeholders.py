@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 from torch import nn
 
+from tritoninit.models.shards import (
+    is_megatrons,
+    is_one_of_others_experts,
+    tensor_parallel,
+    zero_range,
+    zero_trouble,
+)
 from tritoninit.models.slots import Slot
 from tritoninit.targets import PLACEHOLDER, LostError, TargetError, is_placeholder
 
 
 def check_held(slot: Slot) -> None:
-    """Raise TargetError unless what a slot holds is all of it, and stays."""
+    """Raise TargetError unless what a slot holds, of which is known what part it is, stays."""
+    if slot.shard is not None and slot.shard.trouble:
+        raise LostError(slot.shard.trouble)
     for tensor in slot.originals or (slot.tensor,):
-        if is_placeholder(tensor):
+        trouble = zero_trouble(tensor)
+        if trouble:
+            raise LostError(trouble)
+        if is_placeholder(tensor) and slot.shard is None:
             raise LostError(PLACEHOLDER)
-        if _is_fsdp_shard(tensor, slot.ancestors):
+        if getattr(tensor, "_is_flat_param", False):
             raise TargetError(
-                "a shard of FSDP's, which does not say of what: initialise before wrapping, or within"
-                " FullyShardedDataParallel.summon_full_params(module)"
+                "FSDP's flat parameter, whose wrapper alone knows what lies in it: initialise the wrapper"
             )
-        if getattr(tensor, "tensor_model_parallel", False) and not _is_megatron_alone(slot.owner):
-            raise TargetError(
-                f"Megatron's shard along dimension {getattr(tensor, 'partition_dim', '?')}, of which neither"
-                " fans nor place are known here: keep it, and fill it by an initializer with its window"
-            )
+        if slot.shard is None or slot.shard.window is None:
+            _check_megatrons(slot, tensor)
         if tensor.is_meta and _is_offloaded(slot.owner):
             raise LostError(
                 "accelerate has offloaded it, and loads what it was before each use: initialise before"
@@ -35,27 +39,43 @@ def check_held(slot: Slot) -> None:
             )
 
 
-def _is_fsdp_shard(tensor: torch.Tensor, ancestors: Iterable[nn.Module]) -> bool:
-    """Whether one of the FullyShardedDataParallel around a tensor has flattened it, and cut it."""
-    for module in ancestors:
-        handle: Any = vars(module).get("_handle")  # what manages a wrapper's parameters; None if it has none
-        flat = getattr(handle, "flat_param", None)
-        if flat is not None and "_fsdp_wrapped_module" in module._modules and handle.is_sharded(flat):
-            whole = getattr(flat, "_params", None) or ()  # with use_orig_params
-            if any(tensor is each for each in (flat, *whole)):
-                return True
-    return False
+def _check_megatrons(slot: Slot, tensor: torch.Tensor) -> None:
+    """Raise TargetError if Megatron has a part of a tensor here, and does not say which."""
+    if is_one_of_others_experts(tensor):
+        raise TargetError(
+            "one of Megatron's experts, of which other ranks have others by the same name: give it its own by"
+            " prefix=, and say what it is by windows= (Window.whole(shape), if it is not cut)"
+        )
+    if is_megatrons(tensor) and tensor_parallel(slot.owner) != (0, 1):
+        raise TargetError(
+            f"Megatron's shard along dimension {getattr(tensor, 'partition_dim', '?')}, of which neither fans"
+            " nor place are known here: keep it, give windows=, or fill it by an initializer with its window"
+        )
 
 
-def _is_megatron_alone(owner: nn.Module) -> bool:
-    """Whether Megatron marks as parallel what one process holds, all of it."""
-    if getattr(owner, "tp_size", None) == 1:  # Transformer Engine's
-        return True
-    state = sys.modules.get("megatron.core.parallel_state")
-    try:
-        return state is not None and state.get_tensor_model_parallel_world_size() == 1
-    except AssertionError:  # it is not initialised
-        return False
+def check_engine(slot: Slot, device: torch.device | None, dtype: torch.dtype | None) -> None:
+    """Raise TargetError if an engine's memory would have to be other memory."""
+    if slot.shard is None or slot.shard.parts is None:
+        return
+    memory = slot.memory
+    other = dtype is not None and memory.is_floating_point() and memory.dtype != dtype
+    if device is not None:
+        moves = memory.device.type != device.type or memory.device.index not in (None, device.index)
+        other = other or moves
+    if other:
+        raise TargetError(
+            f"{memory.dtype} on {memory.device} in an engine's memory (FSDP, ZeRO-3), which decides about it:"
+            " initialise without device= and dtype="
+        )
+
+
+def settle(slot: Slot) -> None:
+    """Have ZeRO-3's partition of a parameter that is gathered hold the same: it is what stays."""
+    held = getattr(slot.tensor, "ds_tensor", None)
+    if held is not None and slot.memory is slot.tensor:
+        begin, end = zero_range(slot.tensor)
+        with torch.no_grad():
+            held[: end - begin].copy_(slot.tensor.detach().reshape(-1)[begin:end])
 
 
 def _is_offloaded(owner: nn.Module) -> bool:

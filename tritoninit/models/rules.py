@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import merge
-from typing import TYPE_CHECKING, TypeAlias, overload
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from torch import nn
 
+from tritoninit.documents import KNOWN, as_data, initializer_of
 from tritoninit.fills import Atom, Initializer
 from tritoninit.models.globs import Globs, compiled
 from tritoninit.plan import KeySource, Plan
@@ -105,8 +110,10 @@ class OwnCode(Atom):
 
     Args:
         last: any other rule goes before it, those after it too.
+        code: which it has to be, "Llama._init_weights", for there to be no error; any if it is empty.
     """
 
+    code: str = field(default="", kw_only=True)
     last: bool = field(default=False, compare=False, kw_only=True)
 
     def check(self, target: Target, window: Window) -> None:
@@ -236,6 +243,60 @@ class RuleSet(Sequence[Rule]):
         for k in unknown:
             yield from self._rules[k].idle(named.get(k, found))
 
+    def to_json(self) -> str:
+        """The rules as a JSON document that a person can read and edit; :meth:`from_json` gives them back.
+
+        Numbers are exact. An initializer is its class's name with its arguments, a rule one line.
+
+        Raises:
+            ValueError: a rule goes by a class or a function, or holds an initializer of somebody else's.
+        """
+        lines = [json.dumps(_as_data(rule), ensure_ascii=False, allow_nan=False) for rule in self]
+        head = {"format": _FORMAT, "version": _VERSION, "name": self.name, "citation": self.citation}
+        words = json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}")
+        body = ",\n".join(f"  {line}" for line in lines)
+        return f'{words},\n "rules": [\n{body}\n ]\n}}\n' if lines else f'{words},\n "rules": []\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> RuleSet:
+        """The rules of a document that :meth:`to_json` wrote, or a person did.
+
+        Raises:
+            ValueError: it is none, of another version, or says something that this release does not know.
+        """
+        try:
+            data = json.loads(text, object_pairs_hook=_once)
+        except RecursionError as error:
+            raise ValueError("not a document of rules: it is too deep") from error
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise ValueError(f'not a document of rules: "format" is to be {_FORMAT!r}')
+        if data.get("version") != _VERSION:
+            raise ValueError(f"version {data.get('version')!r} of {_FORMAT}: this release knows {_VERSION}")
+        unknown = data.keys() - {"format", "version", "name", "citation", "rules"}
+        if unknown or not isinstance(data.get("rules"), list):
+            raise ValueError(f'{_FORMAT} has a list "rules", and no {", ".join(sorted(unknown)) or "other"}')
+        found = cls(str(data.get("name", "rules")), "", map(_of_data, data["rules"], count(1)))
+        found.citation = str(data.get("citation", ""))
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`to_json` to a file."""
+        text = self.to_json()
+        Path(path).write_text(text, encoding="utf-8", newline="\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RuleSet:
+        """The rules of a file that :meth:`save` wrote.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: as :meth:`from_json`, with the file's name.
+        """
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
+
     def __add__(self, after: Iterable[Rule]) -> RuleSet:
         return self._joined((*self, *after))
 
@@ -247,5 +308,83 @@ class RuleSet(Sequence[Rule]):
         joined.citation = self.citation
         return joined
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the rules are the same, in the same order; the name is for people."""
+        return self._rules == other._rules if isinstance(other, RuleSet) else NotImplemented
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"RuleSet({self.name!r}, {len(self)} rules)"
+
+    def __str__(self) -> str:
+        """A line for each rule."""
+        return "\n".join(map(_line, self._rules))
+
+
+def _line(rule: Rule) -> str:
+    pattern = rule.pattern if isinstance(rule.pattern, str) else getattr(rule.pattern, "__name__", "")
+    within = f" within {rule.within.__name__}" if rule.within is not None else ""
+    how = rule.initializers
+    if isinstance(how, Mapping):
+        words = ", ".join(f"{name}: {each}" for name, each in how.items())
+        return f"{pattern or repr(rule.pattern)}{within}: {{{words}}}"
+    return f"{pattern or repr(rule.pattern)}{within}: {how}"
+
+
+_FORMAT = "tritoninit rules"
+_VERSION = 1
+_KNOWN: Mapping[str, type[Any]] = {**KNOWN, "OwnCode": OwnCode}
+
+
+def _as_data(rule: Rule) -> dict[str, Any]:
+    """A rule as a document has it.
+
+    Raises:
+        ValueError: it has no form there.
+    """
+    no_form = f"the rule for {rule.pattern!r} has no form in a document"
+    if type(rule) is not Rule or not isinstance(rule.pattern, str) or rule.within is not None:
+        raise ValueError(f"{no_form}: only those by name or glob have")
+    found: dict[str, Any] = {"for": rule.pattern}
+    try:
+        if isinstance(rule.initializers, Initializer):
+            found["set"] = as_data(rule.initializers, _KNOWN)
+        elif isinstance(rule.initializers, Mapping):
+            found["set each"] = {name: as_data(each, _KNOWN) for name, each in rule.initializers.items()}
+        else:
+            raise ValueError("what a function chooses has none")
+    except ValueError as error:
+        raise ValueError(f"{no_form}: {error}") from error
+    return {**found, "optional": True} if rule.optional else found
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which nothing is said twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{name!r} is there twice")
+    return found
+
+
+def _of_data(data: Any, number: int) -> Rule:
+    """The rule of that number, from a document."""
+    try:
+        if not isinstance(data, dict) or not isinstance(data.get("for"), str):
+            raise ValueError('it needs a name or a glob, "for"')
+        if ("set" in data) == ("set each" in data) or data.keys() - {"for", "set", "set each", "optional"}:
+            raise ValueError('it has "for", "set" or "set each", and perhaps "optional"')
+        if "set" in data:
+            how: Initializers = initializer_of(data["set"], _KNOWN)
+        elif not isinstance(data["set each"], dict):
+            raise ValueError('"set each" has initializers by name')
+        else:
+            how = {str(name): initializer_of(each, _KNOWN) for name, each in data["set each"].items()}
+        optional = data.get("optional", False)
+        if not isinstance(optional, bool):
+            raise ValueError('"optional" is true or false')
+        return Rule(data["for"], how, optional=optional)
+    except (ValueError, RecursionError) as error:
+        where = data.get("for") if isinstance(data, dict) else None
+        raise ValueError(f"rule {number}{f', for {where}' if where else ''}: {error}") from error

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -16,12 +17,30 @@ from torch.optim.swa_utils import AveragedModel
 
 from tritoninit.fans import Axes, module_axes
 from tritoninit.models.globs import Globs, compiled
+from tritoninit.models.private import Flattened, flattened
+from tritoninit.models.scopes import WHOLE, Scope
+from tritoninit.models.shards import Shard, placed, shard_of
 from tritoninit.targets import PLACEHOLDER, LostError, ShortError, check_freed, is_placeholder
+from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 # Where torch.compile, FSDP and activation checkpointing hold the module that they wrap.
 _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Those whose attribute is called "module", a name that others use, too.
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+# Classes of other packages, by name, and where they hold what they wrap: PEFT's models, tuners, layers and
+# those of which it trains a copy; DeepSpeed's engine; Megatron's wrappers.
+_THEIRS = {
+    ("peft", "PeftModel"): "base_model",
+    ("peft", "PeftMixedModel"): "base_model",
+    ("peft", "BaseTuner"): "model",
+    ("peft", "BaseTunerLayer"): "base_layer",
+    ("peft", "AuxiliaryTrainingWrapper"): "original_module",
+    ("peft", "ModulesToSaveWrapper"): "original_module",
+    ("deepspeed", "DeepSpeedEngine"): "module",
+    ("megatron", "Float16Module"): "module",
+    ("megatron", "_BaseDataParallel"): "module",
+}
 
 # Where modules that share others lie inside such modules, places double at every level. Each module is looked
 # at in its first; of the others so many count, or so many a module.
@@ -47,8 +66,10 @@ class Slot:
         is_parametrized: it is computed from other tensors (torch.nn.utils.parametrize), its originals.
         originals: those; empty of one that is not parametrised.
         places: every (module, local name) that holds it, the first and those tied to it.
-        names: every qualified name, with and without what wrappers add; of very many the first.
+        names: every qualified name, with and without what wrappers and a prefix add; of very many the first.
+        full_names: those in the whole, if the model is a part under other names.
         around: ids of all modules that it lies inside of, in any place.
+        shard: which part of it is here; None if that is all.
     """
 
     name: str
@@ -60,7 +81,25 @@ class Slot:
     originals: tuple[torch.Tensor, ...]
     places: list[tuple[nn.Module, str]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    full_names: set[str] = field(default_factory=set)
     around: set[int] = field(default_factory=set)
+    shard: Shard | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole, whatever part of it is here."""
+        return tuple(self.tensor.shape) if self.shard is None else self.shard.global_shape
+
+    @property
+    def memory(self) -> torch.Tensor:
+        """What holds the elements that are here."""
+        held = None if self.shard is None else self.shard.memory
+        return self.tensor if held is None else held
+
+    @property
+    def windows(self) -> Window | Windows | None:
+        """Where those lie in the whole; None if the memory says that itself."""
+        return None if self.shard is None else self.shard.windows
 
     @property
     def is_parametrized(self) -> bool:
@@ -72,26 +111,93 @@ def places(slot: Slot) -> set[Place]:
     return {(id(owner), local) for owner, local in slot.places}
 
 
-def slots(module: nn.Module) -> list[Slot]:
+def slots(module: nn.Module, scope: Scope = WHOLE) -> list[Slot]:
     """The distinct parameters of a model in the order of ``named_parameters``, then its distinct buffers.
 
-    A parametrised weight is one of them, in the place of its originals.
+    A parametrised weight is one of them, in the place of its originals, and so is each that FSDP1 flattened.
+
+    Args:
+        module: the model.
+        scope: which part of a whole it is.
+
+    Raises:
+        ValueError: a window of the scope is of nothing in the model.
     """
     check_module(module)
     found: list[Slot] = []
     by_id: dict[int, Slot] = {}
     owned: dict[int, list[tuple[Slot, str, int]]] = {}
     with at_rest(module):
+        flat = _Flat(module)
         for name, raw, ancestors in _modules(module):
             owner = ancestors[-1]
             if id(owner) not in owned:
-                owned[id(owner)] = list(_held(name, ancestors, found, by_id))
+                owned[id(owner)] = list(_held(name, ancestors, found, by_id, flat))
             for slot, local, originals in owned[id(owner)]:
                 slot.names.update((name + local, raw + local))
+                if scope.renames:
+                    slot.full_names.add(scope.full(name + local))
                 for original in (f"parametrizations.{local}.{k}" for k in _original_names(originals)):
                     slot.names.update((name + original, raw + original))
                 slot.around.update(map(id, ancestors))
+    if scope.renames:
+        _rename(found, scope)
+    for slot in found:
+        if not (slot.is_buffer or slot.is_parametrized):
+            slot.shard = shard_of(slot.tensor, slot.owner, flat.shards.get(id(slot.tensor)))
+    for slot, window in _windows(found, scope.windows):
+        slot.shard = placed(slot.shard, window)
     return sorted(found, key=lambda slot: slot.is_buffer)
+
+
+def _rename(found: Sequence[Slot], scope: Scope) -> None:
+    """Slots go by their names in the whole; by those here, too, but where another is called so there."""
+    taken = {name for slot in found for name in slot.full_names}
+    for slot in found:
+        slot.name = scope.full(slot.name)
+        slot.names = (slot.names - taken) | slot.full_names
+
+
+class _Flat:
+    """What FSDP1 flattened of a model's parameters.
+
+    Attributes:
+        shards: which part of each is here, by the id of what stands for it.
+        hidden: what modules do not show any more, by the module's id: (local name, tensor).
+        tensors: all that stand for parameters, which keep their ids.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.tensors: list[Flattened] = flattened(module)
+        self.shards = {id(each.tensor): each.shard for each in self.tensors}
+        self.hidden: dict[int, list[tuple[str, torch.Tensor]]] = {}
+        for each in self.tensors:
+            for owner, local in each.places if not each.is_shown else ():
+                self.hidden.setdefault(id(owner), []).append((local, each.tensor))
+
+
+def _windows(
+    found: Sequence[Slot], windows: Mapping[str, Window | Windows]
+) -> Iterator[tuple[Slot, Window | Windows]]:
+    """The slots of which windows are given, by name or by glob: the first that is about a slot counts.
+
+    Raises:
+        ValueError: some are of nothing in the model; the message lists them.
+    """
+    if not windows:
+        return
+    given = list(windows)
+    globs, useful = Globs(given), set()
+    for slot in found:
+        names = slot.full_names or slot.names
+        matching = {place for name in names for place in globs.matching(name)}
+        useful |= matching
+        exact = [place for place in matching if given[place] in names]
+        if matching:
+            yield slot, windows[given[min(exact or matching)]]
+    idle = [repr(name) for place, name in enumerate(given) if place not in useful]
+    if idle:
+        raise ValueError(f"windows matches nothing in the model: {', '.join(idle)}")
 
 
 def check_module(module: object) -> None:
@@ -107,11 +213,11 @@ def _named(given: object) -> str:
 
 
 def _held(
-    name: str, ancestors: tuple[nn.Module, ...], found: list[Slot], by_id: dict[int, Slot]
+    name: str, ancestors: tuple[nn.Module, ...], found: list[Slot], by_id: dict[int, Slot], flat: _Flat
 ) -> Iterator[tuple[Slot, str, int]]:
     """(slot, local name, how many originals) of what a module holds; slots not met before are added."""
     owner = ancestors[-1]
-    for local, tensor, is_buffer, originals in _own(owner, name):
+    for local, tensor, is_buffer, originals in _own(owner, name, flat):
         # A parametrised weight is computed anew each time that it is looked at.
         held = originals or (tensor,)
         slot = next((by_id[id(x)] for x in held if id(x) in by_id), None)
@@ -163,15 +269,33 @@ def _modules(module: nn.Module) -> Iterator[tuple[str, str, tuple[nn.Module, ...
 
 
 def _wraps(owner: nn.Module, local: str) -> bool:
-    return local in _WRAPPED or (local == "module" and isinstance(owner, _WRAPPERS))
+    if local in _WRAPPED or (local == "module" and isinstance(owner, _WRAPPERS)):
+        return True
+    kind: Any = type(owner)
+    return local in _THEIR_NAMES and local in _wrapped_by(kind)
 
 
-def _own(owner: nn.Module, prefix: str) -> Iterator[tuple[str, torch.Tensor, bool, tuple[torch.Tensor, ...]]]:
+_THEIR_NAMES = frozenset(_THEIRS.values())
+
+
+@cache
+def _wrapped_by(kind: type) -> frozenset[str]:
+    """Where modules of a class of another package hold what they wrap."""
+    classes = ((each.__module__.partition(".")[0], each.__name__) for each in kind.__mro__)
+    return frozenset(_THEIRS[each] for each in classes if each in _THEIRS)
+
+
+def _own(
+    owner: nn.Module, prefix: str, flat: _Flat
+) -> Iterator[tuple[str, torch.Tensor, bool, tuple[torch.Tensor, ...]]]:
     """(local name, tensor, whether it is a buffer, a parametrised one's originals) of a module's own."""
     computes = isinstance(owner, parametrize.ParametrizationList)
     for local, parameter in owner._parameters.items():
-        if parameter is not None and not (computes and local.startswith("original")):
+        is_flat = flat.hidden and local == "_flat_param"
+        if parameter is not None and not (is_flat or (computes and local.startswith("original"))):
             yield local, parameter, False, ()
+    for local, tensor in flat.hidden.get(id(owner), ()):
+        yield local, tensor, False, ()
     if parametrize.is_parametrized(owner):
         parametrizations: Any = owner.parametrizations
         for local, each in parametrizations.items():
@@ -244,9 +368,9 @@ def axes_of(slot: Slot) -> Axes:
     Raises:
         ValueError: that does not tell.
     """
-    axes = module_axes(slot.owner, slot.name, slot.tensor.shape)
+    axes = module_axes(slot.owner, slot.name, slot.shape)
     if axes is None:
-        owner, shape = type(slot.owner).__name__, tuple(slot.tensor.shape)
+        owner, shape = type(slot.owner).__name__, slot.shape
         raise ValueError(f"which dimensions of {owner}'s {shape} fan in is not known: give axes=")
     return axes
 

@@ -59,7 +59,7 @@ def lora(init: str = "kaiming") -> RuleSet:
 
 
 def _factor(slot: Slot, found: re.Match[str], init: str) -> Initializer:
-    is_a, rank = found["side"] in "Aa", slot.tensor.shape[0]
+    is_a, rank = found["side"] in "Aa", slot.shape[0]
     if found["embedding"] or isinstance(slot.owner, nn.Embedding):
         return Normal() if init == "random" or not is_a else Zeros()
     if slot.local == "bias":
@@ -84,9 +84,9 @@ def _norms(slot: Slot) -> Initializer:
     by_columns = isinstance(base, nn.Embedding) or type(base).__name__ == "Conv1D"
     whole = weight.detach().to(torch.float32)
     norms = (whole.T if by_columns else whole).flatten(1).norm(dim=1)
-    if norms.numel() != slot.tensor.numel():
-        raise ValueError(f"{norms.numel()} magnitudes do not fit {tuple(slot.tensor.shape)}")
-    return Value(norms.reshape(slot.tensor.shape))
+    if norms.numel() != math.prod(slot.shape):
+        raise ValueError(f"{norms.numel()} magnitudes do not fit {tuple(slot.shape)}")
+    return Value(norms.reshape(slot.shape))
 
 
 @dataclass(frozen=True)

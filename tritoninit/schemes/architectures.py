@@ -46,7 +46,7 @@ def dit(grid: tuple[int, int] | None = None) -> RuleSet:
     def positions(slot: Slot) -> Initializer | None:
         if slot.local != "pos_embed":
             return None
-        side = math.isqrt(slot.tensor.shape[-2])
+        side = math.isqrt(slot.shape[-2])
         return Sinusoids(grid=grid or (side, side))
 
     linear: Mapping[str, Initializer] = {"weight": XavierUniform(axes=Axes()), "bias": Zeros()}
@@ -100,7 +100,7 @@ def siren(frequency: float = 30.0) -> RuleSet:
     def choose(slot: Slot) -> Initializer | None:
         if slot.local != "weight" or not isinstance(slot.owner, nn.Linear):
             return None
-        fan_in = max(slot.tensor.shape[1], 1)
+        fan_in = max(slot.shape[1], 1)
         first = next(module for module in slot.ancestors[0].modules() if isinstance(module, nn.Linear))
         bound = 1 / fan_in if slot.owner is first else math.sqrt(6 / fan_in) / frequency
         return Uniform(-bound, bound)
@@ -126,7 +126,7 @@ def mixture_of_experts(scale: float = 0.1, *, zero_router: bool = False) -> Rule
 
     def experts(slot: Slot) -> Initializer | None:
         is_one = "expert" in slot.name.lower() or "Experts" in type(slot.owner).__name__
-        return expert if is_one and slot.tensor.dim() == 3 and not slot.is_buffer else None
+        return expert if is_one and len(slot.shape) == 3 and not slot.is_buffer else None
 
     linear: Mapping[str, Initializer] = {"weight": matrix, "bias": Zeros()}
     router = Zeros() if zero_router else matrix

@@ -52,7 +52,7 @@ def mimetic(
     """
 
     def choose(slot: Slot) -> Initializer | None:
-        if slot.is_buffer or slot.tensor.dim() != 2:
+        if slot.is_buffer or len(slot.shape) != 2:
             return None
         for part, pattern in _PROJECTIONS.items():
             found = pattern.match(slot.name)

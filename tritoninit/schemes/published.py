@@ -289,7 +289,7 @@ def depth_scaled(cut: float = 3.0) -> RuleSet:
         return Stacked((_cut_normal(0.02, cut), _cut_normal(0.02 / math.sqrt(2 * depth), cut)), axis=-2)
 
     def head(slot: Slot) -> Initializer:
-        return _cut_normal(_inverse_root(slot.tensor.shape[1]), 3.0)
+        return _cut_normal(_inverse_root(slot.shape[1]), 3.0)
 
     return RuleSet(
         "depth_scaled",

@@ -89,7 +89,7 @@ def fixup(blocks: int | None = None) -> RuleSet:
             return Zeros()
         if slot.local == "weight" and isinstance(slot.owner, CONVOLUTIONS):
             return kaiming if _SHORTCUTS.intersection(slot.name.split(".")) else None
-        if slot.tensor.numel() == 1 and not isinstance(slot.owner, _LAYERS):
+        if math.prod(slot.shape) == 1 and not isinstance(slot.owner, _LAYERS):
             return Constant(1.0) if slot.local == "scale" else Zeros() if "bias" in slot.local else None
         return None
 
@@ -134,11 +134,11 @@ _DECODER = re.compile(r"(^|\.)decoder(\.|$)")
 
 def _by_branch(slot: Slot, plain_one: Initializer, branch: Initializer) -> Initializer | None:
     """``branch`` for values, outputs and feed-forward layers, ``plain_one`` for the other matrices."""
-    if slot.is_buffer or slot.tensor.dim() != 2 or isinstance(slot.owner, (nn.Embedding, nn.EmbeddingBag)):
+    if slot.is_buffer or len(slot.shape) != 2 or isinstance(slot.owner, (nn.Embedding, nn.EmbeddingBag)):
         return None
     if any(pattern.search(slot.name) for pattern in (_VALUE, _OPENING, BRANCH_END)):
         return branch
-    axes = module_axes(slot.owner, slot.name, slot.tensor.shape)
+    axes = module_axes(slot.owner, slot.name, slot.shape)
     if axes is not None and len(axes.parts) == 3:
         return Stacked((plain_one, plain_one, branch), axes.out_axes[0])
     return plain_one
@@ -161,7 +161,7 @@ def t_fixup(encoder_depth: int, decoder_depth: int) -> RuleSet:
         of_decoder = not encoder or (decoder and _DECODER.search(slot.name) is not None)
         depth = decoder if of_decoder else encoder
         if isinstance(slot.owner, nn.Embedding) and slot.local == "weight":
-            std = (9 * depth) ** -0.25 / math.sqrt(slot.tensor.shape[1])
+            std = (9 * depth) ** -0.25 / math.sqrt(slot.shape[1])
             (rule, *_) = embeddings(Normal(std=std))
             return rule.find(slot)
         factor = (9 * depth) ** -0.25 if of_decoder else 0.67 * depth**-0.25

@@ -48,7 +48,7 @@ def mamba(
     def projection(slot: Slot) -> Initializer | None:
         if slot.is_buffer or not slot.name.endswith("dt_proj.weight"):
             return None
-        bound = step_scale / math.sqrt(slot.tensor.shape[1])
+        bound = step_scale / math.sqrt(slot.shape[1])
         return Uniform(-bound, bound)
 
     return RuleSet(
@@ -149,7 +149,7 @@ def rg_lru(low: float = 0.9, high: float = 0.999, scale: float = 0.01) -> RuleSe
     def gates(slot: Slot) -> Initializer | None:
         if slot.is_buffer or slot.local not in ("input_gate_weight", "recurrent_gate_weight"):
             return None
-        return Normal(std=math.sqrt(scale / slot.tensor.shape[-1]))
+        return Normal(std=math.sqrt(scale / slot.shape[-1]))
 
     return RuleSet(
         "rg_lru",

@@ -20,10 +20,20 @@ ARCHS = {
 COVERED = {"ptx": 1.0, "sass": 0.93, "gcn": 0.95}
 
 
+QUICK_TABLES = (
+    *(("ptx", "sm_90", "bfloat16"), ("sass", "sm_90", "float32")),
+    *(("gcn", "gfx942", "float32"), ("gcn", "gfx942", "bfloat16")),
+)
+
+
 def quick(code: str, arch: str, dtype: str, kind: str) -> bool:
+    if kind == "rows table":
+        return (code, arch, dtype) in QUICK_TABLES
+    if "rows" in kind:
+        return kind == "rows" and (code, arch) == ("ptx", "sm_90") and dtype != "float16"
     if code == "sass":
-        return arch == "sm_90" and kind == "run" and dtype != "float16"
-    return arch in ("sm_90", "gfx942")
+        return (arch, kind, dtype) == ("sm_90", "run", "float32")
+    return (code, arch) == ("ptx", "sm_90") or (arch == "gfx942" and dtype != "float16")
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def test_words(instruction, first, second, expected):
         ("mov.b64 %rd9, { %r2, 9 };", 0, 5, 9 * 2**32 + 5),
         ("ld.param.s32 %rd9, [it_param_2];", 0, -5, -5),
         ("ld.param.u32 %rd9, [it_param_2];", 0, -5, 2**32 - 5),
+        ("ld.param.v2.b32 {%r8, %r7}, [it_param_1];\nmov.b64 %rd9, { %r8, %r7 };", 2**40 + 3, 0, 2**40 + 3),
         (
             "fma.rn.f32x2 %rd9, %rd2, %rd2, %rd2;",
             bits(3.0) << 32 | bits(2.0),
@@ -212,6 +213,8 @@ def test_shared_memory():
         "st.global.v4.b32 [ %rd4 + 0 ], { %r1, %r2 };",
         "ld.param.b64 %r9, [it_param_1];",
         "ld.param.b32 %r9, [it_param_4];",
+        "ld.param.b32 {%r8, %r9}, [it_param_1];",
+        "ld.param.v4.b32 {%r8, %r9}, [it_param_1];",
         "st.global.b32 [ %rd4 + %rd2 ], { %r9 };",
         "add.s32 %r9, %r2, 0f3F800000000;",
         ".unheard 5",
@@ -228,6 +231,7 @@ def test_what_is_refused_is_named(instruction):
         ("div.u32 %r9, %r2, %r3;", "by zero"),
         ("bfe.u32 %r9, %r2, 30, 8;", "bit field"),
         ("ld.param.b32 %r9, [it_param_2+4];", "beyond a parameter"),
+        ("ld.param.v2.b32 {%r8, %r9}, [it_param_2];", "beyond a parameter"),
         ("st.global.b32 [ %rd4 + 65536 ], { %r9 };", "beyond a buffer"),
     ],
 )

@@ -149,6 +149,7 @@ def test_shifted_sums() -> None:
             "LEA.HI R6, R1, R3, R2, 0xc",
             "LEA R7, P1, R1, R3, 0x14",
             "LEA.HI.X.SX32 R9, R1, RZ, 0x14, P1",
+            "LEA R10, P2, R1, -R3, 0x4",
         ),
         R1=x,
         R2=y,
@@ -160,6 +161,8 @@ def test_shifted_sums() -> None:
         assert (got("R4")[k], got("R5")[k]) == halves((long << 4) + m + (7 << 32))
         assert got("R6")[k] == ((long << 12 >> 32) + m) % 2**32
         assert (got("R7")[k], got("R9")[k]) == halves((signed(i) << 20) + m)
+        assert got("R10")[k] == ((i << 4) - m) % 2**32
+        assert got("P2")[k] == ((i << 4) % 2**32 >= m)  # nothing borrowed
 
 
 @pytest.mark.parametrize("by", [0, 1, 12, 31])
@@ -380,6 +383,8 @@ def test_conversions_to_integers() -> None:
     values = [bits_of(v) for v in (0.0, 1.99, 4294967040.0, 5e9, -1.5, 2.0**33)] + [NAN, INFINITY, 1]
     got = after(decoded("F2I.FTZ.U32.TRUNC.NTZ R4, R1"), R1=values)
     assert got("R4") == [0, 1, 4294967040, 2**32 - 1, 0, 2**32 - 1, 0, 2**32 - 1, 0]
+    got = after(decoded("UF2I.FTZ.U32.TRUNC.NTZ UR4, UR5"), UR5=bits_of(7.9))
+    assert set(got("UR4")) == {7}
     long = decoded("F2I.U64.TRUNC R4, R1")
     got = after(long, R1=[bits_of(2.0**63), bits_of(3.7)])
     assert (got("R4"), got("R5")) == ([0, 3], [2**31, 0])
@@ -487,6 +492,21 @@ def test_branches_divide_threads() -> None:
     one = [k + 1000 if k % 2 else (100 if k >= 32 else 0) for k in range(64)]
     assert found == one * 2
     assert program.coverage == 1
+
+
+def test_a_register_may_say_by_how_much_a_long_is_shifted() -> None:
+    program = decoded("SHF.L.U64.HI R4, R1, R3, R2", "SHF.R.U64 R5, R1, R3, R2")
+    got = after(program, R1=0x89ABCDEF, R2=0x01234567, R3=[0, 4, 36])
+    assert got("R4") == [0x01234567, 0x12345678, 0x9ABCDEF0]
+    assert got("R5") == [0x89ABCDEF, 0x789ABCDE, 0x00123456]
+    with pytest.raises(Fault, match="by 64 or more"):
+        after(program, R1=1, R2=1, R3=64)
+
+
+def test_a_pair_of_constants_is_an_operand() -> None:
+    entry = [*ENTRY[:6], "MOV R4, 0x4", "IMAD.WIDE.U32 R4, R3, R4, c[0x0][0x210]"]
+    found, _ = run(*entry, "STG.E desc[UR4][R4.64], R2", "EXIT", words=64)
+    assert found == list(range(64))
 
 
 def test_calls_return() -> None:
@@ -623,6 +643,7 @@ def test_predicates_that_nobody_wrote_are_no_constants() -> None:
         "@P9 MOV R1, R2",
         "IMAD.WIDE.U32 R1, R2, R3, RZ",  # registers that are no pair, or no four
         "IMAD.WIDE.U32 R2, R2, R3, R5",
+        "IMAD.WIDE.U32 R2, R2, R3, c[0x0][0x214]",
         "LDC.64 R3, c[0x0][0x210]",
         "LDC.64 R2, c[0x0][0x214]",
         "STG.E.128 desc[UR4][R4.64], R6",

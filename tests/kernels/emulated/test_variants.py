@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import triton
-from emulated_cases import SIZE, emulated, run_cases, scattered_cases, table_cases
+from emulated_cases import SIZE, emulated, rows_cases, run_cases, scattered_cases, table_cases
 from kernel_cases import Layout, assert_fill_matches, contiguous, make_draw
 
 from tritoninit.emulated.engine import Approximation
@@ -72,6 +72,15 @@ def test_wide_divisions(code, arch):
     """The scattered kernel's 64-bit divisions, which a launch takes for nearly 2**31 elements, on few."""
     with emulated(code, arch, options={"WIDE": True}) as gpu:
         scattered_cases(gpu, "float32", ("uniform", "normal"))
+
+
+@slow
+@pytest.mark.parametrize(("code", "arch"), [("ptx", "sm_90"), ("sass", "sm_90"), ("gcn", "gfx942")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_wide_rows(code, arch, dtype):
+    """The same of the rows kernel."""
+    with emulated(code, arch, options={"WIDE": True}) as gpu:
+        rows_cases(gpu, dtype, ("uniform",))
 
 
 @slow

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from cut_cases import CUTS
 from kernel_cases import (
     DTYPES,
     FILLS,
@@ -29,6 +30,7 @@ from tritoninit.kernels.stream import row_major_strides
 # the rest is slow.
 NAMES = [name for name in FILLS if name != "standard"]
 PAIRS = [(name, dtype, (i + k) % 2) for i, name in enumerate(NAMES) for k, dtype in enumerate(DTYPES)]
+QUICK_CUTS = ("normal", "float32"), ("uniform", "float16")
 every_fill = pytest.mark.parametrize(
     ("name", "dtype"),
     [pytest.param(*pair, marks=[pytest.mark.slow] * other) for *pair, other in PAIRS],
@@ -67,6 +69,19 @@ def test_windows(name, dtype):
             assert_fill_matches(fill_for(0), layout, dtype, draw)
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=[pytest.mark.slow] * ((name, dtype) not in QUICK_CUTS))
+        for name, dtype, _ in PAIRS
+    ],
+)
+def test_cuts(name, dtype):
+    """Rectangles whose last dimension is cut, in memory of any strides."""
+    for cut in CUTS:
+        assert_fill_matches(fill_for(0), cut.layout, dtype, cut.draw(name, dtype))
+
+
 @every_fill
 def test_edge_parameters(name, dtype):
     with np.errstate(over="ignore"):  # a constant beyond float16's range is infinite, as IEEE 754 says
@@ -85,10 +100,12 @@ def test_last_indices(name, dtype):
 
 @every_fill
 def test_block_size_changes_no_value(name, dtype):
-    run, scattered = contiguous(700), permuted("transposed", (17, 31), (1, 0))
-    draw, placed = make_draw(name, dtype, 3, (1,)), make_draw(name, dtype, 3, (17, 1))
+    run, rows = contiguous(700), permuted("transposed", (17, 31), (1, 0))
+    scattered = permuted("transposed", (5, 101), (1, 0))
+    draw, beside, placed = (make_draw(name, dtype, 3, strides) for strides in ((1,), (17, 1), (5, 1)))
     for size in (32, 64, 512, 2048):
         assert_fill_matches(partial(triton_kernels.fill, counters=size), run, dtype, draw)
+        assert_fill_matches(partial(triton_kernels.fill, counters=size), rows, dtype, beside)
         assert_fill_matches(partial(triton_kernels.fill, places=2 * size), scattered, dtype, placed)
 
 
@@ -107,14 +124,20 @@ def test_cuts_change_no_value(name, dtype):
 
 @every_fill
 def test_wide_divisions(name, dtype, monkeypatch):
-    """The scattered kernel's 64-bit divisions, which tensors of 2**31 elements choose, on a small one."""
-    kernel = triton_kernels.scattered_kernel
+    """64-bit divisions, of places and of rows, which tensors of 2**31 elements choose, on small ones."""
 
     class Wide:
-        def __getitem__(self, grid):
-            return lambda *arguments, **options: kernel[grid](*arguments, **{**options, "WIDE": True})
+        def __init__(self, name):
+            self.kernel, self.launches = getattr(triton_kernels, name), 0
+            monkeypatch.setattr(triton_kernels, name, self)
 
-    monkeypatch.setattr(triton_kernels, "scattered_kernel", Wide())
-    layout = permuted("channels last", (3, 7, 5, 6), (0, 3, 1, 2))
-    draw = make_draw(name, dtype, 2**34 - 5, row_major_strides(layout.shape))
-    assert_fill_matches(triton_kernels.fill, layout, dtype, draw)
+        def __getitem__(self, grid):
+            self.launches += 1
+            return lambda *arguments, **options: self.kernel[grid](*arguments, **{**options, "WIDE": True})
+
+    kernels = [Wide("scattered_kernel"), Wide("rows_kernel")]
+    for shape in ((3, 7, 5, 6), (3, 2, 3, 7)):
+        layout = permuted("channels last", shape, (0, 3, 1, 2))
+        draw = make_draw(name, dtype, 2**34 - 5, row_major_strides(layout.shape))
+        assert_fill_matches(triton_kernels.fill, layout, dtype, draw)
+    assert [kernel.launches for kernel in kernels] == [1, 1]

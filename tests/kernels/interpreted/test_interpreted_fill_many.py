@@ -6,6 +6,7 @@ from functools import partial
 from itertools import accumulate, pairwise
 
 import pytest
+from cut_cases import CUTS
 from kernel_cases import DTYPES, FILLS, assert_fill_matches, contiguous, edge_draws, make_draw
 from many_cases import Case, assert_many_match, layouts_and_windows, runs
 
@@ -20,11 +21,21 @@ def test_layouts_and_windows_at_once():
     assert_many_match(partial(triton_kernels.fill_many, counters=16384), layouts_and_windows())
 
 
-@pytest.mark.parametrize("tiles", [2, 3, *(pytest.param(tiles, marks=pytest.mark.slow) for tiles in (1, 16))])
+@pytest.mark.parametrize("tiles", [3, *(pytest.param(tiles, marks=pytest.mark.slow) for tiles in (1, 2, 16))])
 def test_tiles_of_a_program_change_no_value(tiles):
     """Tiles of 256 elements: tensors of none to six tiles, cut at and around their edges."""
     fill_many = partial(triton_kernels.fill_many, counters=64, tiles_per_program=tiles)
     assert_many_match(fill_many, runs((0, 1, 255, 256, 257, 1300)))
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["", "64-bit divisions"])
+def test_cuts_at_once(wide, monkeypatch):
+    """Rectangles whose last dimension is cut, in memory of any strides, of every form."""
+    if wide:
+        monkeypatch.setattr(triton_kernels, "is_wide", lambda found, size: True)
+    monkeypatch.delattr(triton_kernels, "table_kernel")
+    cases = [Case(cut.layout, dtype, cut.draw("uniform", dtype)) for dtype in DTYPES[::2] for cut in CUTS]
+    assert_many_match(partial(triton_kernels.fill_many, tiles_per_program=2), cases)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
