@@ -313,3 +313,47 @@ def test_shards_change_as_the_whole_does():
             part = whole[begin:end, left:right].clone()
             change(part, key=Key(3), window=ti.Window((8, 6), (begin, left)))
             assert part.equal(expected[begin:end, left:right])
+
+
+CHANGES = {
+    "rows": lambda m, **more: reinitialize_(
+        m, seed=4, rows={"layers.3.0.weight": [0, 6], "layers.3.0.bias": [6]}, **more
+    ),
+    "columns": lambda m, **more: reinitialize_(m, seed=4, columns={"*.0.weight": [1]}, **more),
+    "layer": lambda m, **more: reinitialize_(m, seed=4, only="layers.3.0.weight", **more),
+    "shrink": lambda m, **more: shrink_and_perturb_(m, seed=4, **more),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_parts_that_are_no_dtensors(change):
+    """By windows and a prefix, as initialize_ has them: the keys and the fans of the whole."""
+
+    def half(rows):
+        part = nn.Sequential(nn.Linear(4, 4))
+        with torch.no_grad():
+            part[0].weight.copy_(values(before)["0.weight"][rows])
+            part[0].bias.copy_(values(before)["0.bias"][rows])
+        return part
+
+    before = nn.Sequential(nn.Linear(4, 8))
+    parts = [half(slice(0, 4)), half(slice(4, 8))]
+    CHANGES[change](before, prefix="layers.3")
+    for begin, part in zip((0, 4), parts, strict=True):
+        windows = {"*.weight": ti.Window((8, 4), (begin, 0)), "*.bias": ti.Window((8,), (begin,))}
+        CHANGES[change](part, prefix="layers.3", windows=windows)
+        for name, value in values(part).items():
+            assert value.equal(values(before)[name][begin : begin + 4]), name
+
+
+def test_copies_have_the_key_of_what_they_copy():
+    rules = [Rule("a.weight", Normal()), Rule("b.weight", ti.CopyOf("a.weight", Normal()))]
+    for change in (
+        lambda m: reinitialize_(m, rules, seed=1, rows={"*": [1]}),
+        lambda m: shrink_and_perturb_(m, rules, seed=1),
+    ):
+        both = nn.ModuleDict({name: nn.Linear(4, 4, bias=False) for name in "ab"})
+        with torch.no_grad():
+            both["b"].weight.copy_(both["a"].weight)
+        change(both)
+        assert both["a"].weight.equal(both["b"].weight)

@@ -62,6 +62,13 @@ def _check_interval(initializer: Any, least: float) -> None:
         raise ParameterError(f"{least:g} < low <= high < infinity, unlike {low} and {high}")
 
 
+def _log_uniform(low: float, high: float, u: Any) -> Any:
+    """low (high / low)**u, also where no float holds the ratio."""
+    ratio = high / low
+    values = low * ratio**u if ratio < math.inf else low ** (1 - u) * high**u
+    return np.clip(values, low, high)
+
+
 @dataclass(frozen=True)
 class LogUniform(Mapped):
     """Numbers whose logarithms are uniform: low (high / low)**u; rounding may give ``high`` itself."""
@@ -73,7 +80,7 @@ class LogUniform(Mapped):
         _check_interval(self, 0.0)
 
     def function(self, u: Any) -> Any:
-        return np.clip(self.low * (self.high / self.low) ** u, self.low, self.high)
+        return _log_uniform(self.low, self.high, u)
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class TimeStepBias(Mapped):
             raise ParameterError(f"floor is finite and not negative, unlike {self.floor}")
 
     def function(self, u: Any) -> Any:
-        step = np.maximum(self.low * (self.high / self.low) ** u, self.floor)
+        step = np.maximum(_log_uniform(self.low, self.high, u), self.floor)
         return step + np.log(-np.expm1(-step))
 
 
@@ -140,4 +147,5 @@ class RingDecay(Mapped):
 
     def function(self, u: Any) -> Any:
         decay = np.sqrt(self.low**2 + (self.high**2 - self.low**2) * u)
+        decay = np.clip(decay, self.low, self.high)  # of which the square of a small one may be zero
         return np.log(1 / decay - 1)

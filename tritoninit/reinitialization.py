@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,19 +13,21 @@ import torch
 from torch import nn
 
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import Keep
+from tritoninit.combinators import CopyOf, Keep
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer, Piece
 from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError, plain
 from tritoninit.keys import Key
-from tritoninit.model_initialization import initialize_
+from tritoninit.model_initialization import check_code, initialize_
 from tritoninit.models.rules import OwnCode, Rule, RuleSet, SlotRule
-from tritoninit.models.slots import Selection, Slot, select, slots
+from tritoninit.models.scopes import Names, Scope
+from tritoninit.models.slots import Selection, Slot, at_rest, select, slots
 from tritoninit.own_code import ask, drawn
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Structured
 from tritoninit.targets import LAZY, Target, TargetError, dtype_name
 from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 Indices: TypeAlias = "Iterable[int] | torch.Tensor | np.ndarray[Any, Any]"
 
@@ -40,6 +43,8 @@ def reinitialize_(
     rows: Mapping[str, Indices] | None = None,
     columns: Mapping[str, Indices] | None = None,
     masks: Mapping[str, torch.Tensor] | None = None,
+    prefix: Names = "",
+    windows: Mapping[str, Window | Windows] | None = None,
 ) -> Report:
     """Draw a model again, or layers of it, or rows, columns and elements of its parameters; in place.
 
@@ -61,6 +66,8 @@ def reinitialize_(
             their biases. Integers, negative ones from the end, or a Boolean for each.
         columns: the same of its second dimension: inputs.
         masks: a Boolean for each element, of the parameter's (global) shape, true where it is drawn.
+        prefix: as in ``initialize_``: names, here too, are the full ones.
+        windows: as in ``initialize_``; indices and masks are of the whole.
 
     Returns:
         As ``initialize_``; what is drawn in part is said so.
@@ -69,7 +76,7 @@ def reinitialize_(
         ValueError: as ``initialize_``; a name that is no parameter's, indices or a mask that do not fit, one
             that ``only`` names, too. Nothing was written then.
     """
-    found = slots(module)
+    found = slots(module, Scope(prefix, windows or {}))
     key = Key(seed).fold_in("reinitialize").fold_in(step)
     parts = _parts(found, rows or {}, columns or {}, masks or {})
     partly = {slot.name for slot in parts}
@@ -79,10 +86,15 @@ def reinitialize_(
         raise ValueError(f"drawn as a whole and in part: {', '.join(both)}")
     rules = RuleSet.of(rules)
     wanted = _wanted(module, rules, list(parts), key.stream)
-    chosen = {slot.name: _Renewed(how, exact, tuple(parts[slot])) for slot, (how, exact) in wanted.items()}
+    chosen = {
+        slot.name: _by_its_key(how, partial(_Renewed, exact=exact, parts=tuple(parts[slot])))
+        for slot, (how, exact) in wanted.items()
+    }
     front = SlotRule(choose=lambda slot: chosen.get(slot.name))
     selected = [slot.name for slot in found if slot in whole or slot.name in partly]
-    return initialize_(module, [front, *rules], seed=key.stream, only=selected, skip=skip)
+    return initialize_(
+        *(module, [front, *rules]), seed=key.stream, only=selected, skip=skip, prefix=prefix, windows=windows
+    )
 
 
 def shrink_and_perturb_(
@@ -95,6 +107,8 @@ def shrink_and_perturb_(
     perturb: float = 0.5,
     only: Selection | None = None,
     skip: Selection = (),
+    prefix: Names = "",
+    windows: Mapping[str, Window | Windows] | None = None,
 ) -> Report:
     """Every parameter becomes ``shrink`` times itself plus ``perturb`` times what rules draw for it; in
     place.
@@ -113,6 +127,8 @@ def shrink_and_perturb_(
         perturb: finite, not negative.
         only: these alone: names, globs, modules.
         skip: keep these.
+        prefix: as in ``initialize_``.
+        windows: as in ``initialize_``.
 
     Returns:
         As ``initialize_``.
@@ -123,16 +139,24 @@ def shrink_and_perturb_(
     shrink, perturb = plain("shrink", shrink), plain("perturb", perturb)
     if not math.isfinite(shrink) or not 0 <= perturb < math.inf:
         raise ParameterError(f"shrink is finite, perturb not negative, unlike {shrink} and {perturb}")
-    found = slots(module)
+    found = slots(module, Scope(prefix, windows or {}))
     chosen = select(found, only, "only") if only is not None else set(found)
     chosen -= select(found, skip, "skip")
     key = Key(seed).fold_in("shrink_and_perturb").fold_in(step)
     rules = RuleSet.of(rules)
     weights = [slot for slot in found if slot in chosen and not slot.is_buffer and _is_float(slot.tensor)]
     wanted = _wanted(module, rules, weights, key.stream)
-    moved = {slot.name: _Moved(how, exact, shrink, perturb) for slot, (how, exact) in wanted.items()}
+    moved = {
+        slot.name: _by_its_key(how, partial(_Moved, exact=exact, shrink=shrink, perturb=perturb))
+        for slot, (how, exact) in wanted.items()
+    }
     front = SlotRule(choose=lambda slot: moved.get(slot.name))
-    return initialize_(module, [front], seed=key.stream, only=list(moved))
+    return initialize_(*(module, [front]), seed=key.stream, only=list(moved), prefix=prefix, windows=windows)
+
+
+def _by_its_key(how: Initializer, change: Callable[[Initializer], Initializer]) -> Initializer:
+    """A change of what an initializer draws, which for a copy of another parameter is by that one's key."""
+    return CopyOf(how.name, change(how.initializer)) if isinstance(how, CopyOf) else change(how)
 
 
 def _is_float(x: torch.Tensor) -> bool:
@@ -149,13 +173,15 @@ def _wanted(
     """
     for slot in found:
         _check_materialised(slot)
-    wishes = {slot: rules.find(slot) for slot in found}
+    with at_rest(module):  # rules may look at weights
+        wishes = {slot: rules.find(slot) for slot in found}
     own, failures = ask(module, [slot for slot, wish in wishes.items() if isinstance(wish, OwnCode)])
     numbers = drawn(module, own, Key(seed))
     wanted: dict[Slot, tuple[Initializer, bool]] = {}
     nothing: list[str] = []
     for slot, wish in wishes.items():
         if slot in own:
+            check_code(wish, own[slot])
             wanted[slot] = numbers.get(slot, own[slot].initializer), True
             continue
         initializer = rules.find(slot, own_code=False) if slot in failures else wish

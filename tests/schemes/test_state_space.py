@@ -193,6 +193,15 @@ class TestMapped:
         with pytest.raises(ValueError, match="float16 cannot hold"):
             ti.LogUniform(1.0, 1e6)(torch.empty(3, dtype=torch.float16))
 
+    def test_extremes(self):
+        """Where a ratio, or a square, is out of floats' range; of float32's a fifth of the logarithms."""
+        values = ti.LogUniform(5e-324, 1e38)(torch.empty(999), key=ti.Key(0))
+        assert values.count_nonzero().item() == pytest.approx(999 * (149 + 126) / (1074 + 126), abs=50)
+        assert ti.RingDecay(1e-300, 0.9)(torch.empty(99), key=ti.Key(0)).isfinite().all()
+        check = ti.RingDecay(1e-300, 1 - 2.0**-53).check
+        check(torch.empty(3), ti.Window.whole((3,)))
+        assert ti.TimeStepBias(5e-324, 1.0)(torch.empty(99), key=ti.Key(0)).isfinite().all()
+
     def test_a_single_value(self):
         assert torch.allclose(ti.LogUniform(0.5, 0.5)(torch.empty(9)), torch.tensor(0.5))
 
