@@ -642,11 +642,12 @@ def scattered_kernel(
 
 def variant(draw: Draw) -> int:
     """The kernels' DISTRIBUTION for a draw."""
-    if draw.distribution == "truncated_normal":
+    name = draw.distribution
+    if name == "truncated_normal":
         numbers = TruncatedNormalNumbers(*draw.parameters)
         if min(numbers.below, numbers.above) >= CENTRAL_TAIL:
-            return DISTRIBUTIONS["central_normal"]
-    return DISTRIBUTIONS[draw.distribution]
+            name = "central_normal"
+    return DISTRIBUTIONS[name]
 
 
 def is_run(dims: list[tuple[int, int, int]]) -> bool:
@@ -667,6 +668,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
     """
     if not tensor.numel():
         return
+    tensor = tensor.detach()
     dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
     numbers = (
         draw.stream & 0xFFFFFFFF,
@@ -728,7 +730,7 @@ def _parts(tensor: torch.Tensor, draw: Draw) -> list[tuple[torch.Tensor, Draw]]:
     """What is left to draw of a tensor of more dimensions than a kernel walks, without the first."""
     first, *strides = draw.strides
     inner = [draw._replace(start=draw.start + k * first, strides=tuple(strides)) for k in range(len(tensor))]
-    return list(zip(tensor.unbind(), inner, strict=True))
+    return list(zip(tensor.detach().unbind(), inner, strict=True))
 
 
 def _grouping(
@@ -778,9 +780,6 @@ class Run(NamedTuple):
     tensor: torch.Tensor
     draw: Draw
     origin: int
-
-    def group(self) -> Group:
-        return Group(self.tensor.dtype, variant(self.draw), self.origin % 16 == 0)
 
 
 class CutGroup(NamedTuple):
@@ -874,11 +873,12 @@ def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Group
     waiting = items[::-1]
     while waiting:
         tensor, draw = waiting.pop()
+        if tensor.is_contiguous() and tensor.stride() == draw.strides:  # as most: a run without a look
+            _add_run(groups, tensor, draw)
+            continue
         dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
         if is_run(dims):
-            origin = (tensor.data_ptr() - draw.start * tensor.element_size()) & 0xFFFFFFFFFFFFFFFF
-            run = Run(tensor, draw, origin)
-            groups[run.group()].append(run)
+            _add_run(groups, tensor, draw)
         elif len(dims) > MAX_DIMS:
             waiting += _parts(tensor, draw)[::-1]
         elif goes_by_rows(dims):
@@ -888,6 +888,15 @@ def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Group
             alone.append((tensor, draw))
     alone += [(found[0].tensor, found[0].draw) for found in groups.values() if len(found) == 1]
     return {group: found for group, found in groups.items() if len(found) > 1}, alone
+
+
+def _add_run(groups: Groups, tensor: torch.Tensor, draw: Draw) -> None:
+    origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
+    alike = tensor.dtype, variant(draw), origin % 16 == 0
+    found = groups.get(alike)  # type: ignore[call-overload]  # a Group is a tuple, and takes longer to make
+    if found is None:
+        found = groups[Group(*alike)]
+    found.append(Run(tensor, draw, origin))
 
 
 def _launch(device: torch.device, groups: Groups, counters: int, tiles_per_program: int | None) -> None:
@@ -918,7 +927,7 @@ Table: TypeAlias = tuple[npt.NDArray[np.void], npt.NDArray[np.int32], int]
 def _table(runs: list[Run], tile: int, tiles_per_program: int | None) -> Table:
     """The rows of a launch, the number of each program's row, and how many tiles a program draws."""
     rows = _rows(ROW, runs)
-    rows["origin"] = [run.origin for run in runs]
+    rows["origin"] = np.array([run.origin for run in runs], np.uint64)
     rows["stop"] = [run.draw.start + run.tensor.numel() for run in runs]
     first = rows["start"] // tile
     return _shared(rows, first, (rows["stop"] - 1) // tile - first + 1, tiles_per_program)
@@ -936,10 +945,11 @@ def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> T
 def _rows(dtype: np.dtype[np.void], members: Sequence[Run | Cut]) -> npt.NDArray[np.void]:
     """Rows of a table, as far as all kinds have the same."""
     rows = np.zeros(len(members), dtype)
-    draws = [member.draw for member in members]
-    for name in ("start", "stream", "seed"):
-        rows[name] = [getattr(draw, name) for draw in draws]
-    rows["parameters"][:, : len(draws[0].parameters)] = [draw.parameters for draw in draws]
+    _, parameters, seeds, streams, starts, _ = zip(*[member.draw for member in members], strict=True)
+    rows["start"] = starts
+    rows["stream"] = np.array(streams, np.uint64)
+    rows["seed"] = np.array(seeds, np.uint64)
+    rows["parameters"][:, : len(parameters[0])] = np.array(parameters, np.float32)
     return rows
 
 
