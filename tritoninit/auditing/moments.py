@@ -182,7 +182,7 @@ def _moments_of(values: Floats, probabilities: Floats) -> Expected:
 
 
 def _rounded(fill: Fill, dtype: torch.dtype) -> Expected:
-    """The moments of the numbers of a dtype of 16 or 8 bits, each with the probability of what rounds to it."""
+    """The moments of a dtype's numbers, each with the probability of what rounds to it."""
     values = _finite_numbers(dtype)
     edges = (values[1:] + values[:-1]) / 2
     below = _distribution(fill, edges)

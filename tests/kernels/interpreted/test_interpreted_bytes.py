@@ -63,6 +63,8 @@ def test_every_format_in_one_call():
     cases = [
         Case(contiguous(size, offset=offset), dtype, make_draw(name, dtype, start, (1,)))
         for dtype in BYTES
-        for name, size, offset, start in zip(NAMES, (5, 4097, 1300, 16, 1, 0), (0, 1, 0, 5, 3, 0), STARTS)
+        for name, size, offset, start in zip(
+            NAMES, (5, 4097, 1300, 16, 1, 0), (0, 1, 0, 5, 3, 0), STARTS[:6], strict=True
+        )
     ]
     assert_many_match(triton_kernels.fill_many, cases)
