@@ -58,7 +58,7 @@ def uniform_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
-            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         a: the lower bound, which can come back.
         b: the upper bound.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -97,7 +97,7 @@ def normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
-            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         mean: the mean.
         std: the standard deviation, not negative.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -140,7 +140,7 @@ def trunc_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
-            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         mean: of the whole normal distribution.
         std: of the whole normal distribution, positive.
         a: the lower bound, a value and not a multiple of std; may be -inf.
@@ -512,7 +512,7 @@ def sparse_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; two dimensions;
-            float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         sparsity: the fraction of each column that is zero, in [0, 1].
         std: the standard deviation of the rest.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
