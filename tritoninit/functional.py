@@ -297,7 +297,7 @@ def xavier_uniform_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            dimensions or more; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded
             once.
         gain: a factor, not negative; see :func:`~tritoninit.calculate_gain`.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -335,7 +335,7 @@ def xavier_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            dimensions or more; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded
             once.
         gain: a factor, not negative; see :func:`~tritoninit.calculate_gain`.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -377,7 +377,7 @@ def kaiming_uniform_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            dimensions or more; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded
             once.
         a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone;
             0.01 if None.
@@ -424,7 +424,7 @@ def kaiming_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            dimensions or more; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded
             once.
         a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone;
             0.01 if None.
@@ -471,8 +471,8 @@ def orthogonal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more, those after the first flattened to one; float32, float16 or bfloat16, where 16
-            bits are the float32 value rounded once.
+            dimensions or more, those after the first flattened to one; float32, float16, bfloat16 or 8-bit
+            floats: the float32 value rounded once.
         gain: a finite factor.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
             tensor's device. Not together with ``key``.
