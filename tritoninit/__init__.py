@@ -11,6 +11,7 @@ from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.ensembles import ensemble
 from tritoninit.experts import Experts
 from tritoninit.fans import Axes
 from tritoninit.fills import (
@@ -72,6 +73,7 @@ from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
+from tritoninit.prepared import Prepared, prepare
 from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
@@ -115,6 +117,7 @@ __all__ = [
     "Patched",
     "Piece",
     "Plan",
+    "Prepared",
     "Recorded",
     "Report",
     "Rule",
@@ -145,6 +148,7 @@ __all__ = [
     "dirac",
     "dirac_",
     "distributed",
+    "ensemble",
     "eye",
     "eye_",
     "initialize_",
@@ -160,6 +164,7 @@ __all__ = [
     "orthogonal",
     "orthogonal_",
     "plan_mesh",
+    "prepare",
     "presets",
     "record",
     "registry",
