@@ -191,6 +191,16 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
     write(direct)
 
 
+def fill_one(backend: Backend, device: str, target: torch.Tensor, draw: Draw) -> None:
+    """As :func:`fill`, of one tensor of a device type: of a small one all else takes as long as the draw."""
+    if device not in backend.devices and "cpu" in backend.devices:
+        fill(backend, [(target, draw)])
+        return
+    if not target.is_inference():
+        torch.autograd.graph.increment_version(target)
+    backend.load()([(target, draw)])
+
+
 def keep(
     backend: Backend, items: Sequence[tuple[torch.Tensor, Draw]], strides: Sequence[int], count: int
 ) -> SeedFunction:
