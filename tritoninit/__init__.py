@@ -12,6 +12,7 @@ from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
 from tritoninit.catalogue import initializer
 from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.ensembles import ensemble
 from tritoninit.experts import Experts
 from tritoninit.fans import Axes
 from tritoninit.fills import (
@@ -75,6 +76,7 @@ from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
+from tritoninit.prepared import Prepared, prepare
 from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.reinitialization import reinitialize_, shrink_and_perturb_
@@ -126,6 +128,7 @@ __all__ = [
     "Patched",
     "Piece",
     "Plan",
+    "Prepared",
     "Recorded",
     "Report",
     "RingDecay",
@@ -160,6 +163,7 @@ __all__ = [
     "dirac",
     "dirac_",
     "distributed",
+    "ensemble",
     "eye",
     "eye_",
     "initialize_",
@@ -176,6 +180,7 @@ __all__ = [
     "orthogonal",
     "orthogonal_",
     "plan_mesh",
+    "prepare",
     "presets",
     "record",
     "registry",

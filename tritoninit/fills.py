@@ -15,14 +15,15 @@ from tritoninit import registry
 from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
-from tritoninit.kernels.stream import FLOAT8
-from tritoninit.keys import Key
+from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
+from tritoninit.keys import Key, drawn_bits
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
 from tritoninit.targets import Target, as_target, device_type
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 T = TypeVar("T")
+_FLOATS = {getattr(torch, name): name for name in lowering.FLOAT_DTYPES}
 
 
 class _Abstract(ABCMeta):
@@ -275,6 +276,34 @@ class Fill(Atom):
     """A numeric primitive. No fill knows a shape; every backend knows every fill."""
 
     distribution: ClassVar[str]
+
+    def __call__(
+        self,
+        tensor: T,
+        *,
+        key: Key | None = None,
+        window: Window | Windows | None = None,
+        generator: torch.Generator | None = None,
+    ) -> T:
+        kind = type(tensor)
+        is_plain = window is None and (kind is torch.Tensor or kind is torch.nn.Parameter)
+        if not is_plain or not (key is None or (type(key) is Key and generator is None)):
+            return super().__call__(tensor, key=key, window=window, generator=generator)
+        # The same as a plan of one does, without the plan.
+        target: Any = as_target(tensor)
+        dtype = _FLOATS.get(target.dtype)
+        if dtype is None:
+            return super().__call__(tensor, key=key, generator=generator)
+        device = device_type(target)
+        backend = registry.resolve(device)
+        parameters, seed, stream = self.parameters(dtype), 0, 0
+        if key is not None:
+            seed, stream = (key.seed, key.stream) if self.random else (0, 0)
+        elif self.random:
+            seed = drawn_bits(generator)
+        draw = Draw(self.distribution, parameters, seed, stream, 0, row_major_strides(target.shape))
+        registry.fill_one(backend, device, target, draw)
+        return tensor
 
     def check(self, target: Target, window: Window) -> None:
         check_fill(self, target)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -79,7 +80,13 @@ def uniform_(
     >>> uniform_(torch.empty(2, 3), -0.1, 0.1, key=Key(0)).abs().max() < 0.1
     tensor(True)
     """
-    return fills.Uniform(plain("a", a), plain("b", b))(tensor, key=key, window=window, generator=generator)
+    fill = _uniform(a, b) if type(a) is type(b) is float else fills.Uniform(plain("a", a), plain("b", b))
+    return fill(tensor, key=key, window=window, generator=generator)
+
+
+# By Python's floats, which compare as what they are: to make one takes as long as to draw dozens of elements.
+_uniform = lru_cache(maxsize=256)(fills.Uniform)
+_normal = lru_cache(maxsize=256)(fills.Normal)
 
 
 def normal_(
@@ -118,7 +125,8 @@ def normal_(
     >>> normal_(torch.empty(4), key=Key(0))[:2].equal(normal_(torch.empty(2), key=Key(0)))
     True
     """
-    return fills.Normal(mean, std)(tensor, key=key, window=window, generator=generator)
+    fill = _normal(mean, std) if type(mean) is type(std) is float else fills.Normal(mean, std)
+    return fill(tensor, key=key, window=window, generator=generator)
 
 
 def trunc_normal_(

@@ -221,13 +221,7 @@ def _initialize(
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
-    with at_rest(module):  # rules may look at weights, too
-        found = slots_at_rest(module, scope)
-        _check_names(found)
-        kept = select(found, skip, "skip")
-        if only is not None:
-            kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
-        choice = _choose(module, found, rules, kept, target, dtype)
+    found, choice = asked(module, rules, only, skip, scope, target, dtype)
     initializers, garbage, renewed, own, given, aliases = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
     noticed = [(part, "matches nothing in the model") for part in idle]
@@ -240,8 +234,8 @@ def _initialize(
             slot: key.fold_in(key_name(slot.name, how)) for slot, how in initializers.items() if how.random
         }
         with as_whole(found):
-            initializers |= _computed(module, own, key, target, dtype)
-        apart = _drawn_apart(initializers, keys, key, target, dtype, named)
+            initializers |= computed(module, own, key, target, dtype)
+        apart = drawn_apart(initializers, keys, key, target, dtype, named)
         agreement.on(_planned(found, initializers, garbage, key, dtype))
         if target is not None or dtype is not None:
             with as_whole(found):
@@ -321,6 +315,25 @@ _NO_KEY = Key(0)
 
 def _is_by(draw: Draw, key: Key | None) -> bool:
     return (draw.seed, draw.stream) == ((0, 0) if key is None else (key.seed, key.stream))
+
+
+def asked(
+    module: nn.Module,
+    rules: RuleSet,
+    only: Selection | None,
+    skip: Selection,
+    scope: Scope,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[list[Slot], Choice]:
+    """A model's slots, and what is to become of them; raises what is wrong before anything is drawn."""
+    with at_rest(module):  # rules may look at weights, too
+        found = slots_at_rest(module, scope)
+        _check_names(found)
+        kept = select(found, skip, "skip")
+        if only is not None:
+            kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
+        return found, _choose(module, found, rules, kept, device, dtype)
 
 
 def _planned(
@@ -407,7 +420,7 @@ def _check_names(found: Sequence[Slot]) -> None:
         raise ValueError(f"several tensors have one name {why}: {', '.join(twice)}")
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
     """What becomes of a model's slots.
 
     Attributes:
@@ -434,7 +447,7 @@ def _choose(
     kept: set[Slot],
     device: torch.device | None,
     dtype: torch.dtype | None,
-) -> _Choice:
+) -> Choice:
     """What is to be done; raises what can be known by now."""
     problems = _Problems()
     with as_whole(found):
@@ -456,7 +469,7 @@ def _wanted(
     device: torch.device | None,
     dtype: torch.dtype | None,
     problems: _Problems,
-) -> _Choice:
+) -> Choice:
     """What rules and own code want of the slots of a model whose modules show whole parameters."""
     wanted: dict[Slot, Initializer | None] = {}
     for slot in found:
@@ -475,7 +488,7 @@ def _wanted(
                 check_held(slot)
             wanted[slot] = wish
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = _Choice({}, [], set(), own, list(wanted.values()), [])
+    choice = Choice({}, [], set(), own, list(wanted.values()), [])
     along: set[Place] = set()  # of weights, which come first
     checks = _Checks(device, dtype)
     for slot, wish in wanted.items():
@@ -571,7 +584,7 @@ class _Checks:
         resolve((memory.device if self._device is None else self._device).type)  # raises if none serves it
 
 
-def _computed(
+def computed(
     module: nn.Module,
     own: Mapping[Slot, Own],
     key: Key,
@@ -627,7 +640,7 @@ class _Drawn(NamedTuple):
     became: str
 
 
-def _drawn_apart(
+def drawn_apart(
     chosen: Mapping[Slot, Initializer],
     keys: Mapping[Slot, Key],
     key: Key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -148,6 +148,60 @@ class Plan:
                     _run(backend, steps)
         for write in self._afterwards:
             write()
+
+
+class KeptPlan:
+    """Fills of tensors, checked and lowered, to be run again and again by other seeds, as a plan runs them.
+
+    Args:
+        steps: of tensors; their keys' seeds do not count.
+        strides: bytes from each target to the next of its kind.
+        count: how many of each kind there are; the k-th is drawn by the k-th seed.
+    """
+
+    def __init__(self, steps: Sequence[Step], strides: Sequence[int] = (), count: int = 1) -> None:
+        self._calls: list[tuple[torch.device | None, Callable[[torch.Tensor], None]]] = []
+        self._changed: list[torch.Tensor] = []
+        apart = {id(step): stride for step, stride in zip(steps, strides or [0] * len(steps), strict=True)}
+        for batch in _batches(steps) if steps else ():
+            alike: dict[tuple[Backend | None, torch.device], list[Step]] = {}
+            for step in batch:
+                target: Any = step.target
+                alike.setdefault((step.backend, target.device), []).append(step)
+                self._changed += [] if target.is_inference() else [target]
+            for (backend, device), found in alike.items():
+                if backend is None:
+                    whole = [step._replace(target=_all_of(step, apart[id(step)], count)) for step in found]
+                    self._calls.append((None, partial(_unserved_again, whole)))
+                    continue
+                items: Any = [(step.target, step.draw) for step in found]
+                distances = [apart[id(step)] for step in found]
+                self._calls.append((device, registry.keep(backend, items, distances, count)))
+
+    def run(self, seeds: torch.Tensor | int) -> None:
+        """Write every fill by seeds: an integer, or int64 in a tensor of one dimension, on any device."""
+        there: dict[torch.device | None, torch.Tensor] = {}
+        for device, write in self._calls:
+            if device not in there:
+                if isinstance(seeds, int):
+                    signed = seeds - 2**64 if seeds >= 2**63 else seeds
+                    there[device] = torch.full((1,), signed, dtype=torch.int64, device=device or "cpu")
+                else:
+                    there[device] = seeds if device is None else seeds.to(device)
+            write(there[device])
+        torch.autograd.graph.increment_version(self._changed)
+
+
+def _all_of(step: Step, stride: int, count: int) -> torch.Tensor:
+    """The targets of a kind as one tensor, along a first dimension."""
+    target: Any = step.target
+    strides = stride // target.itemsize, *target.stride()
+    all_of: torch.Tensor = target.detach().as_strided((count, *target.shape), strides)
+    return all_of
+
+
+def _unserved_again(steps: Sequence[Step], seeds: torch.Tensor) -> None:
+    _run(None, steps)
 
 
 def _run(backend: Backend | None, steps: Sequence[Step]) -> None:
