@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.initializer_helpers import DTYPES, KEY, Z, drawn, gram_error, in_every_dtype
-from tritoninit import Dirac, Eye, Normal, Orthogonal, Scaled, Sparse, Value
-from tritoninit.structured import _smallest
+from tests.initializer_helpers import DTYPES, KEY, Z, bits, drawn, gram_error, in_every_dtype
+from tritoninit import Dirac, Eye, Normal, Orthogonal, Scaled, Sparse, Value, Windows, use_backend
+from tritoninit.selection import _bound_by_bits, _bound_by_partition, smallest
 
 
 class TestFixed:
@@ -58,6 +58,13 @@ class TestFixed:
     def test_dirac_is_a_convolution(self, shape):
         with pytest.raises(ValueError, match="3, 4, or 5 dimensions"):
             Dirac()(torch.empty(shape))
+
+
+@pytest.fixture
+def threads_kept():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
@@ -227,7 +234,57 @@ class TestSparse:
         order = x.argsort(dim=0, stable=True)
         for count in {0, min(1, shape[0]), shape[0] // 2, shape[0]}:
             expected = torch.zeros(shape, dtype=torch.bool, device=device).scatter_(0, order[:count], True)
-            assert _smallest(x, count).equal(expected)
+            assert smallest(x, count).equal(expected)
+
+    @pytest.mark.parametrize("values", [1, 2, 2**24])
+    @pytest.mark.parametrize("count", [1, 20, 61])
+    def test_both_ways_to_the_bound(self, values, count):
+        x = torch.randint(0, values, (61, 30), generator=torch.Generator().manual_seed(5)).float()
+        expected = x.sort(dim=0).values[count - 1]
+        assert _bound_by_bits(x, count).equal(expected)
+        assert _bound_by_partition(x, count).equal(expected)
+
+    @pytest.mark.parametrize("values", [1, 2, 5, 2**24])
+    @pytest.mark.parametrize("count", [1, 2, 30, 60])
+    def test_numba_finds_the_same_bounds(self, values, count):
+        """Of made-up uniforms: of 2**24 real ones too few are equal to tell."""
+        numba_selection = pytest.importorskip("tritoninit.kernels.numba_selection")
+        x = torch.randint(0, values, (60, 9), generator=torch.Generator().manual_seed(5)) * (2**24 // values)
+        bounds, last = np.empty((2, 9), np.uint32)
+        numba_selection.find_bounds.py_func(x.numpy().astype(np.uint32), count, bounds, last)
+        rows = torch.arange(60)[:, None]
+        limits, ends = torch.from_numpy(bounds.astype(np.int64)), torch.from_numpy(last.astype(np.int64))
+        assert ((x < limits) | ((x == limits) & (rows <= ends))).equal(smallest(x.float(), count))
+
+    @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (300, 130), (20_000, 3), (3, 12001), (5000, 37)])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_numpy_writes_the_same(self, shape, dtype, threads_kept):
+        for sparsity in (0.001, 0.5, 0.9, 1.0):
+            with use_backend("numpy"):
+                expected = drawn(Sparse(sparsity, 1.0), shape, dtype)
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                assert bits(drawn(Sparse(sparsity, 1.0), shape, dtype)).equal(bits(expected))
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_memory_of_any_strides(self, dtype):
+        whole = drawn(Sparse(0.4, 1.0), (310, 170), dtype)
+        for memory in (
+            torch.full((170, 310), math.nan, dtype=dtype).T,
+            torch.full((620, 510), math.nan, dtype=dtype)[1::2, ::3],
+        ):
+            assert Sparse(0.4, 1.0)(memory, key=KEY).equal(whole)
+        array = np.full((310, 340), np.nan, np.float32)
+        Sparse(0.4, 1.0)(array[::-1, 1::2], key=KEY)
+        assert np.array_equal(array[::-1, 1::2], drawn(Sparse(0.4, 1.0), (310, 170)).numpy())
+        assert np.isnan(array[:, ::2]).all()
+
+    def test_parts(self):
+        whole = drawn(Sparse(0.4), (310, 170))
+        window = Windows.runs((310, 170), [[(3, 20), (40, 310)], [(1, 30), (65, 170)]])
+        part = Sparse(0.4)(torch.full((287, 134), math.nan), key=KEY, window=window)
+        rows, columns = [*range(3, 20), *range(40, 310)], [*range(1, 30), *range(65, 170)]
+        assert part.equal(whole[rows][:, columns])
 
     def test_the_generator_governs_the_places(self):
         """torch.nn.init.sparse_ takes them from the default generator, whatever generator it is given."""

@@ -16,7 +16,7 @@ from tritoninit.combinators import Stacked, part_shape
 from tritoninit.distributed.held import whole_like
 from tritoninit.factorization import Factorizations, Matrix
 from tritoninit.fans import Axes
-from tritoninit.fills import Atom, Constant, Initializer, Normal, Uniform, taken_key
+from tritoninit.fills import Atom, Constant, Initializer, Normal, taken_key
 from tritoninit.kernels.lowering import (
     FLOAT_DTYPES,
     NumberError,
@@ -28,6 +28,7 @@ from tritoninit.kernels.lowering import (
 )
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill
+from tritoninit.selection import zero_smallest
 from tritoninit.targets import Target, check_freed, dtype_name, write
 from tritoninit.window import Window
 
@@ -242,8 +243,7 @@ class Orthogonal(Structured):
         columns = math.prod(others)
         if not rows * columns:
             return partial(torch.empty, tuple(target.shape), device=_device(target))
-        dtype = torch.float64 if dtype_name(target) == "float64" else torch.float32
-        factor = together.ask(Matrix(rows, columns, dtype, _device(target), key))
+        factor = together.ask(Matrix(rows, columns, _wide(target), _device(target), key))
 
         def values() -> torch.Tensor:
             q = factor()
@@ -289,29 +289,20 @@ class Sparse(Structured):
         check_fill(Normal(0.0, self.std), target)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        rows, columns = window.global_shape
-        values = Normal(0.0, self.std)(_float32(rows, columns, target), key=key)
-        order = Uniform()(torch.empty_like(values), key=key.fold_in("sparse"))
-        values.masked_fill_(_smallest(order, math.ceil(self.sparsity * rows)), 0.0)
-        return _cut(values, window, target)
+        values = torch.empty(tuple(target.shape), dtype=_wide(target), device=_device(target))
+        self._set([(values, window)], key)
+        return values
 
+    def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        plan.afterwards(partial(self._set, parts, key))
 
-def _smallest(x: torch.Tensor, count: int) -> torch.Tensor:
-    """Which are the ``count`` smallest elements of each column of a matrix; of equal ones the upper first."""
-    if count == 0 or x.numel() == 0:
-        return torch.zeros_like(x, dtype=torch.bool)
-    columns = x.T.contiguous()
-    if x.is_cpu:  # where NumPy's selection takes a tenth of the time
-        bound = torch.from_numpy(np.partition(columns.numpy(), count - 1, axis=1)[:, count - 1].copy())
-    else:  # kthvalue would do, but is refused where deterministic algorithms are asked for
-        bound = columns.sort(dim=1).values[:, count - 1]
-    chosen = x <= bound
-    excess = chosen.sum(dim=0, dtype=torch.int32) - count
-    crowded = excess.nonzero().flatten()  # columns with too many equals of the bound: seldom any
-    equal = x[:, crowded] == bound[crowded]
-    to_the_end = equal.flip(0).cumsum(dim=0).flip(0)
-    chosen[:, crowded] &= ~(equal & (to_the_end <= excess[crowded]))
-    return chosen
+    def _set(self, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        plan = Plan()
+        for target, window in parts:
+            plan.append(target, Normal(0.0, self.std), key, window)
+        plan.run()
+        (_, window), *_ = parts
+        zero_smallest(parts, math.ceil(self.sparsity * window.global_shape[0]), key.fold_in("sparse"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -429,9 +420,9 @@ def _device(target: Target) -> torch.device:
     return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
 
 
-def _float32(rows: int, columns: int, target: Target) -> torch.Tensor:
-    """Empty memory on the target's device, float32 whatever PyTorch's default dtype."""
-    return torch.empty(rows, columns, dtype=torch.float32, device=_device(target))
+def _wide(target: Target) -> torch.dtype:
+    """In which a target's values are computed, to be rounded once."""
+    return torch.float64 if dtype_name(target) == "float64" else torch.float32
 
 
 def _check_float(initializer: Initializer, target: Target) -> None:

@@ -8,9 +8,7 @@ same bits either way, which is checked on import. No fast-math, so that nothing 
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,8 @@ from numba.extending import intrinsic
 
 from tritoninit.kernels import chunks, lowering, reference, stream
 from tritoninit.kernels.chunks import Array, Coordinates, Drawer, Item, Places
-from tritoninit.kernels.numba_cache import KernelCache
+from tritoninit.kernels.numba_compile import inline as _inline
+from tritoninit.kernels.numba_compile import kernel as _kernel
 from tritoninit.kernels.stream import Draw
 
 if config.DISABLE_JIT:
@@ -104,9 +103,6 @@ def pointer(context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.uint64), generate
-
-
-_inline = njit(inline="always", error_model="numpy")
 
 
 @_inline
@@ -290,25 +286,6 @@ def key_words(seed, stream):
 @_inline
 def float32s(p0, p1, p2, p3, p4, p5, p6, p7):
     return f32(p0), f32(p1), f32(p2), f32(p3), f32(p4), f32(p5), f32(p6), f32(p7)
-
-
-# Compiled into the kernels, and read by numba's cache neither from their file nor from their code.
-_CONSTANTS = zlib.crc32(repr([item for item in vars(stream).items() if item[0].isupper()]).encode())
-
-
-def _kernel(*signature: Any) -> Any:
-    """Compile on import, or load from the cache on disk; without one where numba can write none."""
-
-    def compiled(function: Any) -> Any:
-        function.__qualname__ += f"_{_CONSTANTS:08x}"  # part of the name of the cache's file
-        dispatcher = njit(nogil=True, error_model="numpy")(function)
-        with suppress(RuntimeError, OSError):  # "no locator available": slower to start
-            dispatcher._cache = KernelCache(function)
-        dispatcher.compile(types.void(*signature))
-        dispatcher.disable_compile()
-        return dispatcher
-
-    return compiled
 
 
 @_kernel(types.uint64, types.int64, types.int64, types.int64, types.uint64, *_NUMBERS)
