@@ -13,7 +13,6 @@ from tritoninit.keys import Key
 from tritoninit.targets import Target, as_array, device_type
 from tritoninit.window import Window
 
-
 _LARGE = 1 << 15  # elements; below, to have the kernels compiled or read would take longer than all else
 
 
