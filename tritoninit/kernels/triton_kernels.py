@@ -85,9 +85,10 @@ CUT_ROW = np.dtype(
 )
 _CUT_ROW_WORDS = tl.constexpr(CUT_ROW.itemsize // 8)
 # A program over many tensors draws more tiles, so that reading its row is shared, once there are this many
-# programs: enough for the largest GPU, and for its multiprocessors to finish at about the same time.
-PROGRAMS = 4096
-MOST_TILES = 16
+# programs: enough for the largest GPU, and for its multiprocessors to finish at about the same time. On an
+# H200 2 tiles (uniform float32) to 8 (bfloat16) are best from 2**27 elements on; 16 cost up to 6 %.
+PROGRAMS = 8192
+MOST_TILES = 8
 
 
 @triton.jit
