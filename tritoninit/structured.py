@@ -154,6 +154,45 @@ class Eye(Structured):
         return values
 
 
+@dataclass(frozen=True)
+class Identity(Structured):
+    """``gain`` times the identity, of the last two dimensions; the same matrix for all that others number.
+
+    Two dimensions or more; every dtype. What is not square has zeros beyond its diagonal. As Haiku's
+    ``initializers.Identity``.
+
+    Args:
+        gain: a finite factor.
+
+    >>> Identity(2.0)(torch.empty(2, 1, 2)).tolist()
+    [[[2.0, 0.0]], [[2.0, 0.0]]]
+    """
+
+    gain: float = 1.0
+    random = False
+
+    def __post_init__(self) -> None:
+        make_plain(self, "gain")
+        finite_float32("gain", self.gain)
+
+    def times(self, factor: float) -> Identity:
+        return Identity(self.gain * factor)
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        return super().of_weight(axes, shape) if len(shape) == 2 else self
+
+    def check(self, target: Target, window: Window) -> None:
+        if len(target.shape) < 2:
+            raise ValueError("Only tensors with 2 or more dimensions are supported")
+        check_fill(Constant(self.gain), target)
+
+    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
+        values = torch.zeros(tuple(target.shape), dtype=torch.float64, device="cpu")
+        row, column = window.offsets[-2:]
+        values.diagonal(row - column, dim1=-2, dim2=-1).fill_(self.gain)
+        return values.to(_device(target), _wide(target))
+
+
 class GroupsError(ParameterError, ZeroDivisionError):
     """A convolution has at least one group. Also a ZeroDivisionError, which is what PyTorch raises."""
 
