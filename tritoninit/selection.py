@@ -28,20 +28,20 @@ def zero_smallest(parts: Sequence[tuple[Target, Window]], count: int, key: Key) 
     if not count or not parts:
         return
     (first, window), *_ = parts
-    rows, columns = window.global_shape
+    shape = rows, columns = window.global_shape[0], window.global_shape[1]
+    top = min(window.offsets[0] for _, window in parts)
     left = min(window.offsets[1] for _, window in parts)
+    height = max(window.offsets[0] + target.shape[0] for target, window in parts) - top
     width = max(window.offsets[1] + target.shape[1] for target, window in parts) - left
     served = device_type(first) == "cpu" and registry.resolve("cpu").name == "numba"
     if served and rows * width >= _LARGE and rows < 1 << 32:  # which its rows' numbers have room for
         from tritoninit.kernels import numba_selection
 
         numbers, threads = (key.seed, key.stream), torch.get_num_threads()
-        bounds, last = numba_selection.column_bounds(count, (rows, columns), left, width, numbers, threads)
+        bits = numba_selection.choose(count, shape, (top, left), (height, width), numbers, threads)
         for target, window in parts:
-            begin = window.offsets[1] - left
-            own = bounds[begin : begin + target.shape[1]], last[begin : begin + target.shape[1]]
-            array, offsets = as_array(target), (window.offsets[0], window.offsets[1])
-            numba_selection.zero_smallest(array, own, columns, offsets, numbers, threads)
+            offsets = window.offsets[0] - top, window.offsets[1] - left
+            numba_selection.zero(as_array(target), bits, offsets, threads)
         return
     device = first.device if isinstance(first, torch.Tensor) else torch.device("cpu")
     uniforms = torch.empty(rows, width, dtype=torch.float32, device=device)

@@ -247,12 +247,13 @@ class Orthogonal(Structured):
 
     The normals A are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
     depend on the number of threads, nor on what is factorised beside it; between processors, libraries and
-    GPUs it differs, in Frobenius' norm, by at most 32 u |A|_F / sigma_min(A), u being 2**-24. With a window, or of a DTensor, each process that holds elements builds the whole global matrix, once however
-    many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR
+    GPUs it differs, in Frobenius' norm, by at most 32 u |A|_F / sigma_min(A), u being 2**-24.
+
+    With a window, or of a DTensor, each process that holds elements builds the whole global matrix, once
+    however many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR
     factorisation and three times its memory in float32, until it is written, beside at most 64 MiB (256 on a
-    GPU) of others of its shape. Of stacked parts
-    (:class:`~tritoninit.Stacked`) and experts (:class:`~tritoninit.Experts`) it builds those alone of which
-    it holds elements.
+    GPU) of others of its shape. Of stacked parts (:class:`~tritoninit.Stacked`) and experts
+    (:class:`~tritoninit.Experts`) it builds those alone of which it holds elements.
     """
 
     gain: float = 1.0
@@ -302,8 +303,10 @@ class Sparse(Structured):
 
     Martens, "Deep learning via Hessian-free optimization", ICML 2010. In each column the rows with the
     smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed, of equal ones the
-    upper. With a window, or of a DTensor, each process draws the normals that it holds, and of the columns
-    that it has elements of all uniforms, tile by tile; where numba does not serve, those are in memory, twice.
+    upper.
+
+    With a window, or of a DTensor, each process draws the normals that it holds, and all uniforms of the
+    columns that it has elements of, tile by tile; where numba does not serve, these are in memory, twice.
 
     Args:
         sparsity: the fraction of each column that is zero, in [0, 1].

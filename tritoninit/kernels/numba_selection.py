@@ -2,8 +2,8 @@
 
 A uniform on [0, 1) is the 24 high bits of its word, so that words tell which is smaller. Tiles of columns are
 looked at by themselves: a histogram of each column's highest bits tells where the bound lies, and the few
-words that share these bits with it are told apart. Zeros are written row by row, of words drawn once more:
-to go through memory by columns takes longer than to draw.
+words that share these bits with it are told apart. What is chosen is a byte an element, by which zeros are
+written row by row: to go through a large matrix by columns takes longer than all else.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from tritoninit.kernels.numba_kernels import (
     u64,
 )
 
+u8 = np.uint8
 _kernel = partial(kernel, files=(numba_kernels.__file__,))
 
-_WIDTH = 32  # columns of a tile, two cache lines of float32
+_WIDTH = 64  # columns of a tile
 _WORDS = 1 << 17  # of a tile: half a megabyte of a core's L2 cache
 _BINS = 512
 _SHIFT = u32(15)  # of a uniform's 24 bits, to the number of its bin
@@ -110,128 +111,115 @@ def find_bounds(uniforms, count, bounds, last):
         last[c] = u32(chosen & ((u64(1) << _ROW_BITS) - u64(1)))
 
 
-@_kernel(types.uint32[::1], types.uint32[::1], types.int64, types.int64, *(types.uint64,) * 4)
-def bounds_kernel(bounds, last, rows, count, first, columns, seed, stream):
-    """Of each column of a tile the largest of its ``count`` smallest uniforms, and where that ends.
+@_kernel(types.uint8[:, ::1], *(types.int64,) * 4, *(types.uint64,) * 4)
+def choose_kernel(chosen, rows, begin, width, count, first, columns, seed, stream):
+    """Whether each of a tile's elements in some rows is among its column's ``count`` smallest.
 
     Args:
-        bounds: the uniforms' 24 bits.
-        last: the row down to which equal ones are among the smallest.
+        chosen: of as many rows, and of columns at least the tile's; becomes ones and zeros.
         rows, columns: of the matrix.
-        first: the place in the stream of the first column's first uniform.
+        begin: the first of the rows.
+        width: of the tile.
+        first: the place in the stream of its first column's first uniform.
     """
-    uniforms = np.empty((rows, bounds.size), np.uint32)
+    uniforms = np.empty((rows, width), np.uint32)
+    bounds, last = np.empty(width, np.uint32), np.empty(width, np.uint32)
     draw_tile(uniforms, first, columns, key_words(seed, stream))
     find_bounds(uniforms, count, bounds, last)
+    for k in range(chosen.shape[0]):
+        row, out, own = u32(begin + k), chosen[k], uniforms[begin + k]
+        for c in range(width):
+            # The bound itself counts down to a row: below it the next smaller number is the bound.
+            out[c] = u8(own[c] < bounds[c] + u32(row <= last[c]))
 
 
 @inline
-def zero_row(out, uniforms, bounds, last, row):
+def zero_row(out, chosen):
     """Zeros in the chosen elements of a row, which are patterns of any width."""
     for c in range(out.size):
-        u, bound = uniforms[c], bounds[c]
-        chosen = (u < bound) | ((u == bound) & (row <= last[c]))
-        out[c] = out.dtype.type(0) if chosen else out[c]
+        out[c] = out.dtype.type(0) if chosen[c] else out[c]
 
 
-@_kernel(types.uint64, *(types.int64,) * 5, types.uint32[::1], types.uint32[::1], *(types.uint64,) * 4)
-def zero_kernel(
-    address, row_stride, stride, itemsize, begin, rows, bounds, last, first, columns, seed, stream
-):
-    """Zeros in rows from row ``begin`` of the matrix on, by the bounds of their columns.
+@_kernel(types.uint64, *(types.int64,) * 7, types.uint8[:, :, ::1])
+def zero_kernel(address, row_stride, stride, itemsize, begin, rows, before, width, chosen):
+    """Zeros in the chosen elements of some rows.
 
     Args:
         address: of the first row's first element.
         row_stride, stride, itemsize: in bytes.
-        first: the place in the stream of that element's uniform.
-        columns: of the matrix.
+        begin, rows: which of the rows that ``chosen`` has.
+        before, width: which of its columns.
+        chosen: tile by tile, so that those of a few rows are not pages apart.
     """
-    key = key_words(seed, stream)
-    width = bounds.size
-    places = places_of(first, columns, rows)
-    x = np.empty((4, BLOCKS), np.uint32)
-    flat = np.empty(4 * BLOCKS, np.uint32)
-    pieces = np.empty((BLOCKS, 4), np.int64)
-    row = done = 0
-    while row < rows:
-        count, number, row, done = gather_tile(x, pieces, places, row, done, width)
-        draw_uniforms(flat, x, count, key)
-        for k in range(number):
-            at, c, size = pieces[k, 0], pieces[k, 1], pieces[k, 2]
-            uniforms = flat[pieces[k, 3] : pieces[k, 3] + size]
-            limits, ends = bounds[c : c + size], last[c : c + size]
-            out = address + u64(at * row_stride + c * stride)
-            number_of = u32(begin + at)
+    step = chosen.shape[2]
+    for tile in range(before // step, (before + width - 1) // step + 1):
+        low, high = max(before, tile * step), min(before + width, (tile + 1) * step)
+        size = high - low
+        for row in range(rows):
+            at = address + u64(row * row_stride + (low - before) * stride)
+            own = chosen[tile, begin + row, low - tile * step : high - tile * step]
             if stride == itemsize == 4:
-                zero_row(carray(pointer(out), size, np.uint32), uniforms, limits, ends, number_of)
+                zero_row(carray(pointer(at), size, np.uint32), own)
             elif stride == itemsize == 2:
-                zero_row(carray(pointer(out), size, np.uint16), uniforms, limits, ends, number_of)
+                zero_row(carray(pointer(at), size, np.uint16), own)
             else:
-                for e in range(size):
-                    if uniforms[e] < limits[e] or (uniforms[e] == limits[e] and number_of <= ends[e]):
-                        element = carray(pointer(out + u64(e * stride)), itemsize, np.uint8)
+                for c in range(size):
+                    if own[c]:
+                        element = carray(pointer(at + u64(c * stride)), itemsize, np.uint8)
                         for byte in range(itemsize):
                             element[byte] = 0
 
 
-def column_bounds(
-    count: int, shape: tuple[int, int], left: int, width: int, key: tuple[int, int], threads: int
-) -> tuple[Array, Array]:
-    """What tells which elements are among the ``count`` smallest of their column, for some columns.
+def choose(
+    count: int,
+    shape: tuple[int, int],
+    offsets: tuple[int, int],
+    part: tuple[int, int],
+    key: tuple[int, int],
+    threads: int,
+) -> Array:
+    """Which elements of a part of a matrix are among the ``count`` smallest of their column.
 
     Args:
         count: at least one.
-        shape: (rows, columns) of the matrix.
-        left, width: the first of the columns, and how many.
+        shape: of the matrix.
+        offsets: where in it the part begins.
+        part: the part's shape.
         key: (seed, stream) of the uniforms.
-        threads: how many share the work.
+        threads: how many share the columns.
 
     Returns:
-        Each column's largest, in 24 bits, and the row down to which equal ones are among them.
+        (tiles of columns, rows, columns of a tile), a byte an element, one or zero.
     """
-    rows, columns = shape
-    bounds, last = np.empty((2, width), np.uint32)
-    step = max(1, min(_WIDTH, _WORDS // rows, -(-width // threads)))
-    if step > 4:
-        step = max(16, step // 16 * 16)
-    share(
-        (
-            partial(
-                bounds_kernel, bounds[c : c + step], last[c : c + step], rows, count, left + c, columns, *key
-            )
-            for c in range(0, width, step)
-        ),
-        threads,
-    )
-    return bounds, last
+    (rows, columns), (begin, left), (here, width) = shape, offsets, part
+    step = max(1, min(_WIDTH, _WORDS // rows, -(-width // threads)) // 16) * 16
+    chosen = np.empty((-(-width // step), here, step), np.uint8)
+
+    def tile(number: int) -> None:
+        c = number * step
+        first, size = left + c, min(step, width - c)
+        choose_kernel(chosen[number], rows, begin, size, count, first, columns, *key)
+
+    share((partial(tile, number) for number in range(len(chosen))), threads)
+    return chosen
 
 
-def zero_smallest(
-    target: Array,
-    bounds: tuple[Array, Array],
-    columns: int,
-    offsets: tuple[int, int],
-    key: tuple[int, int],
-    threads: int,
-) -> None:
-    """Zeros in a part of a matrix, of any strides, by the bounds of the columns that it has.
+def zero(target: Array, chosen: Array, offsets: tuple[int, int], threads: int) -> None:
+    """Zeros in a target, of any strides.
 
     Args:
-        target: the part.
-        bounds: what :func:`column_bounds` gives.
-        columns: of the matrix.
-        offsets: where in it the part begins.
-        key: (seed, stream) of the uniforms.
+        target: a part of that which :func:`choose` was asked about.
+        chosen: what it said.
+        offsets: where in that part the target begins.
         threads: how many share the rows.
     """
-    (rows, width), (begin, left) = target.shape, offsets
+    (rows, width), (begin, before) = target.shape, offsets
     address = target.__array_interface__["data"][0]
     row_stride, stride = target.strides
     step = max(1, CHUNK // width)
 
     def chunk(row: int) -> None:
-        place = (begin + row) * columns + left
         at = address + row * row_stride, row_stride, stride, target.itemsize
-        zero_kernel(*at, begin + row, min(step, rows - row), *bounds, place, columns, *key)
+        zero_kernel(*at, begin + row, min(step, rows - row), before, width, chosen)
 
     share((partial(chunk, row) for row in range(0, rows, step)), threads)
