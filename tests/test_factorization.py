@@ -1,6 +1,7 @@
 """Q of many matrices: the same bits for any number of threads, near the factorisation that it stands for."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -138,6 +139,17 @@ def test_the_callers_threads_stay_as_they_are(threads):
     late.start()
     late.join()
     assert seen == [3, 3]
+
+
+def test_where_no_thread_starts_any_more(threads, monkeypatch):
+    """As in what atexit calls."""
+    threads(2)
+    right = Orthogonal()(torch.empty(300, 300), key=KEY)
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    monkeypatch.setattr(factorization, "_pool", lambda: pool)
+    assert Orthogonal()(torch.empty(300, 300), key=KEY).equal(right)
+    assert torch.get_num_threads() == 2
 
 
 def test_several_callers_at_once(threads):

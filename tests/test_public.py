@@ -8,6 +8,8 @@ import tritoninit as ti
 from tritoninit.functional import __all__ as functions
 
 PUBLIC = [
+    "BlockDiagonal",
+    "Identity",
     "reinitialize_",
     "shrink_and_perturb_",
     "S4D",

@@ -11,7 +11,17 @@ from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
 from tritoninit.catalogue import initializer
-from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.combinators import (
+    AsOne,
+    BlockDiagonal,
+    CopyOf,
+    Keep,
+    Patch,
+    Patched,
+    Scaled,
+    Stacked,
+    ZeroRow,
+)
 from tritoninit.ensembles import ensemble
 from tritoninit.experts import Experts
 from tritoninit.fans import Axes
@@ -81,7 +91,7 @@ from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.reinitialization import reinitialize_, shrink_and_perturb_
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
-from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
+from tritoninit.structured import Dirac, Eye, Identity, Orthogonal, Sparse, Structured, Value
 from tritoninit.tables import S4D, STFT, Sinusoids, Table
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
@@ -98,6 +108,7 @@ __all__ = [
     "Audit",
     "Axes",
     "Backend",
+    "BlockDiagonal",
     "Constant",
     "CopyOf",
     "Coverage",
@@ -108,6 +119,7 @@ __all__ = [
     "Eye",
     "FanScaled",
     "Fill",
+    "Identity",
     "Initializer",
     "Intercepted",
     "KaimingNormal",

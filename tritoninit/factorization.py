@@ -6,8 +6,8 @@ of one block come, depends on the shape alone.
 
 | | bits |
 |---|---|
-| another number of threads, alone or among others | the same |
-| the same device model and the same torch | the same |
+| on a CPU, another number of threads, alone or among others | the same |
+| on a GPU, alone or among others | equal to rounding: torch chooses a routine for either |
 | another processor, LAPACK or GPU | equal to rounding |
 """
 
@@ -272,10 +272,23 @@ def _on_threads(run: Callable[[], None], count: int) -> None:
     if count == 1 and torch.get_num_threads() == 1:
         run()
         return
-    futures = [_pool().submit(copy_context().run, run) for _ in range(count)]  # of the caller's backend
+    try:  # in the caller's context, which has its backend
+        futures = [_pool().submit(copy_context().run, run) for _ in range(count)]
+    except RuntimeError:  # the interpreter is ending, and starts no thread any more
+        _by_this_thread(run)
+        return
     wait(futures)
     for future in futures:
         future.result()
+
+
+def _by_this_thread(run: Callable[[], None]) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run()
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache

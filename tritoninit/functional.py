@@ -475,7 +475,8 @@ def orthogonal_(
 
     Saxe, McClelland and Ganguli, ICLR 2014: Q of the QR factorisation of standard normals, in float32, with
     the signs of R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007). The normals are equal
-    everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only.
+    everywhere; Q is LAPACK's or cuSOLVER's: on a CPU the same for any number of threads, elsewhere equal to
+    rounding. For each of the matrices that leading dimensions number: ``Experts(Orthogonal(), dims)``.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
@@ -516,7 +517,7 @@ def sparse_(
     """Fill a matrix with N(0, std**2) and ceil(sparsity * rows) zeros in each column.
 
     Martens, "Deep learning via Hessian-free optimization", ICML 2010. Zeros are where an independent stream
-    of uniforms (``key.fold_in("sparse")``) is smallest.
+    of uniforms (``key.fold_in("sparse")``) is smallest in the column.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; two dimensions;
@@ -526,8 +527,8 @@ def sparse_(
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
             tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
-        window: which part of a global tensor this one is; all of it if None. A shard builds the whole global
-            matrix, in float32, and keeps its part.
+        window: which part of a global tensor this one is; all of it if None. A shard draws the uniforms
+            of its columns' other rows, too.
 
     Returns:
         ``tensor``, set in place.

@@ -8,9 +8,7 @@ same bits either way, which is checked on import. No fast-math, so that nothing 
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -24,7 +22,8 @@ from numba.extending import intrinsic
 
 from tritoninit.kernels import chunks, lowering, reference, stream
 from tritoninit.kernels.chunks import Array, Coordinates, Drawer, Item, Places
-from tritoninit.kernels.numba_cache import KernelCache
+from tritoninit.kernels.numba_compile import inline as _inline
+from tritoninit.kernels.numba_compile import kernel
 from tritoninit.kernels.stream import Draw
 
 if config.DISABLE_JIT:
@@ -118,9 +117,6 @@ def pointer(context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.uint64), generate
-
-
-_inline = njit(inline="always", error_model="numpy")
 
 
 @_inline
@@ -337,25 +333,6 @@ def float32s(p0, p1, p2, p3, p4, p5, p6, p7):
     return f32(p0), f32(p1), f32(p2), f32(p3), f32(p4), f32(p5), f32(p6), f32(p7)
 
 
-# Compiled into the kernels, and read by numba's cache neither from their file nor from their code.
-_CONSTANTS = zlib.crc32(repr([item for item in vars(stream).items() if item[0].isupper()]).encode())
-
-
-def kernel(*signature: Any) -> Any:
-    """Compile on import, or load from the cache on disk; without one where numba can write none."""
-
-    def compiled(function: Any) -> Any:
-        function.__qualname__ += f"_{_CONSTANTS:08x}"  # part of the name of the cache's file
-        dispatcher = njit(nogil=True, error_model="numpy")(function)
-        with suppress(RuntimeError, OSError):  # "no locator available": slower to start
-            dispatcher._cache = KernelCache(function)
-        dispatcher.compile(types.void(*signature))
-        dispatcher.disable_compile()
-        return dispatcher
-
-    return compiled
-
-
 @njit(nogil=True, error_model="numpy")
 def write_run(address, size, dtype, distribution, first, key, p):
     """``size`` elements from ``first`` on in the stream, to contiguous memory."""
@@ -546,13 +523,14 @@ def _table(numbers, parameters, seeds, pieces, begin, end):
         row, first, size = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
         address, start, stream = numbers[row, 0], numbers[row, 2], numbers[row, 3]
         dtype, distribution = i64(numbers[row, 5]), i64(numbers[row, 6])
-        itemsize = u64(4 if dtype == FLOAT32 else 2)
+        itemsize = u64(4 if dtype == FLOAT32 else 1 if dtype >= FLOAT8 else 2)
         at = address + u64(first) * itemsize
         q = parameters[row]
         if distribution == CONSTANT:
             wide, narrow = carray(pointer(at), size, np.float32), carray(pointer(at), size, np.uint16)
+            short = carray(pointer(at), size, np.uint8)
             for k in range(size):
-                store(q[0], wide, narrow, dtype, k)
+                store(q[0], wide, narrow, short, dtype, k)
         else:
             key = key_words(seeds[numbers[row, 4]], stream)
             p = (q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
