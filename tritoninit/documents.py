@@ -11,6 +11,7 @@ import torch
 
 from tritoninit import (
     combinators,
+    distributions,
     experts,
     fills,
     initializers,
@@ -37,6 +38,8 @@ KNOWN: Mapping[str, type[Any]] = {
         *(combinators.Patched, combinators.Patch, combinators.AsOne, combinators.CopyOf, Axes),
         *(experts.Experts, located.DeltaOrthogonal),
         *(tables.Sinusoids, tables.STFT, tables.S4D),
+        *(distributions.Exponential, distributions.LogNormal, distributions.Cauchy),
+        *(distributions.Geometric, distributions.Bernoulli, distributions.RandInt, distributions.Permutation),
         *(mapped.LogUniform, mapped.LogOfUniform, mapped.TimeStepBias, mapped.RingDecay),
         *(recorded.Recorded, recorded.Drawn, recorded.Given, recorded.Call),
         *(recorded.Part, recorded.Named, recorded.Slice),
