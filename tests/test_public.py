@@ -8,6 +8,13 @@ import tritoninit as ti
 from tritoninit import drawing, functional
 
 PUBLIC = [
+    "CoordCheck",
+    "Coordinate",
+    "coord_check",
+    "mup_groups",
+    "mup_rates",
+    "LayerVariance",
+    "lsuv_",
     "Bernoulli",
     "Cauchy",
     "Exponential",

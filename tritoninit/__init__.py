@@ -12,6 +12,7 @@ from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
 from tritoninit.catalogue import initializer
 from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.coordinates import CoordCheck, Coordinate, coord_check
 from tritoninit.distributions import (
     Bernoulli,
     Cauchy,
@@ -87,11 +88,12 @@ from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
 from tritoninit.located import DeltaOrthogonal
+from tritoninit.lsuv import LayerVariance, lsuv_
 from tritoninit.mapped import LogOfUniform, LogUniform, Mapped, RingDecay, TimeStepBias
 from tritoninit.meshes.layouts import Layout
 from tritoninit.meshes.mesh_plan import MeshPlan, plan_mesh
 from tritoninit.model_initialization import initialize_
-from tritoninit.models.mup import mup
+from tritoninit.models.mup import mup, mup_groups, mup_rates
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
 from tritoninit.recorded import Recorded
@@ -118,6 +120,8 @@ __all__ = [
     "Bernoulli",
     "Cauchy",
     "Constant",
+    "CoordCheck",
+    "Coordinate",
     "CopyOf",
     "Coverage",
     "DeltaOrthogonal",
@@ -135,6 +139,7 @@ __all__ = [
     "KaimingUniform",
     "Keep",
     "Key",
+    "LayerVariance",
     "Layout",
     "LogNormal",
     "LogOfUniform",
@@ -185,6 +190,7 @@ __all__ = [
     "cauchy_",
     "constant",
     "constant_",
+    "coord_check",
     "dirac",
     "dirac_",
     "distributed",
@@ -200,7 +206,10 @@ __all__ = [
     "kaiming_uniform",
     "kaiming_uniform_",
     "log_normal_",
+    "lsuv_",
     "mup",
+    "mup_groups",
+    "mup_rates",
     "normal",
     "normal_",
     "ones_",
