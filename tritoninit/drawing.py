@@ -44,8 +44,7 @@ def exponential_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
-            once.
+            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         lambd: the rate, one over the mean; positive.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
             the tensor's device. Not together with ``key``.
@@ -83,8 +82,7 @@ def log_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
-            once.
+            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         mean: of the logarithm.
         std: of the logarithm; positive.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
@@ -123,8 +121,7 @@ def cauchy_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
-            once.
+            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         median: half of the numbers are smaller.
         sigma: half of the numbers are nearer to the median than that; positive.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
@@ -162,8 +159,7 @@ def geometric_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
-            once.
+            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         p: the probability of success, between 0 and 1.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
             the tensor's device. Not together with ``key``.

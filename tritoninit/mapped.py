@@ -2,7 +2,7 @@
 
 The random numbers are the stream's, the same on every device, in every shard. The function is computed on the
 host in float64, of sums, products and quotients alone (:mod:`tritoninit.exact`), and rounded to float32, from
-there once more to 16 bits: the results are equal, too.
+there once more to 16 or 8 bits: the results are equal, too.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Independent(Structured):
 
 @dataclass(frozen=True)
 class Mapped(Independent):
-    """A function of random numbers, element by element, in float32 and 16 bits. To derive from."""
+    """A function of random numbers, element by element, in float32 and fewer bits. To derive from."""
 
     @abstractmethod
     def function(self, *drawn: Any) -> Any:
