@@ -78,6 +78,27 @@ def as_data(value: Any, known: Mapping[str, type[Any]] = KNOWN) -> Any:
     }
 
 
+def for_people(data: Any, known: Mapping[str, type[Any]] = KNOWN) -> Any:
+    """The same data without arguments that are nothing by default, and with numbers that are not finite.
+
+    >>> for_people({"KaimingNormal": {"axes": None, "a": {"float": "inf"}}})
+    {'KaimingNormal': {'a': inf}}
+    """
+    if isinstance(data, list):
+        return [for_people(each, known) for each in data]
+    if not isinstance(data, dict):
+        return data
+    if data.keys() == {_NUMBER}:
+        return float(data[_NUMBER])
+    found = {}
+    for name, given in data.items():
+        if name in known and isinstance(given, dict):
+            idle = {field.name for field in fields(known[name]) if field.default is None}
+            given = {each: value for each, value in given.items() if value is not None or each not in idle}
+        found[name] = for_people(given, known)
+    return found
+
+
 def initializer_of(data: Any, known: Mapping[str, type[Any]] = KNOWN) -> Initializer:
     """The initializer that :func:`as_data` made data of.
 
