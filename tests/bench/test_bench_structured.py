@@ -29,3 +29,19 @@ def test_a_wrong_sparse_matrix_is_found():
     bench_structured.check_sparse(other)
     with pytest.raises(WrongValues, match="another"):
         bench_structured.check_sparse_bits(other)
+
+
+@pytest.mark.parametrize("subject", bench_structured.DRAWS)
+def test_draws(subject):
+    """Torch's are right, and so are ours; other ones are not."""
+    torch.manual_seed(0)
+    given = bench_structured.DRAWS[subject]
+    for x in (
+        getattr(torch.empty(256, 256), f"{subject}_")(*given),
+        getattr(ti, f"{subject}_")(torch.empty(256, 256), *given, key=ti.Key(0)),
+    ):
+        bench_structured.check_draws(subject, x)
+        with pytest.raises(WrongValues, match="of the numbers are above"):
+            bench_structured.check_draws(subject, x.abs() + 3000)
+    with pytest.raises(WrongValues):
+        bench_structured.check_draws(subject, torch.full((9, 9), math.nan))
