@@ -136,6 +136,14 @@ class TestBounds:
         assert middle == pytest.approx(0.5 * (span - 1) / span, abs=0.06)
         assert ti.random_(torch.empty((), dtype=dtype), most, None).item() == most
 
+    @pytest.mark.parametrize(
+        "target", [np.empty(3, np.longdouble), torch.empty(3, dtype=torch.uint4)], ids=["longdouble", "uint4"]
+    )
+    def test_dtypes_of_which_torch_says_nothing(self, target):
+        for initializer in (ti.RandInt(0, 2), ti.Permutation()):
+            with pytest.raises(NotImplementedError, match="torch does not say which it holds"):
+                initializer(target)
+
 
 class TestWords:
     def test_times_high(self):

@@ -158,6 +158,24 @@ class TestModels:
         (one,) = ti.lsuv_(nn.Sequential(again, nn.ReLU(), again), torch.randn(64, 8), seed=0)
         assert abs(one.after - 1) < 0.1
 
+    def test_a_weight_that_its_inputs_hang_on(self):
+        """A head that is tied to the embedding: its outputs go with the square of the weight."""
+
+        class Tied(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embedding = nn.Embedding(9, 8)
+                self.head = nn.Linear(8, 9, bias=False)
+                self.head.weight = self.embedding.weight
+
+            def forward(self, x):
+                return self.head(self.embedding(x))
+
+        (found,) = ti.lsuv_(Tied(), torch.arange(9), seed=0, tolerance=1e-3)
+        assert found.before > 2
+        assert abs(found.after - 1) < 1e-3
+        assert found.steps <= 3
+
     def test_parametrised(self):
         model = nn.Sequential(
             nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU(), nn.Linear(8, 4)
@@ -180,6 +198,10 @@ class TestMistakes:
     def test_tolerances(self, number):
         with pytest.raises(ValueError, match="tolerance"):
             ti.lsuv_(network(), BATCH, tolerance=number)
+
+    def test_no_examples(self):
+        with pytest.raises(ValueError, match=r"^weight: the layer's outputs"):
+            ti.lsuv_(nn.Linear(4, 4), torch.empty(0, 4), seed=0)
 
     def test_infinite_outputs(self):
         with pytest.raises(ValueError, match=r"^0\.weight: the layer's outputs"):

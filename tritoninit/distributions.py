@@ -241,17 +241,18 @@ def exact_integers(dtype: str) -> tuple[int, int]:
     """The least and the greatest integer up to which a dtype holds all.
 
     Raises:
-        NotImplementedError: it is no dtype of torch's.
+        NotImplementedError: torch does not say.
     """
-    kind = getattr(torch, dtype, None)
-    if kind is None:
-        raise NotImplementedError(f"integers in {dtype}: torch has no such dtype")
+    kind: Any = getattr(torch, dtype, None)
     if kind == torch.bool:
         return 0, 1
-    if kind.is_floating_point or kind.is_complex:
+    if kind is not None and (kind.is_floating_point or kind.is_complex):
         most = int(2 / torch.finfo(kind).eps)
         return -most, most
-    info = torch.iinfo(kind)
+    try:
+        info = torch.iinfo(kind)
+    except TypeError as error:
+        raise NotImplementedError(f"integers in {dtype}: torch does not say which it holds") from error
     return info.min, info.max
 
 

@@ -165,11 +165,14 @@ def _in_order(module: nn.Module, forward: Any) -> list[nn.Module]:
 
 def _scale(layer: nn.Module, name: str, forward: Any, tolerance: float, most_steps: int) -> LayerVariance:
     before = variance = _variance(layer, name, forward)
-    steps = 0
+    steps, power = 0, 2.0  # of the weight, that the variance goes with; of one that its inputs hang on, more
     while variance > 0 and abs(variance - 1) > tolerance and steps < most_steps:
-        _multiply(layer, 1 / math.sqrt(variance))
+        factor, last = variance ** (-1 / power), variance
+        _multiply(layer, factor)
         steps += 1
         variance = _variance(layer, name, forward)
+        if variance > 0:
+            power = max(math.log(variance / last) / math.log(factor), 1.0)
     return LayerVariance(name, before, variance, steps, "" if variance else "its outputs are all one number")
 
 
@@ -190,7 +193,7 @@ def _variance(layer: nn.Module, name: str, forward: Any) -> float:
     found: list[float] = []
 
     def look(module: nn.Module, given: Any, output: Tensor) -> None:
-        if not found:
+        if not found and output.numel():
             found.append(float(output.detach().to(torch.float64).var(correction=0)))
 
     hook = layer.register_forward_hook(look)

@@ -156,3 +156,23 @@ def test_recorded_integers_that_are_worked_with():
     ti.initialize_(module, rules, seed=1, device="cpu")
     drawn = ti.RandInt(2**40, 2**40 + 5)(torch.empty(8, dtype=torch.int64), key=Key(1).fold_in("shifted"))
     assert module.shifted.equal(drawn % 7)
+
+
+def test_sharded_parameters():
+    """Each rank's part of what one process has."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    from tests.distributed.ranks import expected, meshes, numbered
+
+    whole = parameter(10, 6)
+    with intercept(seed=0):
+        whole.data.exponential_()
+    assert whole.equal(ti.exponential_(nans(10, 6), key=DRAWS.fold_in(0)))
+    for placements in ([Shard(0)], [Shard(1)]):
+        for mesh in meshes(3):
+            part = nn.Parameter(distribute_tensor(torch.empty(10, 6), mesh, placements, src_data_rank=None))
+            numbers = distribute_tensor(numbered(10, 6), mesh, placements, src_data_rank=None).to_local()
+            with intercept(seed=0) as intercepted, torch.no_grad():
+                part.exponential_()
+            assert not intercepted.passed_on
+            assert part.to_local().equal(expected(whole.detach(), numbers))
