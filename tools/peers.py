@@ -98,9 +98,22 @@ _NOTES: Mapping[str, str] = {
 }
 _TITLES = {
     "torch": "torch.nn.init",
+    "draws": "torch's other draws",
     "jax": "jax.nn.initializers",
     "keras": "keras.initializers",
     "timm": "timm.layers.weight_init",
+}
+
+# Of torch.Tensor's methods that draw, those that torch.nn.init has no name for; and functions of indices.
+_DRAWS: Mapping[str, ti.Initializer] = {
+    "Tensor.exponential_": ti.Exponential(),
+    "Tensor.log_normal_": ti.LogNormal(),
+    "Tensor.cauchy_": ti.Cauchy(),
+    "Tensor.geometric_": ti.Geometric(0.5),
+    "Tensor.bernoulli_": ti.Bernoulli(),
+    "Tensor.random_": ti.RandInt(),
+    "randint": ti.RandInt(0, 10),
+    "randperm": ti.Permutation(),
 }
 
 
@@ -121,6 +134,12 @@ def rows() -> Iterator[Row]:
             ours = repr(made).replace("axes=None, ", "").replace("axes=None", "")
             tested = _TESTS.get(full, _TORCH if peer == "torch" else _FORMULA)
             yield Row(peer, name, f"`{ours}`", tested, _NOTES.get(full, ""))
+    against = "tests/test_distributions.py::TestAgainstTorch"
+    for name, initializer in _DRAWS.items():
+        tests = {"randint": "test_random_of_every_dtype", "randperm": "test_randperm"}
+        note = {"Tensor.bernoulli_": "one probability for all", "randperm": "any dimensions before the last"}
+        tested = f"{against}::{tests.get(name, 'test_distribution')}"
+        yield Row("draws", name, f"`{initializer!r}`", tested, note.get(name, ""))
     layers = "tests/schemes/test_architectures.py::TestTimm::test_as_timm_draws_them"
     yield Row("timm", "init_weight_vit", "`schemes.vit_timm_layers()`", layers, "rules for a model")
     yield Row("timm", "init_weight_jax", "`schemes.vit_jax_layers()`", layers, "rules for a model")

@@ -82,6 +82,8 @@ class Key:
         """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator."""
         return cls(drawn_bits(generator))
 
+    from_torch = from_generator  # what it is called where generators of others are about
+
 
 class _Scratch(threading.local):
     """Where a thread draws bits of the default generator: to make a tensor takes longer than to draw."""
@@ -102,8 +104,6 @@ def drawn_bits(generator: torch.Generator | None) -> int:
         device = getattr(generator, "device", "cpu")
         bits = torch.empty((), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
     return int(bits) & _MASK
-
-    from_torch = from_generator  # what it is called where generators of others are about
 
 
 def _integer(name: str, x: object) -> int:

@@ -174,16 +174,17 @@ def initialize_(
     what a second run does not give again.
 
     Unusual parameters: a parametrised weight is drawn as if it were plain and assigned, which its
-    parametrisation inverts (``right_inverse``); what it makes of that is looked at first, and is a remark of
-    the report where it is something else (``orthogonal``). The vectors of ``parametrizations.spectral_norm``
-    are drawn by the name of the weight that they belong to, where that is set. Integer parameters take
-    constants and values only. Kept ones on the meta device stay there. Buffers that no rule sets stay as
-    they are; those on the meta device are computed, in the dtype that they come in, by the first that does
-    of their module's ``reset_buffers``, ``rope_init``, ``reset_parameters``, ``init_non_persistent_buffers``
-    and ``_init_buffers`` and the ``_init_weights(module)`` of modules around it, as transformers' models
-    have it; what these draw comes of the first one's name, as under :func:`~tritoninit.intercept`. Where
-    nothing computes them, build the model with its parameters on the meta device and its buffers real, as
-    accelerate's ``init_empty_weights`` does.
+    parametrisation inverts (``right_inverse``); what it makes of that is looked at first, and is a remark
+    of the report where it is something else (``orthogonal``). The vectors of
+    ``parametrizations.spectral_norm`` are drawn by the name of the weight that they belong to, where that
+    is set. Integer parameters take constants, values and what draws integers. Kept ones on the meta
+    device stay there. Buffers that no rule sets stay as they are; those on the meta device are computed,
+    in the dtype that they come in, by the first that does of their module's ``reset_buffers``,
+    ``rope_init``, ``reset_parameters``, ``init_non_persistent_buffers`` and ``_init_buffers`` and the
+    ``_init_weights(module)`` of modules around it, as transformers' models have it; what these draw comes
+    of the first one's name, as under :func:`~tritoninit.intercept`. Where nothing computes them, build
+    the model with its parameters on the meta device and its buffers real, as accelerate's
+    ``init_empty_weights`` does.
 
     Returns:
         What was done, one :class:`~tritoninit.auditing.assignments.Assignment` a parameter in the order of
@@ -616,7 +617,7 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
         raise TargetError("a DTensor is what it is computed from: keep it, or initialise before sharding")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         if initializer.random and not _is_recorded(initializer):
-            raise ValueError(f"{tensor.dtype} takes constants and values only: keep it, or give a Value")
+            _check_integers(slot, initializer)
         if not (slot.is_buffer or type(tensor) is nn.Parameter or is_dtensor(tensor)):
             raise ValueError(f"a quantised {type(tensor).__name__}: keep it, or give a Value")
     for hook in owner._forward_pre_hooks.values():
@@ -626,6 +627,16 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
             )
     if slot.is_parametrized:
         check_invertible(slot)
+
+
+def _check_integers(slot: Slot, initializer: Initializer) -> None:
+    """Raise unless what is drawn is of the slot's dtype, which has no fractions."""
+    dtype = slot.tensor.dtype
+    try:
+        initializer.check(torch.empty(slot.shape, dtype=dtype, device="meta"), Window.whole(slot.shape))
+    except NotImplementedError as error:
+        what = "constants, values and what draws integers"
+        raise ValueError(f"{dtype} takes {what}: keep it, or give a Value") from error
 
 
 def _is_recorded(initializer: Initializer) -> bool:
