@@ -60,10 +60,8 @@ def _line(line: str, obj: griffe.Object, public: dict[str, str]) -> str:
     if line.lstrip().startswith((">>>", "...")):
         return line
     pieces = _CODE.split(line)
-    escaped = (
-        piece if index % 2 else re.sub(r"([*\[\]<])", r"\\\1", piece) for index, piece in enumerate(pieces)
-    )
-    return _ROLE.sub(lambda role: _link(role, obj, public), "".join(escaped))
+    pieces[::2] = (re.sub(r"([*\[\]<])", r"\\\1", piece) for piece in pieces[::2])
+    return _ROLE.sub(lambda role: _link(role, obj, public), "".join(pieces))
 
 
 def _link(role: re.Match[str], obj: griffe.Object, public: dict[str, str]) -> str:
