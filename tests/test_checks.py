@@ -276,3 +276,21 @@ class TestBackendChecks:
             outcomes = list(each.run())
             assert not outcomes[-1].difference
             assert len(outcomes) == each.cases
+
+
+class TestHost:
+    def test_as_pinned(self):
+        """The bits of what is computed in float64 and rounded, on whichever machine this runs."""
+        check = checks.host_check()
+        outcomes = list(check.run())
+        assert len(outcomes) == check.cases
+        assert not [each.difference for each in outcomes if each.difference]
+
+    def test_another_library(self, monkeypatch):
+        monkeypatch.setattr("numpy.expm1", lambda x: x * (1 + 2**-20))
+        found = list(checks.host_check().run())
+        assert found[-1].difference.startswith("TimeStepBias")
+        assert "the bits hash to" in found[-1].difference
+
+    def test_is_the_first_of_all(self):
+        assert checks.backend_checks(0, quick=True)[0].backend == "host"

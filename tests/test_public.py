@@ -8,6 +8,19 @@ import tritoninit as ti
 from tritoninit.functional import __all__ as functions
 
 PUBLIC = [
+    "reinitialize_",
+    "shrink_and_perturb_",
+    "S4D",
+    "LogOfUniform",
+    "LogUniform",
+    "Mapped",
+    "RingDecay",
+    "TimeStepBias",
+    "DeltaOrthogonal",
+    "STFT",
+    "Sinusoids",
+    "Table",
+    "initializer",
     "STREAM_VERSION",
     "OWN_CODE",
     "TORCH_DEFAULTS",
