@@ -132,7 +132,12 @@ class _Scaled(OfAnother):
 
 @dataclass(frozen=True)
 class Eye(Structured):
-    """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype."""
+    """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype.
+
+    Formula:
+        w[i, i] = 1
+        w[i, j] = 0 "elsewhere"
+    """
 
     random = False
 
@@ -154,8 +159,15 @@ class GroupsError(ParameterError, ZeroDivisionError):
 class Dirac(Structured):
     """The kernel that passes each input channel on, for weights (out, in, *field) of 3 to 5 dimensions.
 
+    Formula:
+        w[g m + c, c, "centre"] = 1, m = "out" / groups
+        w = 0 "elsewhere"
+
     Args:
         groups: output channels are cut into so many groups, each of which preserves its inputs.
+
+    Raises:
+        ParameterError: less than one group.
     """
 
     groups: int = 1
@@ -192,10 +204,9 @@ class Dirac(Structured):
 class Orthogonal(Structured):
     """A (semi-)orthogonal matrix, uniform in the Haar measure, times ``gain``.
 
-    Saxe, McClelland and Ganguli, ICLR 2014. The QR factorisation of standard normals, with the signs of
-    R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007), by ``torch.linalg`` on torch tensors
-    and ``numpy.linalg`` on arrays. Dimensions after the first are flattened. bfloat16 and float16 are
-    computed in float32 and rounded once.
+    The QR factorisation of standard normals, with the signs of R's diagonal made positive (Mezzadri), by
+    ``torch.linalg`` on torch tensors and ``numpy.linalg`` on arrays. Dimensions after the first are
+    flattened. bfloat16 and float16 are computed in float32 and rounded once.
 
     The normals are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only. With
     a window, or of a DTensor, each process that holds elements builds the whole global matrix, once however
@@ -203,6 +214,20 @@ class Orthogonal(Structured):
     factorisation and three times its memory in float32, until it is written. Of stacked parts
     (:class:`~tritoninit.Stacked`) and experts (:class:`~tritoninit.Experts`) it builds those alone of which
     it holds elements.
+
+    Formula:
+        W = gain Q D
+        G = Q R, G[i, j] ~ N(0, 1)
+        D[i, i] = R[i, i] / abs(R[i, i])
+
+    Source:
+        Saxe, McClelland and Ganguli, ICLR 2014; Mezzadri, Notices of the AMS 54, 2007
+
+    Args:
+        gain: what the matrix is multiplied by.
+
+    Raises:
+        ParameterError: a gain that float32 cannot hold.
     """
 
     gain: float = 1.0
@@ -240,16 +265,25 @@ class Orthogonal(Structured):
 
 @dataclass(frozen=True)
 class Sparse(Structured):
-    """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest N(0, std**2).
+    """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest normal.
 
-    Martens, "Deep learning via Hessian-free optimization", ICML 2010. In each column the rows with the
-    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed. With a window, or
-    of a DTensor, each process that holds elements builds the whole global matrix, once, and keeps its part:
-    in vain are at most all of its normals and uniforms, and four times its memory in float32.
+    In each column the rows with the smallest of an independent stream of uniforms
+    (``key.fold_in("sparse")``) are zeroed. With a window, or of a DTensor, each process that holds elements
+    builds the whole global matrix, once, and keeps its part: in vain are at most all of its normals and
+    uniforms, and four times its memory in float32.
+
+    Formula:
+        w ~ N(0, std**2), "but" ceil(sparsity n) "of" n "in each column are" 0
+
+    Source:
+        Martens, "Deep learning via Hessian-free optimization", ICML 2010
 
     Args:
         sparsity: the fraction of each column that is zero, in [0, 1].
         std: the standard deviation of the rest.
+
+    Raises:
+        ParameterError: a sparsity outside of [0, 1], or no standard deviation.
     """
 
     sparsity: float
@@ -302,9 +336,15 @@ def _smallest(x: torch.Tensor, count: int) -> torch.Tensor:
 class Value(Structured):
     """The given numbers, rounded to the tensor's dtype, which has to reach them. Equal to itself alone.
 
+    Formula:
+        w = values
+
     Args:
         values: an array, a tensor or nested lists, of the (global) shape; kept as a tensor, and not copied
             unless it is a lazy view or has floats of 8 bits. Infinities and NaN are numbers like others.
+
+    Raises:
+        ParameterError: no numbers, or a tensor without memory.
     """
 
     values: Any

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.site import command_line
+from tools.site import command_line, initializers
 
 ROOT = Path(__file__).resolve().parents[2]
 # Files that lie elsewhere, with their pages.
@@ -25,6 +25,7 @@ def made() -> Iterator[tuple[str, str]]:
     for path, uri in _ELSEWHERE.items():
         if uri != "index.md":
             yield uri, (ROOT / path).read_text(encoding="utf-8")
+    yield from initializers.pages()
     yield "examples/index.md", _examples()
     for path in _EXAMPLES:
         yield f"examples/{path.stem}.md", _example(path)
@@ -72,6 +73,13 @@ def _navigation_of_examples() -> list[Any]:
 
 
 # By the comment of a page in docs/, what the site has in its place.
-FILLED: Mapping[str, Callable[[], str]] = {"<!-- the commands -->": command_line.commands}
+FILLED: Mapping[str, Callable[[], str]] = {
+    "<!-- the catalogue -->": initializers.cards,
+    "<!-- the initializers -->": initializers.reference,
+    "<!-- the commands -->": command_line.commands,
+}
 # By the folder that mkdocs.yml names, what stands there.
-NAVIGATION: Mapping[str, Callable[[], list[Any]]] = {"examples/": _navigation_of_examples}
+NAVIGATION: Mapping[str, Callable[[], list[Any]]] = {
+    "examples/": _navigation_of_examples,
+    "initializers/": initializers.navigation,
+}
