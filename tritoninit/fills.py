@@ -321,7 +321,17 @@ class Fill(Atom):
 
 @dataclass(frozen=True)
 class Constant(Fill):
-    """Every element is ``value``, which may be infinite or NaN. Serves every dtype that can hold it."""
+    """Every element is ``value``, which may be infinite or NaN. Serves every dtype that can hold it.
+
+    Formula:
+        w = value
+
+    Args:
+        value: a number, complex ones for complex tensors; integers keep all of their digits.
+
+    Raises:
+        ParameterError: no number. What a dtype cannot hold raises when a tensor is filled.
+    """
 
     value: float
     random = False
@@ -356,6 +366,16 @@ class Uniform(Fill):
 
     Both are rounded to float32 first. 16-bit and 8-bit elements stay within [low, high) after rounding, too.
     Bounds that are the same float32 number give that number, or are refused where it is not below ``high``.
+
+    Formula:
+        w ~ U(low, high)
+
+    Args:
+        low: the least number that may come.
+        high: what all numbers are below.
+
+    Raises:
+        ParameterError: no interval of float32 numbers.
     """
 
     low: float = 0.0
@@ -375,9 +395,22 @@ class Uniform(Fill):
 
 @dataclass(frozen=True)
 class Normal(Fill):
-    """The normal distribution N(mean, std**2), by Box-Muller; |z| reaches 6.66.
+    """The normal distribution, by Box-Muller; |z| reaches 6.66.
 
     Refused of a dtype, and at once of float32, if ``abs(mean) + 6.66 std`` is larger than any of its numbers.
+
+    Formula:
+        w ~ N(mean, std**2)
+
+    Source:
+        Box and Muller, Annals of Mathematical Statistics 29, 1958
+
+    Args:
+        mean: the mean.
+        std: the standard deviation, not negative.
+
+    Raises:
+        ParameterError: a standard deviation that is negative, or numbers that float32 cannot reach.
     """
 
     mean: float = 0.0
@@ -397,14 +430,24 @@ class Normal(Fill):
 
 @dataclass(frozen=True)
 class TruncatedNormal(Fill):
-    """N(mean, std**2) conditioned to [a, b], by the inverse of its distribution function.
+    """A normal distribution conditioned to [a, b], by the inverse of its distribution function.
 
     ``a`` and ``b`` are values, not multiples of ``std``, as in ``torch.nn.init.trunc_normal_``; either may be
     infinite. Refused of a dtype, and at once of float32, if some of the values are larger than any of its
     numbers: those of [a, b] that lie within sqrt(6.66**2 + t**2) standard deviations of the mean, where t is
     how many it lies outside.
 
-    ``std`` is that of the normal before it is cut, as in PyTorch and timm: what is left has less of it.
+    Formula:
+        w ~ N(mean, std**2) "on" [a, b]
+
+    Args:
+        mean: of the normal, before it is cut.
+        std: of the normal, before it is cut; positive. What is left has a smaller one.
+        a: the least value.
+        b: the greatest value.
+
+    Raises:
+        ParameterError: no such distribution, or values that float32 cannot reach.
     """
 
     mean: float = 0.0

@@ -140,7 +140,12 @@ class _Scaled(OfAnother):
 
 @dataclass(frozen=True)
 class Eye(Structured):
-    """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype."""
+    """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype.
+
+    Formula:
+        w[i, i] = 1
+        w[i, j] = 0 "elsewhere"
+    """
 
     random = False
 
@@ -201,8 +206,15 @@ class GroupsError(ParameterError, ZeroDivisionError):
 class Dirac(Structured):
     """The kernel that passes each input channel on, for weights (out, in, *field) of 3 to 5 dimensions.
 
+    Formula:
+        w[g m + c, c, "centre"] = 1, m = "out" / groups
+        w = 0 "elsewhere"
+
     Args:
         groups: output channels are cut into so many groups, each of which preserves its inputs.
+
+    Raises:
+        ParameterError: less than one group.
     """
 
     groups: int = 1
@@ -239,21 +251,34 @@ class Dirac(Structured):
 class Orthogonal(Structured):
     """A (semi-)orthogonal matrix, uniform in the Haar measure, times ``gain``.
 
-    Saxe, McClelland and Ganguli, ICLR 2014. The QR factorisation of standard normals, with the signs of
-    R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007). Dimensions after the first are
-    flattened; for each of the matrices that leading dimensions number, there is
-    :class:`~tritoninit.Experts`. bfloat16 and float16 are computed in float32 and rounded once. Matrices of a
-    plan, of a model or of experts that have one shape are factorised together.
+    The QR factorisation of standard normals, with the signs of R's diagonal made positive (Mezzadri).
+    Dimensions after the first are flattened; for each of the matrices that leading dimensions number, there
+    is :class:`~tritoninit.Experts`. bfloat16 and float16 are computed in float32 and rounded once. Matrices
+    of a plan, of a model or of experts that have one shape are factorised together.
 
-    The normals A are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
+    The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
     depend on the number of threads, nor on what is factorised beside it; between processors, libraries and
-    GPUs it differs, in Frobenius' norm, by at most 32 u |A|_F / sigma_min(A), u being 2**-24.
+    GPUs it differs, in Frobenius' norm, by at most 32 u |G|_F / sigma_min(G), u being 2**-24.
 
     With a window, or of a DTensor, each process that holds elements builds the whole global matrix, once
     however many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR
     factorisation and three times its memory in float32, until it is written, beside at most 64 MiB (256 on a
     GPU) of others of its shape. Of stacked parts (:class:`~tritoninit.Stacked`) and experts
     (:class:`~tritoninit.Experts`) it builds those alone of which it holds elements.
+
+    Formula:
+        W = gain Q D
+        G = Q R, G[i, j] ~ N(0, 1)
+        D[i, i] = R[i, i] / abs(R[i, i])
+
+    Source:
+        Saxe, McClelland and Ganguli, ICLR 2014; Mezzadri, Notices of the AMS 54, 2007
+
+    Args:
+        gain: what the matrix is multiplied by.
+
+    Raises:
+        ParameterError: a gain that float32 cannot hold.
     """
 
     gain: float = 1.0
@@ -299,18 +324,26 @@ class Orthogonal(Structured):
 
 @dataclass(frozen=True)
 class Sparse(Structured):
-    """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest N(0, std**2).
+    """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest normal.
 
-    Martens, "Deep learning via Hessian-free optimization", ICML 2010. In each column the rows with the
-    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed, of equal ones the
-    upper.
+    In each column the rows with the smallest of an independent stream of uniforms
+    (``key.fold_in("sparse")``) are zeroed, of equal ones the upper.
 
     With a window, or of a DTensor, each process draws the normals that it holds, and all uniforms of the
     columns that it has elements of, tile by tile; where numba does not serve, these are in memory, twice.
 
+    Formula:
+        w ~ N(0, std**2), "but" ceil(sparsity n) "of" n "in each column are" 0
+
+    Source:
+        Martens, "Deep learning via Hessian-free optimization", ICML 2010
+
     Args:
         sparsity: the fraction of each column that is zero, in [0, 1].
         std: the standard deviation of the rest.
+
+    Raises:
+        ParameterError: a sparsity outside of [0, 1], or no standard deviation.
     """
 
     sparsity: float
@@ -354,9 +387,15 @@ class Sparse(Structured):
 class Value(Structured):
     """The given numbers, rounded to the tensor's dtype, which has to reach them. Equal to itself alone.
 
+    Formula:
+        w = values
+
     Args:
         values: an array, a tensor or nested lists, of the (global) shape; kept as a tensor, and not copied
             unless it is a lazy view or has floats of 8 bits. Infinities and NaN are numbers like others.
+
+    Raises:
+        ParameterError: no numbers, or a tensor without memory.
     """
 
     values: Any
