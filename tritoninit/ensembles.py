@@ -100,7 +100,14 @@ def _numbers(seeds: Sequence[int] | torch.Tensor) -> np.typing.NDArray[np.uint64
             raise TypeError(f"seeds are int64 in one dimension, not {seeds.dtype} {tuple(seeds.shape)}")
         found = seeds.detach().cpu().contiguous().numpy().view(np.uint64)
     else:
-        found = np.array([Key(each).seed for each in seeds], np.uint64)
+        listed = list(seeds)
+        try:
+            plain = set(map(type, listed)) <= {int}
+            found = np.array(listed if plain else [], np.int64).view(np.uint64)
+        except OverflowError:  # beyond 63 bits
+            plain = False
+        if not plain:
+            found = np.array([Key(each).seed for each in listed], np.uint64)
     if not len(found):
         raise ValueError("an ensemble has at least one member: give seeds")
     return found

@@ -271,6 +271,18 @@ def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
     return found if not others and isinstance(found, Fill) and first.shape == tuple(shape) else None
 
 
+def is_simple(tensor: object, key: Key | None, generator: torch.Generator | None) -> bool:
+    """Whether a call is about torch's own tensor, and there is nothing to say against its key."""
+    kind = type(tensor)
+    plain = kind is torch.Tensor or kind is torch.nn.Parameter
+    return plain and (key is None or (type(key) is Key and generator is None))
+
+
+def is_drawn(dtype: torch.dtype) -> bool:
+    """Whether backends draw tensors of a dtype."""
+    return dtype in _FLOATS
+
+
 @dataclass(frozen=True)
 class Fill(Atom):
     """A numeric primitive. No fill knows a shape; every backend knows every fill."""
@@ -285,25 +297,22 @@ class Fill(Atom):
         window: Window | Windows | None = None,
         generator: torch.Generator | None = None,
     ) -> T:
-        kind = type(tensor)
-        is_plain = window is None and (kind is torch.Tensor or kind is torch.nn.Parameter)
-        if not is_plain or not (key is None or (type(key) is Key and generator is None)):
-            return super().__call__(tensor, key=key, window=window, generator=generator)
-        # The same as a plan of one does, without the plan.
-        target: Any = as_target(tensor)
-        dtype = _FLOATS.get(target.dtype)
-        if dtype is None:
-            return super().__call__(tensor, key=key, generator=generator)
+        if window is None and is_simple(tensor, key, generator):
+            target: Any = as_target(tensor)
+            if target.dtype in _FLOATS:
+                self.draw(target, key, generator)
+                return tensor
+        return super().__call__(tensor, key=key, window=window, generator=generator)
+
+    def draw(self, target: torch.Tensor, key: Key | None, generator: torch.Generator | None) -> None:
+        """Fill all of a tensor that can be written, of a dtype that is served: as a plan of one does."""
         device = device_type(target)
         backend = registry.resolve(device)
-        parameters, seed, stream = self.parameters(dtype), 0, 0
-        if key is not None:
-            seed, stream = (key.seed, key.stream) if self.random else (0, 0)
-        elif self.random:
-            seed = drawn_bits(generator)
+        parameters, seed, stream = self.parameters(_FLOATS[target.dtype]), 0, 0
+        if self.random:
+            seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)
         draw = Draw(self.distribution, parameters, seed, stream, 0, row_major_strides(target.shape))
         registry.fill_one(backend, device, target, draw)
-        return tensor
 
     def check(self, target: Target, window: Window) -> None:
         check_fill(self, target)

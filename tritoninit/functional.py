@@ -87,6 +87,13 @@ def uniform_(
 # By Python's floats, which compare as what they are: to make one takes as long as to draw dozens of elements.
 _uniform = lru_cache(maxsize=256)(fills.Uniform)
 _normal = lru_cache(maxsize=256)(fills.Normal)
+_kaiming_uniform = lru_cache(maxsize=256)(initializers.KaimingUniform)
+_kaiming_normal = lru_cache(maxsize=256)(initializers.KaimingNormal)
+
+
+def _are_plain(a: object, mode: object, nonlinearity: object) -> bool:
+    """Whether these are what they compare as."""
+    return type(a) in (float, int) and type(mode) is type(nonlinearity) is str
 
 
 def normal_(
@@ -411,8 +418,8 @@ def kaiming_uniform_(
     """
     if _is_empty(tensor, window):
         return tensor
-    kaiming = initializers.KaimingUniform(a, mode, nonlinearity)
-    return kaiming(tensor, key=key, window=window, generator=generator)
+    make = _kaiming_uniform if _are_plain(a, mode, nonlinearity) else initializers.KaimingUniform
+    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_normal_(
@@ -459,8 +466,8 @@ def kaiming_normal_(
     """
     if _is_empty(tensor, window):
         return tensor
-    kaiming = initializers.KaimingNormal(a, mode, nonlinearity)
-    return kaiming(tensor, key=key, window=window, generator=generator)
+    make = _kaiming_normal if _are_plain(a, mode, nonlinearity) else initializers.KaimingNormal
+    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
 
 
 def orthogonal_(

@@ -7,10 +7,23 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from tritoninit.fans import TORCH_AXES, Axes
-from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, Piece, TruncatedNormal, Uniform
+from tritoninit.fills import (
+    Constant,
+    Elementwise,
+    Fill,
+    Initializer,
+    Normal,
+    Piece,
+    TruncatedNormal,
+    Uniform,
+    is_drawn,
+    is_simple,
+)
 from tritoninit.kernels.lowering import (
     NumberError,
     ParameterError,
@@ -21,8 +34,13 @@ from tritoninit.kernels.lowering import (
     scalar,
     shown,
 )
+from tritoninit.keys import Key
+from tritoninit.targets import as_target
+from tritoninit.window import Window
+from tritoninit.windows import Windows
 
 _ZERO, _ONE = Constant(0.0), Constant(1.0)
+T = TypeVar("T")
 _LINEAR = ("linear", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)))
 # The standard deviation of a standard normal truncated to [-2, 2].
 _TRUNCATED_STD = 0.87962566103423978
@@ -74,6 +92,27 @@ class FanScaled(Initializer):
     def __post_init__(self) -> None:
         if self.axes is not None and not isinstance(self.axes, Axes):
             raise TypeError(f"axes are tritoninit.Axes, not {self.axes!r}")
+
+    def __call__(
+        self,
+        tensor: T,
+        *,
+        key: Key | None = None,
+        window: Window | Windows | None = None,
+        generator: torch.Generator | None = None,
+    ) -> T:
+        # As a fill has it: what that is, is known for the shape.
+        if window is None and is_simple(tensor, key, generator) and type(self).add is Initializer.add:
+            target: Any = as_target(tensor)
+            pieces = self.pieces(target.shape) if is_drawn(target.dtype) else ()
+            if (
+                len(pieces) == 1
+                and pieces[0].shape == target.shape
+                and isinstance(pieces[0].initializer, Fill)
+            ):
+                pieces[0].initializer.draw(target, key, generator)
+                return tensor
+        return super().__call__(tensor, key=key, window=window, generator=generator)
 
     @abstractmethod
     def scaled(self, fan_in: float, fan_out: float) -> Fill:

@@ -334,13 +334,11 @@ def float32s(p0, p1, p2, p3, p4, p5, p6, p7):
 
 
 @njit(nogil=True, error_model="numpy")
-def write_run(address, size, dtype, distribution, first, key, p):
-    """``size`` elements from ``first`` on in the stream, to contiguous memory."""
+def write_run(address, size, dtype, distribution, first, key, p, x, z):
+    """``size`` elements from ``first`` on in the stream, to contiguous memory, by way of a tile."""
     # The same memory; only the one of the dtype is written.
     wide, narrow = carray(pointer(address), size, np.float32), carray(pointer(address), size, np.uint16)
     short = carray(pointer(address), size, np.uint8)
-    x = np.empty((4, BLOCKS), np.uint32)
-    z = np.empty((4, BLOCKS), np.float32)
     block = first >> u64(2)
     at = -i64(first & u64(3))  # where the tile's first element goes: before the output, at first
     while at < size:
@@ -359,7 +357,9 @@ def write_run(address, size, dtype, distribution, first, key, p):
 def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
     """``size`` elements from ``first`` on in the stream, to contiguous memory."""
     p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
-    write_run(address, size, dtype, distribution, first, key_words(seed, stream), p)
+    x = np.empty((4, BLOCKS), np.uint32)
+    z = np.empty((4, BLOCKS), np.float32)
+    write_run(address, size, dtype, distribution, first, key_words(seed, stream), p, x, z)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -519,6 +519,8 @@ def _table(numbers, parameters, seeds, pieces, begin, end):
         parameters: (rows, 8).
         seeds: of which each row names one.
     """
+    x = np.empty((4, BLOCKS), np.uint32)
+    z = np.empty((4, BLOCKS), np.float32)
     for piece in range(begin, end):
         row, first, size = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
         address, start, stream = numbers[row, 0], numbers[row, 2], numbers[row, 3]
@@ -534,7 +536,7 @@ def _table(numbers, parameters, seeds, pieces, begin, end):
         else:
             key = key_words(seeds[numbers[row, 4]], stream)
             p = (q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
-            write_run(at, size, dtype, distribution, start + u64(first), key, p)
+            write_run(at, size, dtype, distribution, start + u64(first), key, p, x, z)
 
 
 @cache
