@@ -130,7 +130,7 @@ def choose_kernel(chosen, rows, begin, width, count, first, columns, seed, strea
         row, out, own = u32(begin + k), chosen[k], uniforms[begin + k]
         for c in range(width):
             # The bound itself counts down to a row: below it the next smaller number is the bound.
-            out[c] = u8(own[c] < bounds[c] + u32(row <= last[c]))
+            out[c] = u8(own[c] < u32(bounds[c] + u32(row <= last[c])))
 
 
 @inline
