@@ -17,64 +17,43 @@ from tritoninit.kernels import numba_kernels
 from tritoninit.kernels.chunks import Array, share
 from tritoninit.kernels.numba_compile import inline, kernel
 from tritoninit.kernels.numba_kernels import (
-    BLOCKS,
     CHUNK,
-    gather_tile,
     i64,
     key_words,
-    philox4x32,
     pointer,
     u32,
     u64,
+    words,
 )
 
 u8 = np.uint8
 _kernel = partial(kernel, files=(numba_kernels.__file__,))
 
-_WIDTH = 64  # columns of a tile
-_WORDS = 1 << 17  # of a tile: half a megabyte of a core's L2 cache
+_WIDTH = 64  # columns of a tile; half as many took twice as long
 _BINS = 512
 _SHIFT = u32(15)  # of a uniform's 24 bits, to the number of its bin
 _ROW_BITS = u64(32)
 
 
-@inline
-def draw_uniforms(flat, x, count, key):
-    """The 24 bits of ``count`` blocks' uniforms, in order; x has the blocks' numbers, and then words."""
-    a, b, c, d = x[0], x[1], x[2], x[3]
-    for j in range(count):
-        a[j], b[j], c[j], d[j] = philox4x32(a[j], b[j], key[0], key[1], key[2], key[3])
-    for j in range(count):
-        for lane in range(4):
-            flat[4 * j + lane] = x[lane, j] >> u32(8)
-
-
-@inline
-def places_of(first, columns, rows):
-    """Where in the stream each row begins, of the uniforms of a tile."""
-    places = np.empty(rows, np.uint64)
-    for row in range(rows):
-        places[row] = first + u64(row) * columns
-    return places
-
-
 @njit(nogil=True, error_model="numpy")
 def draw_tile(uniforms, first, columns, key):
-    """All of a tile's uniforms, (rows, width)."""
+    """The 24 bits of a tile's uniforms, (rows, width): row r begins at ``first + r * columns``."""
     rows, width = uniforms.shape
-    places = places_of(first, columns, rows)
-    x = np.empty((4, BLOCKS), np.uint32)
-    flat = np.empty(4 * BLOCKS, np.uint32)
-    pieces = np.empty((BLOCKS, 4), np.int64)
-    row = done = 0
-    while row < rows:
-        count, number, row, done = gather_tile(x, pieces, places, row, done, width)
-        draw_uniforms(flat, x, count, key)
-        for k in range(number):
-            out = uniforms[pieces[k, 0], pieces[k, 1] : pieces[k, 1] + pieces[k, 2]]
-            begin = pieces[k, 3]
-            for e in range(out.size):
-                out[e] = flat[begin + e]
+    most = (width + 6) >> 2  # blocks that a row has elements of, wherever it begins
+    x = np.empty((4, most), np.uint32)
+    flat = np.empty(4 * most, np.uint32)
+    a, b, c, d = x[0], x[1], x[2], x[3]
+    for row in range(rows):
+        place = first + u64(row) * columns
+        block, before = place >> u64(2), i64(place & u64(3))
+        for j in range(most):
+            a[j], b[j], c[j], d[j] = words(block + u64(j), key)
+        for j in range(most):
+            for lane in range(4):
+                flat[4 * j + lane] = x[lane, j] >> u32(8)
+        out, own = uniforms[row], flat[before : before + width]
+        for e in range(width):
+            out[e] = own[e]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -130,7 +109,7 @@ def choose_kernel(chosen, rows, begin, width, count, first, columns, seed, strea
         row, out, own = u32(begin + k), chosen[k], uniforms[begin + k]
         for c in range(width):
             # The bound itself counts down to a row: below it the next smaller number is the bound.
-            out[c] = u8(own[c] < bounds[c] + u32(row <= last[c]))
+            out[c] = u8(own[c] < u32(bounds[c] + u32(row <= last[c])))
 
 
 @inline
@@ -192,7 +171,7 @@ def choose(
         (tiles of columns, rows, columns of a tile), a byte an element, one or zero.
     """
     (rows, columns), (begin, left), (here, width) = shape, offsets, part
-    step = max(1, min(_WIDTH, _WORDS // rows, -(-width // threads)) // 16) * 16
+    step = max(1, min(_WIDTH, -(-width // threads)) // 16) * 16
     chosen = np.empty((-(-width // step), here, step), np.uint8)
 
     def tile(number: int) -> None:
