@@ -56,7 +56,7 @@ class Plan:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._served: dict[tuple[Any, str], tuple[str, Backend | None]] = {}
+        self._served: dict[tuple[Any, str, str | None], tuple[str, Backend | None]] = {}
         self._afterwards: list[Callable[[], None]] = []
         self._together: dict[Callable[[], Any], Any] = {}
 
@@ -94,7 +94,7 @@ class Plan:
 
     def append(self, target: Target, fill: Drawable, key: KeySource, window: Window) -> Step:
         """As :meth:`add`, of a target that is known to be writable and to lie inside its window."""
-        kind = target.dtype, device_type(target)
+        kind = target.dtype, device_type(target), registry.overriding()
         served = self._served.get(kind)
         if served is None:
             dtype = dtype_name(target)
