@@ -19,7 +19,7 @@ import torch
 
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer, Uniform
-from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError, RangeError, make_plain
+from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError, RangeError, make_plain
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
 from tritoninit.targets import Target, dtype_name
@@ -39,9 +39,9 @@ class Mapped(Structured):
 
     def check(self, target: Target, window: Window) -> None:
         dtype = dtype_name(target)
-        if dtype not in FLOAT_DTYPES:
+        if dtype not in ROUNDED_DTYPES:
             what = f"{type(self).__name__} of {dtype}"
-            raise NotImplementedError(f"{what}: random fills serve {', '.join(FLOAT_DTYPES)}")
+            raise NotImplementedError(f"{what}: random fills serve {', '.join(ROUNDED_DTYPES)}")
         largest = torch.finfo(getattr(torch, dtype)).max
         ends = self.function(np.array([0.0, 1 - 2.0**-24]))
         if not (np.abs(ends) <= largest).all():

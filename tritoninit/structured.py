@@ -18,10 +18,11 @@ from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Normal, Uniform, taken_key
 from tritoninit.kernels.lowering import (
     FLOAT_DTYPES,
+    ROUNDED_DTYPES,
     NumberError,
     ParameterError,
     RangeError,
-    finite_float32,
+    finite,
     integer,
     make_plain,
 )
@@ -126,7 +127,7 @@ class _Scaled(OfAnother):
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         values = self.structured.build(target, key, window)
-        exact = dtype_name(target) in FLOAT_DTYPES or values.is_complex()
+        exact = dtype_name(target) in ROUNDED_DTYPES or values.is_complex()
         return (values if exact else values.to(torch.float64)) * self.factor
 
 
@@ -194,8 +195,8 @@ class Orthogonal(Structured):
 
     Saxe, McClelland and Ganguli, ICLR 2014. The QR factorisation of standard normals, with the signs of
     R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007), by ``torch.linalg`` on torch tensors
-    and ``numpy.linalg`` on arrays. Dimensions after the first are flattened. bfloat16 and float16 are
-    computed in float32 and rounded once.
+    and ``numpy.linalg`` on arrays. Dimensions after the first are flattened. float64 is
+    computed in float64, all else in float32 and rounded once.
 
     The normals are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only. With
     a window, or of a DTensor, each process that holds elements builds the whole global matrix, once however
@@ -211,7 +212,7 @@ class Orthogonal(Structured):
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
-        finite_float32("gain", self.gain)
+        finite("gain", self.gain, "float32")
 
     def times(self, factor: float) -> Orthogonal:
         return Orthogonal(self.gain * factor)
@@ -227,7 +228,7 @@ class Orthogonal(Structured):
         columns = math.prod(window.global_shape[1:])
         if not rows * columns:
             return torch.empty(tuple(target.shape), device=_device(target))
-        matrix = Normal()(_float32(rows, columns, target), key=key)
+        matrix = Normal()(_matrix(rows, columns, target), key=key)
         tall = matrix if rows >= columns else matrix.T
         if isinstance(target, torch.Tensor):
             q, r = torch.linalg.qr(tall)
@@ -274,8 +275,8 @@ class Sparse(Structured):
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         rows, columns = window.global_shape
-        values = Normal(0.0, self.std)(_float32(rows, columns, target), key=key)
-        order = Uniform()(torch.empty_like(values), key=key.fold_in("sparse"))
+        values = Normal(0.0, self.std)(_matrix(rows, columns, target), key=key)
+        order = Uniform()(torch.empty_like(values, dtype=torch.float32), key=key.fold_in("sparse"))
         values.masked_fill_(_smallest(order, math.ceil(self.sparsity * rows)), 0.0)
         return _cut(values, window, target)
 
@@ -413,9 +414,10 @@ def _device(target: Target) -> torch.device:
     return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
 
 
-def _float32(rows: int, columns: int, target: Target) -> torch.Tensor:
-    """Empty memory on the target's device, float32 whatever PyTorch's default dtype."""
-    return torch.empty(rows, columns, dtype=torch.float32, device=_device(target))
+def _matrix(rows: int, columns: int, target: Target) -> torch.Tensor:
+    """Empty memory on the target's device, of the precision that its elements are computed in."""
+    dtype = torch.float64 if dtype_name(target) == "float64" else torch.float32
+    return torch.empty(rows, columns, dtype=dtype, device=_device(target))
 
 
 def _check_float(initializer: Initializer, target: Target) -> None:
