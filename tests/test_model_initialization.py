@@ -210,8 +210,8 @@ class TestUnusual:
         model.extra = nn.Parameter(torch.ones(2))
         self.assert_refused(model, r"1\.weight: a lazy .*; no rule matches 1 parameters: extra")
 
-    def test_float64(self):
-        self.assert_refused(nn.Linear(2, 2).double(), "weight: .*float64")
+    def test_complex(self):
+        self.assert_refused(nn.Linear(2, 2, dtype=torch.complex64), "weight: .*complex64")
 
     def test_integers_take_constants_and_values(self):
         model = nn.Linear(2, 2)

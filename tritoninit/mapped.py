@@ -21,7 +21,7 @@ from tritoninit.fans import Axes
 from tritoninit.fills import Fill, Initializer, Normal, Uniform
 from tritoninit.kernels.lowering import (
     FARTHEST_NORMAL,
-    FLOAT_DTYPES,
+    ROUNDED_DTYPES,
     ParameterError,
     RangeError,
     make_plain,
@@ -84,9 +84,9 @@ class Mapped(Independent):
 
     def check(self, target: Target, window: Window) -> None:
         dtype = dtype_name(target)
-        if dtype not in FLOAT_DTYPES:
+        if dtype not in ROUNDED_DTYPES:
             what = f"{type(self).__name__} of {dtype}"
-            raise NotImplementedError(f"{what}: random fills serve {', '.join(FLOAT_DTYPES)}")
+            raise NotImplementedError(f"{what}: random fills serve {', '.join(ROUNDED_DTYPES)}")
         largest = torch.finfo(getattr(torch, dtype)).max
         ends = np.abs(self.function(*(np.array(_ENDS[source]) for source in self.sources)))
         if not (ends <= largest).all():

@@ -19,10 +19,11 @@ from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Normal, taken_key
 from tritoninit.kernels.lowering import (
     FLOAT_DTYPES,
+    ROUNDED_DTYPES,
     NumberError,
     ParameterError,
     RangeError,
-    finite_float32,
+    finite,
     integer,
     make_plain,
 )
@@ -134,7 +135,7 @@ class _Scaled(OfAnother):
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         values = self.structured.build(target, key, window)
-        exact = dtype_name(target) in FLOAT_DTYPES or values.is_complex()
+        exact = dtype_name(target) in ROUNDED_DTYPES or values.is_complex()
         return (values if exact else values.to(torch.float64)) * self.factor
 
 
@@ -178,7 +179,7 @@ class Identity(Structured):
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
-        finite_float32("gain", self.gain)
+        finite("gain", self.gain, "float32")
 
     def times(self, factor: float) -> Identity:
         return Identity(self.gain * factor)
@@ -253,8 +254,8 @@ class Orthogonal(Structured):
 
     The QR factorisation of standard normals, with the signs of R's diagonal made positive (Mezzadri).
     Dimensions after the first are flattened; for each of the matrices that leading dimensions number, there
-    is :class:`~tritoninit.Experts`. bfloat16 and float16 are computed in float32 and rounded once. Matrices
-    of a plan, of a model or of experts that have one shape are factorised together.
+    is :class:`~tritoninit.Experts`. float64 is computed in float64, all else in float32 and rounded once.
+    Matrices of a plan, of a model or of experts that have one shape are factorised together.
 
     The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
     depend on the number of threads, nor on what is factorised beside it; between processors, libraries and
@@ -287,7 +288,7 @@ class Orthogonal(Structured):
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
-        finite_float32("gain", self.gain)
+        finite("gain", self.gain, "float32")
 
     def times(self, factor: float) -> Orthogonal:
         return Orthogonal(self.gain * factor)

@@ -349,6 +349,7 @@ class _Memory:
 
 
 _TYPESTR = {
+    torch.float64: np.dtype(np.float64).str,
     torch.float32: np.dtype(np.float32).str,
     torch.float16: np.dtype(np.float16).str,
     torch.bfloat16: np.dtype(np.uint16).str,
