@@ -27,10 +27,16 @@ _FLOATS = {getattr(torch, name): name for name in lowering.FLOAT_DTYPES}
 
 
 class _Abstract(ABCMeta):
-    """Of classes that have abstract methods and nobody registers others for: isinstance is as fast as any."""
+    """Of classes that have abstract methods: isinstance is as fast as any until somebody registers others."""
 
     __instancecheck__ = type.__instancecheck__
     __subclasscheck__ = type.__subclasscheck__
+
+    def register(cls, subclass: type[T]) -> type[T]:
+        """As ``abc.ABCMeta.register``; from now on isinstance asks who was registered."""
+        for name in ("__instancecheck__", "__subclasscheck__"):
+            setattr(_Abstract, name, getattr(ABCMeta, name))
+        return super().register(subclass)
 
 
 @dataclass(frozen=True)

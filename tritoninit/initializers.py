@@ -130,6 +130,19 @@ class FanScaled(Initializer):
 
 
 @lru_cache(maxsize=4096)
+def goes_by_shape(kind: type[Initializer]) -> bool:
+    """Whether an initializer of a class is the same for all tensors of a shape, dtype and device.
+
+    So are those of this library that are made of no others. Somebody else's may go by a tensor's strides, by
+    what is in it, by the key, or by how often it was asked.
+    """
+    return issubclass(kind, (Elementwise, FanScaled, Fill)) and kind.__module__.partition(".")[0] == _OURS
+
+
+_OURS = __name__.partition(".")[0]
+
+
+@lru_cache(maxsize=4096)
 def _pieces(initializer: FanScaled, shape: tuple[int, ...]) -> Sequence[Piece]:
     """The fills of the parts of a weight; one where they all have the same. Models repeat their shapes."""
     axes = initializer.axes or TORCH_AXES

@@ -21,9 +21,8 @@ from tritoninit.combinators import CopyOf, Keep, key_name
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
-from tritoninit.initializers import FanScaled
+from tritoninit.initializers import FanScaled, goes_by_shape
 from tritoninit.interception.entry import quietly
-from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
 from tritoninit.models.materialize import (
     Held,
@@ -295,27 +294,24 @@ class _Steps:
 
     def add(self, initializer: Initializer, tensor: torch.Tensor, key: Key | None) -> None:
         """Append what sets a tensor, which is known to be writable."""
+        if not goes_by_shape(type(initializer)):
+            initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
+            return
         case = id(initializer), tensor.shape, tensor.dtype, tensor.device
         step = self._first.get(case)
         if step is not None:
-            self._plan.repeat(step, tensor, _NO_KEY if key is None else key)
+            self._plan.repeat(step, tensor, key or self._key)
             return
-        before = len(self._plan)
+        before = len(self._plan.steps)
         initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
-        if len(self._plan) == before + 1 and self._plan.steps:
-            step = self._plan.steps[-1]
-            # One fill of all of it by that key: not what is made of parts, or built.
-            if step.target is tensor and _is_by(step.draw, key):
-                self._first[case] = step
+        step = self._plan.steps[-1]
+        if step.target is tensor and len(self._plan.steps) == before + 1:  # and not made of parts
+            self._first[case] = step
 
 
-# What decides what an initializer is for a tensor: its id, and the tensor's shape, dtype and device.
+# What decides what an initializer that goes by shape is for a tensor: its id, and the tensor's shape, dtype
+# and device.
 _Case: TypeAlias = "tuple[int, tuple[int, ...], torch.dtype, torch.device]"
-_NO_KEY = Key(0)
-
-
-def _is_by(draw: Draw, key: Key | None) -> bool:
-    return (draw.seed, draw.stream) == ((0, 0) if key is None else (key.seed, key.stream))
 
 
 def asked(
@@ -543,7 +539,7 @@ def _meant(slot: Slot, initializer: Initializer) -> Initializer:
 class _Checks:
     """Whether initializers can set slots, with memory on the device and in the dtype, if those are given.
 
-    What is asked of an initializer is asked once a shape, dtype and device, which models repeat.
+    What is asked of one that goes by shape is asked once a shape, dtype and device, which models repeat.
     """
 
     def __init__(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
@@ -570,6 +566,9 @@ class _Checks:
             writable(memory, slot.windows)
         else:
             as_target(memory)
+        if not goes_by_shape(type(initializer)):
+            self._check_initializer(slot, initializer)
+            return
         shape = memory.shape if slot.shard is None else slot.shape
         case = id(initializer), shape, memory.dtype, memory.device
         if case not in self._known:

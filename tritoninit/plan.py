@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from torch.utils._mode_utils import no_dispatch
 
 from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
@@ -114,12 +115,9 @@ class Plan:
         The target is known to be writable.
         """
         name, parameters, _, _, start, strides = step.draw
+        key = key if step.fill.random else Key(0)
         draw = Draw(name, parameters, key.seed, key.stream, start, strides)
         self.steps.append(Step(target, step.fill, draw, step.backend))
-
-    def __len__(self) -> int:
-        """How many things there are to do, fills and others."""
-        return len(self.steps) + len(self._afterwards)
 
     def afterwards(self, write: Callable[[], None]) -> None:
         """Call ``write`` after the fills, for what is no fill itself."""
@@ -238,9 +236,13 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=4096)
 def _try_to_hold(dtype: torch.dtype, kind: type, value: Any) -> None:
-    """Raise what torch does where a dtype cannot hold a value; 1, 1.0 and True are as many."""
-    # Of a single element torch fills 8-bit floats without a look at the range.
-    torch.empty(2, dtype=dtype, device="cpu").fill_(value)
+    """Raise what torch does where a dtype cannot hold a value; 1, 1.0 and True are as many.
+
+    Whatever modes are on, fake tensors' among them: what is found is remembered without them, too.
+    """
+    with torch._C.DisableTorchFunction(), no_dispatch():
+        # Of a single element torch fills 8-bit floats without a look at the range.
+        torch.empty(2, dtype=dtype, device="cpu").fill_(value)
 
 
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
