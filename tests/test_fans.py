@@ -143,3 +143,36 @@ class TestFans:
     def test_a_call_on_a_tensor_reads_shapes_as_torch_does(self):
         # (6, 4, 3, 3) may be a transposed convolution's (in, out, ...): torch takes it for (out, in, ...).
         assert sole_fill(KaimingNormal(), (6, 4, 3, 3)) == sole_fill(KaimingNormal(), (6, 36))
+
+
+class TestAxesOfFewDimensions:
+    """A vector and a scalar have fans where it is said what their dimensions mean, and only there."""
+
+    @pytest.mark.parametrize(
+        ("axes", "shape", "fans"),
+        [
+            (Axes((0,), ()), (5,), (5, 1)),
+            (Axes((), (0,)), (5,), (1, 5)),
+            (Axes((), (-1,)), (5,), (1, 5)),
+            (Axes((), ()), (5,), (5, 5)),  # keras.initializers.compute_fans
+            (Axes((), ()), (), (1, 1)),
+            (Axes((), (), (0,)), (5,), (1, 1)),
+            (Axes((), ()), (2, 3), (6, 6)),
+            (Axes((-2,), (-1,)), (3, 3, 4, 8), (36, 72)),  # JAX's and Keras' layout
+            (Axes((0, 1), (2,)), (2, 3, 5), (6, 5)),  # flax: several inputs
+            (Axes((1,), (2,), (0,)), (2, 3, 5), (3, 5)),
+        ],
+    )
+    def test_fans(self, axes, shape, fans):
+        assert axes.fans(shape) == fans
+
+    @pytest.mark.parametrize("shape", [(), (5,)])
+    def test_not_by_default(self, shape):
+        with pytest.raises(ValueError, match="fewer than 2 dimensions"):
+            Axes().fans(shape)
+        with pytest.raises(ValueError, match="no dimension"):
+            Axes((-2,), (-1,)).fans(shape)
+
+    def test_parts_lie_along_outputs(self):
+        with pytest.raises(ValueError, match="the first of out_axes"):
+            Axes((0,), (), parts=(2, 3))

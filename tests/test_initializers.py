@@ -6,19 +6,24 @@ below 5: of 1000 correct checks one fails with probability 6e-4, and an error wo
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import tritoninit
 from tests.initializer_helpers import KEY, Z, bits, drawn, gram_error, in_every_dtype
 from tritoninit import (
+    S4D,
+    STFT,
     AsOne,
     Axes,
     Constant,
     CopyOf,
+    DeltaOrthogonal,
     Dirac,
     Experts,
     Eye,
@@ -27,15 +32,21 @@ from tritoninit import (
     KaimingUniform,
     Keep,
     Key,
+    LogOfUniform,
+    LogUniform,
     Normal,
     Ones,
     Orthogonal,
     Patch,
     Patched,
     Recorded,
+    RingDecay,
     Scaled,
+    Sinusoids,
     Sparse,
     Stacked,
+    Table,
+    TimeStepBias,
     TruncatedNormal,
     Uniform,
     Value,
@@ -73,6 +84,21 @@ EXAMPLES = [
     (Orthogonal(1.5), (9, 7)),
     (Orthogonal(), (6, 4, 3, 3)),
     (Sparse(0.4, 0.1), (9, 7)),
+    (VarianceScaling(1.0, "fan_geo_avg", "uniform"), (7, 9)),
+    (VarianceScaling(axes=Axes((0,), ())), (9,)),
+    (VarianceScaling(1.0, "fan_avg", "normal", axes=Axes((), ())), ()),
+    (DeltaOrthogonal(0.5), (6, 4, 3, 2)),
+    (Sinusoids(), (9, 6)),
+    (Sinusoids(halves=True, closed=True), (9, 6)),
+    (Sinusoids(100.0, grid=(2, 3), extra=1), (1, 7, 8)),
+    (STFT("real"), (5, 1, 6)),
+    (STFT("imag", "hamming", "spectrum", True), (4, 1, 7)),
+    (S4D(), (5, 4)),
+    (S4D("inv", "frequency"), (5, 4)),
+    (LogUniform(1e-3, 0.1), (7, 9)),
+    (LogOfUniform(1.0, 16.0), (13,)),
+    (TimeStepBias(), (7, 9)),
+    (RingDecay(), (13,)),
     (ZeroRow(Normal(), 2), (9, 7)),
     (Scaled(Uniform(-1, 2), 0.5), (9, 7)),
     (Experts(Sparse(0.4, 0.1)), (3, 5, 4)),
@@ -161,6 +187,17 @@ class TestValues:
             lambda: Orthogonal(math.inf),
             lambda: Dirac(0),
             lambda: Dirac(-1),
+            lambda: LogUniform(0.0, 1.0),
+            lambda: LogUniform(2.0, 1.0),
+            lambda: LogOfUniform(1.0, math.inf),
+            lambda: TimeStepBias(floor=-1.0),
+            lambda: RingDecay(0.9, 1.0),
+            lambda: RingDecay(math.nan),
+            lambda: Sinusoids(0.0),
+            lambda: Sinusoids(grid=(2, 0)),
+            lambda: Sinusoids(extra=-1),
+            lambda: S4D("legs"),
+            lambda: S4D(part="imag"),
         ],
     )
     def test_numbers_that_make_no_sense_are_refused_at_once(self, make):
@@ -268,6 +305,8 @@ class TestCall:
     def test_zero_elements(self, initializer, shape):
         if isinstance(initializer, Dirac):
             assert drawn(initializer, (shape[0], 0, *shape[2:])).numel() == 0
+        if not shape:
+            return
         assert drawn(initializer, (0, *shape[1:])).numel() == 0
 
     @examples
@@ -290,6 +329,15 @@ class TestCall:
 class TestTargets:
     @examples
     @in_every_dtype
+    def test_backends_agree(self, initializer, shape, dtype):
+        found = []
+        for backend in ("numpy", "numba"):
+            with use_backend(backend):
+                found.append(bits(drawn(initializer, shape, dtype)))
+        assert found[0].equal(found[1])
+
+    @examples
+    @in_every_dtype
     def test_dlpack(self, initializer, shape, dtype):
         memory = torch.full(shape, torch.nan, dtype=dtype)
         wrapper = OnlyDLPack(memory)
@@ -303,7 +351,7 @@ class TestTargets:
         assert initializer(array, key=KEY) is array
         ours = torch.from_numpy(array)
         theirs = drawn(initializer, shape, ours.dtype)
-        if isinstance(initializer, Orthogonal):
+        if isinstance(initializer, (Orthogonal, DeltaOrthogonal)):
             # Another LAPACK: each Q is off by a small multiple of the unit roundoff times the condition of
             # the normals (below 100 for these); float16 may then round to the neighbour, 2**-10 from 1.5.
             bound = 100 * 2.0**-24 + (2.0**-10 if dtype == np.float16 else 0)
@@ -418,15 +466,17 @@ class Law:
     fourth: float  # central moment
     low: float
     high: float
+    quantile: Callable
 
     @classmethod
     def uniform(cls, low, high):
         span = high - low
-        return cls((low + high) / 2, span**2 / 12, span**4 / 80, low, high)
+        quantile = stats.uniform(low, span).ppf
+        return cls((low + high) / 2, span**2 / 12, span**4 / 80, low, high, quantile)
 
     @classmethod
     def normal(cls, mean, std):
-        return cls(mean, std**2, 3 * std**4, -math.inf, math.inf)
+        return cls(mean, std**2, 3 * std**4, -math.inf, math.inf, stats.norm(mean, std).ppf)
 
     @classmethod
     def truncated(cls, mean, std, a, b):
@@ -437,7 +487,18 @@ class Law:
         weight /= weight.sum()
         centre = float((weight * x).sum())
         second, fourth = (float((weight * (x - centre) ** k).sum()) for k in (2, 4))
-        return cls(centre, second, fourth, a, b)
+        quantile = stats.truncnorm((a - mean) / std, (b - mean) / std, mean, std).ppf
+        return cls(centre, second, fourth, a, b, quantile)
+
+
+def mapped(function):
+    """The law of a function of a uniform number, by the midpoint rule on 10**6 intervals."""
+    x = function((np.arange(10**6) + 0.5) / 10**6)
+    centre = float(x.mean())
+    moments = (float(((x - centre) ** k).mean()) for k in (2, 4))
+    ends = function(np.array([0.0, 1.0]))
+    slack = 2.0**-8 * np.abs(ends).max()  # what rounding to bfloat16 may add
+    return Law(centre, *moments, ends.min() - slack, ends.max() + slack, function)
 
 
 def symmetric(bound):
@@ -481,6 +542,38 @@ LAWS = [
     (VarianceScaling(0.5, "fan_out", "uniform"), CONV1D, symmetric(math.sqrt(3 * 0.5 / 480))),
     (VarianceScaling(1.0, "fan_avg", "normal"), CONV2D, Law.normal(0, math.sqrt(2 / (432 + 576)))),
     (
+        VarianceScaling(2.0, "fan_geo_avg", "normal"),
+        CONV1D,
+        Law.normal(0, math.sqrt(2 / math.sqrt(320 * 480))),
+    ),
+    (
+        VarianceScaling(0.5, distribution="uniform", axes=Axes((-2,), (-1,))),
+        LINEAR,
+        symmetric(math.sqrt(1.5 / 384)),
+    ),
+    (
+        VarianceScaling(2.0, "fan_in", "normal", axes=Axes((0,), ())),
+        (8192,),
+        Law.normal(0, math.sqrt(2 / 8192)),
+    ),
+    (
+        VarianceScaling(2.0, "fan_avg", "normal", axes=Axes((), ())),
+        (8192,),
+        Law.normal(0, math.sqrt(2 / 8192)),
+    ),
+    (TruncatedNormal.in_sigmas(0.02), LINEAR, Law.truncated(0, 0.02, -0.04, 0.04)),
+    (TruncatedNormal.in_sigmas(0.5, -1, 3, mean=1.0), LINEAR, Law.truncated(1, 0.5, 0.5, 2.5)),
+    # By the formulas of state-spaces/mamba and of Griffin.
+    (
+        LogUniform(1e-3, 0.1),
+        LINEAR,
+        mapped(lambda u: np.exp(u * (np.log(0.1) - np.log(1e-3)) + np.log(1e-3))),
+    ),
+    (LogOfUniform(1, 16), LINEAR, mapped(lambda u: np.log(1 + 15 * u))),
+    (TimeStepBias(), LINEAR, mapped(lambda u: np.log(np.expm1(1e-3 * 100**u)))),
+    (TimeStepBias(floor=0.01), LINEAR, mapped(lambda u: np.log(np.expm1(np.maximum(1e-3 * 100**u, 0.01))))),
+    (RingDecay(), LINEAR, mapped(lambda u: np.log((0.81 + (0.999**2 - 0.81) * u) ** -0.5 - 1))),
+    (
         VarianceScaling(),
         LINEAR,
         Law.truncated(0, 1 / 16 / CUT_STD, -2 / 16 / CUT_STD, 2 / 16 / CUT_STD),
@@ -500,6 +593,14 @@ class TestLaws:
         assert abs(second - law.variance) < Z * math.sqrt((law.fourth - law.variance**2) / n)
         assert values.min() >= np.float32(law.low)
         assert values.max() <= np.float32(law.high)
+
+    @pytest.mark.parametrize(("initializer", "shape", "law"), LAWS, ids=[f"{i}-{s}" for i, s, _ in LAWS])
+    def test_distribution(self, initializer, shape, law):
+        """Kolmogorov's bound, which one correct sample in a million exceeds."""
+        values = drawn(initializer, shape).flatten()
+        n = values.numel()
+        expected = law.quantile((np.arange(n) + 0.5) / n).astype(np.float32)
+        assert stats.ks_2samp(values, expected).statistic < math.sqrt(math.log(2e6) / (2 * n)) + 1 / n
 
     @pytest.mark.parametrize(
         ("initializer", "shape", "law"),
@@ -528,6 +629,18 @@ class TestLaws:
         assert math.isclose(law.variance, 3.0 / 256, rel_tol=1e-11)
         assert math.isclose(fill.b, 2 * fill.std)
 
+    @pytest.mark.parametrize(("lower", "upper"), [(-2, 2), (-3, 1), (0.5, 1.5), (-math.inf, 0), (2, 4)])
+    def test_corrected_by_what_the_cut_takes(self, lower, upper):
+        fill = TruncatedNormal.in_sigmas(0.3, lower, upper, corrected=True)
+        law = Law.truncated(0, fill.std, max(fill.a, -12 * fill.std), fill.b)
+        assert math.isclose(math.sqrt(law.variance), 0.3, rel_tol=1e-9)
+        assert (fill.a, fill.b) == (lower * fill.std, upper * fill.std)
+
+    def test_nothing_left_within(self):
+        for lower, upper in [(2, -2), (1, 1), (9, 10), (math.nan, 2)]:
+            with pytest.raises(ValueError, match="no normal is left within"):
+                TruncatedNormal.in_sigmas(1.0, lower, upper, corrected=True)
+
     @pytest.mark.parametrize("shape", [(3,), ()])
     @pytest.mark.parametrize(
         "initializer", [XavierUniform(), XavierNormal(), KaimingUniform(), VarianceScaling()]
@@ -537,7 +650,7 @@ class TestLaws:
             initializer(torch.empty(shape))
 
     @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (3, 4, 0)])
-    @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
+    @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg", "fan_geo_avg"])
     def test_no_fan_no_error(self, shape, mode):
         assert VarianceScaling(1.0, mode)(torch.empty(shape)).shape == shape
 
@@ -547,7 +660,10 @@ class TestLaws:
 def test_other_dtypes(initializer, shape, dtype):
     """What is not random serves them all; what is raises, and names the dtype."""
     target = torch.zeros(shape, dtype=dtype)
-    if initializer.random:
+    if isinstance(initializer, Table) and dtype in (torch.float64, torch.complex64):
+        assert initializer(target).to(torch.complex64).real.equal(drawn(initializer, shape))
+        return
+    if initializer.random or isinstance(initializer, Table):
         with pytest.raises(NotImplementedError, match=str(dtype).removeprefix("torch.")):
             initializer(target, key=KEY)
         assert not target.any()
@@ -564,7 +680,7 @@ class TestOnTheGPU:
     @pytest.mark.parametrize("backend", ["triton", "numpy"])
     def test_bits_are_the_cpus(self, initializer, shape, dtype, backend):
         """Drawn by Triton, or on the host and copied. Orthogonal's normals are; its Q is cuSOLVER's."""
-        if isinstance(initializer, Orthogonal):
+        if isinstance(initializer, (Orthogonal, DeltaOrthogonal)):
             initializer = Normal()
         with use_backend(backend):
             target = initializer(torch.full(shape, torch.nan, dtype=dtype, device="cuda"), key=KEY)

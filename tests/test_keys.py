@@ -141,3 +141,30 @@ class TestFromGenerator:
     def test_no_generator_is_refused(self):
         with pytest.raises(TypeError, match="Generator"):
             Key.from_generator(42)
+
+
+class TestSplit:
+    def test_numbered_children(self):
+        key = Key(5, 9)
+        assert key.split() == (key.fold_in(0), key.fold_in(1))
+        assert key.split(4)[:2] == key.split()
+        assert len(set(Key(0).split(1000))) == 1000
+        assert Key(0).split(0) == ()
+        assert Key(0).split(np.int64(2)) == Key(0).split()
+
+    @pytest.mark.parametrize("bad", [True, 2.5, "2", None])
+    def test_other_types(self, bad):
+        with pytest.raises(TypeError):
+            Key(0).split(bad)
+
+    def test_negative(self):
+        with pytest.raises(ValueError, match="negative"):
+            Key(0).split(-1)
+
+
+def test_from_torch_is_from_generator():
+    keys = [make(torch.Generator().manual_seed(3)) for make in (Key.from_torch, Key.from_generator)]
+    assert keys[0] == keys[1]
+    torch.manual_seed(4)
+    first = Key.from_torch()
+    assert first != Key.from_torch()

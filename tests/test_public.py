@@ -8,6 +8,19 @@ import tritoninit as ti
 from tritoninit.functional import __all__ as functions
 
 PUBLIC = [
+    "reinitialize_",
+    "shrink_and_perturb_",
+    "S4D",
+    "LogOfUniform",
+    "LogUniform",
+    "Mapped",
+    "RingDecay",
+    "TimeStepBias",
+    "DeltaOrthogonal",
+    "STFT",
+    "Sinusoids",
+    "Table",
+    "initializer",
     "STREAM_VERSION",
     "OWN_CODE",
     "TORCH_DEFAULTS",
@@ -140,7 +153,7 @@ def test_help_stands_alone(name):
         assert f"\n    {parameter}: " in arguments, parameter
     for error in ("TypeError", "ValueError", *["NotImplementedError"] * ("key" in parameters)):
         assert f"\n    {error}: " in doc, error
-    dtypes = "float32, float16 or bfloat16" if "key" in parameters else "any dtype"
+    dtypes = "float32, float16, bfloat16 or 8-bit floats" if "key" in parameters else "any dtype"
     assert dtypes in " ".join(doc.split())
     if name in ("orthogonal_", "sparse_"):
         assert "A shard builds the whole global" in doc

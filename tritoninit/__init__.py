@@ -10,6 +10,7 @@ from tritoninit.auditing.findings import audit
 from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
+from tritoninit.catalogue import initializer
 from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
 from tritoninit.ensembles import ensemble
 from tritoninit.experts import Experts
@@ -67,6 +68,8 @@ from tritoninit.interception.intercepted import Intercepted, PassedOn
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
+from tritoninit.located import DeltaOrthogonal
+from tritoninit.mapped import LogOfUniform, LogUniform, Mapped, RingDecay, TimeStepBias
 from tritoninit.meshes.layouts import Layout
 from tritoninit.meshes.mesh_plan import MeshPlan, plan_mesh
 from tritoninit.model_initialization import initialize_
@@ -76,14 +79,18 @@ from tritoninit.plan import Plan
 from tritoninit.prepared import Prepared, prepare
 from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
+from tritoninit.reinitialization import reinitialize_, shrink_and_perturb_
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
+from tritoninit.tables import S4D, STFT, Sinusoids, Table
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 __all__ = [
     "OWN_CODE",
+    "S4D",
+    "STFT",
     "STREAM_VERSION",
     "TORCH_DEFAULTS",
     "AsOne",
@@ -94,6 +101,7 @@ __all__ = [
     "Constant",
     "CopyOf",
     "Coverage",
+    "DeltaOrthogonal",
     "Dirac",
     "Elementwise",
     "Experts",
@@ -107,6 +115,9 @@ __all__ = [
     "Keep",
     "Key",
     "Layout",
+    "LogOfUniform",
+    "LogUniform",
+    "Mapped",
     "MeshPlan",
     "Normal",
     "Ones",
@@ -120,14 +131,18 @@ __all__ = [
     "Prepared",
     "Recorded",
     "Report",
+    "RingDecay",
     "Rule",
     "RuleSet",
     "Scaled",
+    "Sinusoids",
     "Sparse",
     "Stacked",
     "Structured",
+    "Table",
     "TargetError",
     "TensorRecord",
+    "TimeStepBias",
     "TruncatedNormal",
     "Uniform",
     "Value",
@@ -152,6 +167,7 @@ __all__ = [
     "eye",
     "eye_",
     "initialize_",
+    "initializer",
     "intercept",
     "kaiming_normal",
     "kaiming_normal_",
@@ -168,7 +184,9 @@ __all__ = [
     "presets",
     "record",
     "registry",
+    "reinitialize_",
     "schemes",
+    "shrink_and_perturb_",
     "sparse",
     "sparse_",
     "trunc_normal_",

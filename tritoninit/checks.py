@@ -19,20 +19,23 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 
 from tritoninit import registry
+from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.extents import extent
-from tritoninit.fills import Constant, Fill, Normal, TruncatedNormal, Uniform
+from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES
-from tritoninit.kernels.stream import Draw, row_major_strides
+from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
 from tritoninit.keys import Key
+from tritoninit.mapped import LogOfUniform, LogUniform, RingDecay, TimeStepBias
 from tritoninit.plan import Plan
 from tritoninit.registry import FillFunction
+from tritoninit.tables import S4D, STFT, Sinusoids
 from tritoninit.targets import Target
 from tritoninit.window import Window
 
@@ -56,6 +59,8 @@ _PLACED = (
     ((2, 3, 2, 3, 2, 2), "transposed"),  # more dimensions than a kernel takes
 )
 _LARGE = 2**20 + 1
+# What the emulator decodes; others are compared on a GPU and in the interpreter.
+_EMULATED = ("float32", "float16", "bfloat16")
 _SMALL = 5000  # elements of the tensors that are filled in one call
 _GUARD = 32  # elements of poison on each side of a tensor's memory
 
@@ -142,15 +147,19 @@ class Outcome(NamedTuple):
 
 
 def grid(quick: bool = False) -> list[FillCase]:
-    """The cases that every backend goes through; if quick, fewer and smaller ones."""
+    """The cases that every backend goes through; if quick, and of 8-bit floats, fewer and smaller."""
+    return [case for dtype in FLOAT_DTYPES for case in _grid(dtype, quick)]
+
+
+def _grid(dtype: str, quick: bool) -> list[FillCase]:
     sizes = (1025,) if quick else _SIZES
-    starts = _STARTS[:2] if quick else _STARTS
+    starts = _STARTS[:2] if quick or dtype in FLOAT8 else _STARTS
     placed = _PLACED[2:-1] if quick else _PLACED
-    n = _LARGE // 8 if quick else _LARGE
+    n = _LARGE // 8 if quick or dtype in FLOAT8 else _LARGE
     cases = []
-    for fill, dtype in product(_FILLS, FLOAT_DTYPES):
+    for fill in _FILLS:
         add = partial(FillCase, fill, dtype)
-        cases += [add((n,), Window((start + n,), (start,))) for n, start in product(sizes, starts)]
+        cases += [add((n,), Window((start + n,), (start,))) for n in sizes for start in starts]
         for shape, layout in placed:
             inside = Window(tuple(n + 7 for n in shape), tuple(range(1, len(shape) + 1)))
             cases.append(add(shape, inside, layout))
@@ -214,7 +223,7 @@ def _first_difference(case: FillCase, memory: torch.Tensor, expected: torch.Tens
 
 
 def _bits(x: torch.Tensor) -> torch.Tensor:
-    return x.view(torch.int32 if x.itemsize == 4 else torch.int16)
+    return x.view({1: torch.int8, 2: torch.int16}.get(x.itemsize, torch.int32))
 
 
 def _hexadecimal(bits: torch.Tensor) -> str:
@@ -231,21 +240,24 @@ class BackendCheck:
         where: the device, in words.
         cases: how many there are, those that are filled twice counted twice.
         run: compares them, one outcome each; ends at the first difference.
+        against: what is compared with.
     """
 
     backend: str
     where: str
     cases: int
     run: Callable[[], Iterator[Outcome]]
+    against: str = REFERENCE
 
 
 def backend_checks(seed: int, quick: bool = False) -> list[BackendCheck]:
     """Every backend on every device that it serves here, Triton's interpreter standing in for a GPU.
 
-    The reference is compared with itself where a case is cut or lies in memory otherwise.
+    And first the host's mathematical functions (:func:`host_check`). The reference is compared with itself
+    where a case is cut or lies in memory otherwise.
     """
     cases = grid(quick)
-    found = []
+    found = [host_check()]
     for status in registry.backends():
         backend = registry.get(status.name)
         own = [case for case in cases if case.cut is not None or case.layout != "contiguous"]
@@ -262,6 +274,36 @@ def backend_checks(seed: int, quick: bool = False) -> list[BackendCheck]:
     return found
 
 
+# What is a function in float64 of uniform numbers, or of places, by the bits of its float32 values for key 0.
+_PINNED: Final[tuple[tuple[Initializer, tuple[int, ...], int], ...]] = (
+    (LogUniform(1e-3, 0.1), (4096,), 0x4E80B5383CCC1A65),
+    (LogOfUniform(1.0, 16.0), (4096,), 0xE256895960945FC3),
+    (TimeStepBias(), (4096,), 0x88B10B530B0E41B2),
+    (RingDecay(), (4096,), 0x2CD0019574CE9B25),
+    (Sinusoids(), (64, 64), 0x5D6C9FBA00B5EC37),
+    (Sinusoids(grid=(8, 8), extra=1), (65, 64), 0xA1ADCF652065D91E),
+    (S4D("real", "log_decay"), (4, 64), 0xEE87B2FB07319352),
+    (S4D("inv", "frequency"), (4, 64), 0x359C2820DC93A77E),
+    (STFT("real"), (33, 1, 64), 0xC873BCD461EAAF78),
+    (STFT("imag", "hamming", "spectrum", True), (33, 1, 64), 0xCD7F094DCD754868),
+)
+
+
+def host_check() -> BackendCheck:
+    """The functions of this machine's mathematical library, against the bits that they gave elsewhere."""
+    return BackendCheck("host", "cpu, functions in float64", len(_PINNED), _compare_host, "pinned bits")
+
+
+def _compare_host() -> Iterator[Outcome]:
+    for initializer, shape, pinned in _PINNED:
+        values = initializer(torch.empty(shape, dtype=torch.float32, device="cpu"), key=Key(0))
+        found = bits_hash(values)
+        difference = f"{initializer} {shape}: the bits hash to 0x{found:016x}, elsewhere to 0x{pinned:016x}"
+        yield Outcome(values.numel(), difference if found != pinned else None)
+        if found != pinned:
+            return
+
+
 def emulations(archs: Sequence[str], seed: int, quick: bool = False) -> list[BackendCheck]:
     """Triton's kernels as compiled for each architecture, executed here: what a GPU of it would write.
 
@@ -275,7 +317,7 @@ def emulations(archs: Sequence[str], seed: int, quick: bool = False) -> list[Bac
     archs = compilable(archs, "check --emulate")
     from tritoninit.emulated import launch
 
-    cases = grid(quick)
+    cases = [case for case in grid(quick) if case.dtype in _EMULATED]
     return [
         BackendCheck(
             "triton",

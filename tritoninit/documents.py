@@ -9,7 +9,17 @@ from typing import Any
 
 import torch
 
-from tritoninit import combinators, experts, fills, initializers, recorded, structured
+from tritoninit import (
+    combinators,
+    experts,
+    fills,
+    initializers,
+    located,
+    mapped,
+    recorded,
+    structured,
+    tables,
+)
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer
 from tritoninit.structured import Value
@@ -25,7 +35,9 @@ KNOWN: Mapping[str, type[Any]] = {
         *(structured.Orthogonal, structured.Sparse, structured.Eye, structured.Dirac),
         *(combinators.ZeroRow, combinators.Stacked, combinators.Scaled, combinators.Keep),
         *(combinators.Patched, combinators.Patch, combinators.AsOne, combinators.CopyOf, Axes),
-        experts.Experts,
+        *(experts.Experts, located.DeltaOrthogonal),
+        *(tables.Sinusoids, tables.STFT, tables.S4D),
+        *(mapped.LogUniform, mapped.LogOfUniform, mapped.TimeStepBias, mapped.RingDecay),
         *(recorded.Recorded, recorded.Drawn, recorded.Given, recorded.Call),
         *(recorded.Part, recorded.Named, recorded.Slice),
     )

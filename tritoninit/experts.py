@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -100,21 +99,13 @@ class _Each(OfAnother):
         return torch.stack(built).reshape(tuple(target.shape))
 
     def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        plan.afterwards(partial(self._write_parts, parts, key))
-
-    def _write(self, target: Target, key: Key, window: Window) -> None:
-        self._write_parts([(target, window)], key)
-
-    def _write_parts(self, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        """Each weight is built once, however many parts of it there are, and gone before the next."""
+        """Each weight is built once, however many parts of it there are."""
         held: dict[int, list[tuple[Target, Window]]] = defaultdict(list)
         for target, window in parts:
             for number, part, inside in self._weights(target, window):
                 held[number].append((part, inside))
         for number, inner in held.items():
-            plan = Plan()
             self.structured.add_parts(plan, inner, key.fold_in(number))
-            plan.run()
 
     def _weights(self, target: Any, window: Window) -> Iterator[tuple[int, Target, Window]]:
         """The number, the memory and the window of the part of each weight that a target holds."""

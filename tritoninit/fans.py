@@ -30,7 +30,10 @@ class Axes:
         parts: the sizes of the weights that are stacked along the first of ``out_axes``, such as (q, k, v),
             each of which gets the fans of its own.
 
-    The default is PyTorch's reading of any weight: (out, in, *receptive field).
+    The default is PyTorch's reading of any weight: (out, in, *receptive field). ``Axes((-2,), (-1,))`` is
+    JAX's and Keras': (*receptive field, in, out). A weight of one dimension, or of none, has fans where the
+    axes are given: of ``n`` numbers ``Axes((0,), ())`` takes n inputs to one output, and ``Axes((), ())``
+    counts all as a receptive field, so that both fans are n, or 1 of a scalar, as Keras has it.
     """
 
     in_axes: tuple[int, ...] = (1,)
@@ -45,15 +48,18 @@ class Axes:
         object.__setattr__(self, "groups", integer("groups", self.groups))
         if self.groups < 1:
             raise ValueError(f"groups must be positive, not {self.groups}")
+        if self.parts and not self.out_axes:
+            raise ValueError(f"parts {self.parts} lie along the first of out_axes, and there is none")
 
     def fans(self, shape: Sequence[int]) -> tuple[int, int]:
         """(fan_in, fan_out) of a weight of ``shape``, of which ``parts`` count as one.
 
         Raises:
-            ValueError: fewer than two dimensions, or the axes are not all different ones of them.
+            ValueError: fewer than two dimensions by the default axes, or the axes are not all different ones
+                of them.
         """
         shape = integers("shape", shape)
-        if len(shape) < 2:
+        if len(shape) < 2 and self == TORCH_AXES:
             raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
         named = [_index(axis, shape) for axis in (*self.in_axes, *self.out_axes, *self.batch_axes)]
         if len(set(named)) != len(named):

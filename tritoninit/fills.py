@@ -15,7 +15,7 @@ from tritoninit import registry
 from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
-from tritoninit.kernels.stream import Draw, row_major_strides
+from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
 from tritoninit.keys import Key, drawn_bits
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
 from tritoninit.targets import Target, as_target, device_type
@@ -346,7 +346,9 @@ class Constant(Fill):
             if value.imag:
                 raise lowering.ParameterError(f"value {value} has an imaginary part, unlike {dtype}")
             value = value.real
-        if dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
+        if dtype in FLOAT8:
+            lowering.check_held(value, dtype)
+        elif dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
             lowering.check_range("value", value, dtype)
         return lowering.constant(value, dtype)
 
@@ -361,8 +363,8 @@ class Constant(Fill):
 class Uniform(Fill):
     """The uniform distribution on [low, high): ``high`` itself never comes back, in any dtype.
 
-    Both are rounded to float32 first. 16-bit elements stay within [low, high) after rounding, too. Bounds
-    that are the same float32 number give that number, or are refused where it is not below ``high``.
+    Both are rounded to float32 first. 16-bit and 8-bit elements stay within [low, high) after rounding, too.
+    Bounds that are the same float32 number give that number, or are refused where it is not below ``high``.
     """
 
     low: float = 0.0
@@ -410,6 +412,8 @@ class TruncatedNormal(Fill):
     infinite. Refused of a dtype, and at once of float32, if some of the values are larger than any of its
     numbers: those of [a, b] that lie within sqrt(6.66**2 + t**2) standard deviations of the mean, where t is
     how many it lies outside.
+
+    ``std`` is that of the normal before it is cut, as in PyTorch and timm: what is left has less of it.
     """
 
     mean: float = 0.0
@@ -421,6 +425,40 @@ class TruncatedNormal(Fill):
     def __post_init__(self) -> None:
         lowering.make_plain(self, "mean", "std", "a", "b")
         self.parameters("float32")
+
+    @classmethod
+    def in_sigmas(
+        cls,
+        std: float = 1.0,
+        lower: float = -2.0,
+        upper: float = 2.0,
+        *,
+        mean: float = 0.0,
+        corrected: bool = False,
+    ) -> TruncatedNormal:
+        """A normal cut at ``lower`` and ``upper`` of its standard deviations, away from the mean.
+
+        As ``jax.nn.initializers.truncated_normal``, ``keras.initializers.TruncatedNormal`` and timm's
+        ``trunc_normal_tf_`` have it, none of which corrects the variance.
+
+        Args:
+            std: the standard deviation; positive.
+            lower: in standard deviations.
+            upper: likewise.
+            mean: of the normal before it is cut.
+            corrected: ``std`` is that of what is left, as in :class:`~tritoninit.VarianceScaling`, not that
+                of the normal that is cut, which is then wider.
+
+        >>> TruncatedNormal.in_sigmas(0.02)
+        TruncatedNormal(mean=0.0, std=0.02, a=-0.04, b=0.04)
+        """
+        std, lower, upper, mean = (
+            lowering.plain(name, x)
+            for name, x in (("std", std), ("lower", lower), ("upper", upper), ("mean", mean))
+        )
+        if corrected:
+            std /= _std_within(lower, upper)
+        return cls(mean, std, mean + lower * std, mean + upper * std)
 
     @property
     def is_far(self) -> bool:
@@ -434,6 +472,18 @@ class TruncatedNormal(Fill):
         if not factor:  # a truncated normal has a standard deviation
             return Constant(0.0)
         return TruncatedNormal(self.mean * factor, self.std * factor, self.a * factor, self.b * factor)
+
+
+def _std_within(lower: float, upper: float) -> float:
+    """The standard deviation of a standard normal that is conditioned to [lower, upper]."""
+    ends = (lower, upper)
+    if not lower < upper or (max(map(abs, ends)) > 8 and lower * upper > 0):
+        raise lowering.ParameterError(f"no normal is left within [{lower}, {upper}] standard deviations")
+    density = [math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi) for x in ends]
+    below = [math.erfc(-x / math.sqrt(2)) / 2 for x in ends]
+    mass = below[1] - below[0]
+    moment = [x * d if d else 0.0 for x, d in zip(ends, density, strict=True)]
+    return math.sqrt(1 + (moment[0] - moment[1]) / mass - ((density[0] - density[1]) / mass) ** 2)
 
 
 @lru_cache(maxsize=4096)

@@ -45,7 +45,8 @@ _LINEAR = ("linear", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2
 # The standard deviation of a standard normal truncated to [-2, 2].
 _TRUNCATED_STD = 0.87962566103423978
 _DEFAULT_SLOPE = 0.01  # of a leaky ReLU, here and in torch.nn
-_MODES = ("fan_in", "fan_out", "fan_avg")
+_MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
+_DISTRIBUTIONS = ("uniform", "normal", "truncated_normal")
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -145,14 +146,24 @@ def _pieces(initializer: FanScaled, shape: tuple[int, ...]) -> Sequence[Piece]:
 
 @dataclass(frozen=True)
 class VarianceScaling(FanScaled):
-    """Zero mean and variance ``scale / fan``: the one rule that Xavier's and Kaiming's specialise.
+    """Zero mean and variance ``scale / fan``: the one rule that Xavier's, Kaiming's and LeCun's specialise.
+
+    As ``jax.nn.initializers.variance_scaling`` and ``keras.initializers.VarianceScaling`` have it. Their
+    truncated normals, and timm's, are cut at two standard deviations and divided by 0.8796, the standard
+    deviation of what is left, so that the variance is scale / fan; :class:`~tritoninit.TruncatedNormal`,
+    ``torch.nn.init.trunc_normal_`` and plain truncated normals of JAX and Keras are not divided.
 
     Args:
         scale: the variance times the fan.
-        mode: "fan_in", "fan_out" or "fan_avg".
-        distribution: "uniform" on +-sqrt(3 variance), "normal", or "truncated_normal": a normal cut at two
-            of its standard deviations and widened so that the variance is still scale / fan.
-        axes: see :class:`FanScaled`.
+        mode: "fan_in", "fan_out", "fan_avg", their mean, or "fan_geo_avg", the root of their product.
+        distribution: "uniform" on +-sqrt(3 variance), "normal" (Keras' "untruncated_normal" is the same), or
+            "truncated_normal": a normal cut at two of its standard deviations and widened so that the
+            variance is still scale / fan. What Keras calls "normal" is the last.
+        axes: see :class:`FanScaled`; with them weights of one dimension, or of none, have fans, too.
+
+    >>> lecun_normal = VarianceScaling(1.0, "fan_in", "truncated_normal")
+    >>> VarianceScaling(2.0, "fan_in", "untruncated_normal")
+    VarianceScaling(axes=None, scale=2.0, mode='fan_in', distribution='normal')
     """
 
     scale: float = 1.0
@@ -166,13 +177,15 @@ class VarianceScaling(FanScaled):
             raise ParameterError(f"variance scaling needs a finite scale >= 0, not {self.scale}")
         if self.mode not in _MODES:
             raise ParameterError(f"Mode {self.mode} not supported, please use one of {list(_MODES)}")
-        if self.distribution not in ("uniform", "normal", "truncated_normal"):
+        if self.distribution == "untruncated_normal":
+            object.__setattr__(self, "distribution", "normal")
+        if self.distribution not in _DISTRIBUTIONS:
             raise ParameterError(
                 f"unknown distribution {self.distribution!r}: uniform, normal or truncated_normal"
             )
 
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
-        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        fan = _fan(self.mode, fan_in, fan_out)
         if not fan:
             return Constant(0.0)  # no element, or nothing fans in: there is no variance to scale
         variance = self.scale / fan
@@ -186,6 +199,14 @@ class VarianceScaling(FanScaled):
             return Constant(0.0)
         wide = std / _TRUNCATED_STD
         return TruncatedNormal(0.0, wide, -2 * wide, 2 * wide)
+
+
+def _fan(mode: str, fan_in: float, fan_out: float) -> float:
+    if mode == "fan_in":
+        return fan_in
+    if mode == "fan_out":
+        return fan_out
+    return (fan_in + fan_out) / 2 if mode == "fan_avg" else math.sqrt(fan_in * fan_out)
 
 
 @dataclass(frozen=True)

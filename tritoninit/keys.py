@@ -60,10 +60,29 @@ class Key:
         digest = hashlib.blake2b(self.stream.to_bytes(8, "little") + tail, digest_size=8).digest()
         return Key(self.seed, int.from_bytes(digest, "little"))
 
+    def split(self, count: int = 2) -> tuple[Key, ...]:
+        """The keys of ``count`` numbered children: those of ``fold_in(0)``, ``fold_in(1)`` and so on.
+
+        As ``jax.random.split``, but the first of them do not depend on how many there are.
+
+        >>> Key(0).split(3)[:2] == Key(0).split()
+        True
+
+        Raises:
+            TypeError: ``count`` is no integer.
+            ValueError: it is negative.
+        """
+        count = _integer("count", count)
+        if count < 0:
+            raise ParameterError(f"count must not be negative, unlike {count}")
+        return tuple(self.fold_in(number) for number in range(count))
+
     @classmethod
     def from_generator(cls, generator: torch.Generator | None = None) -> Key:
         """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator."""
         return cls(drawn_bits(generator))
+
+    from_torch = from_generator  # what it is called where generators of others are about
 
 
 class _Scratch(threading.local):

@@ -495,7 +495,7 @@ def _wanted(
         with problems.of(slot):
             initializer = rules.find(slot, own_code=False) if slot in failures else wish
             if slot in own:
-                _check_code(wish, own[slot])
+                check_code(wish, own[slot])
                 initializer = own[slot].initializer
             elif initializer is not None:
                 initializer = _meant(slot, initializer)
@@ -523,7 +523,7 @@ def _wish(rules: RuleSet, slot: Slot) -> Initializer | None:
         raise
 
 
-def _check_code(wish: Initializer | None, own: Own) -> None:
+def check_code(wish: Initializer | None, own: Own) -> None:
     """Raise ValueError if a parameter is for some code to set, and others say that they do."""
     if isinstance(wish, OwnCode) and wish.code not in ("", own.call.code):
         raise ValueError(f"it is for {wish.code} to set, and {own.call.code} says that it does: give a rule")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from tritoninit.registry import Backend
 from tritoninit.targets import Target, as_target, device_type, dtype_name
 from tritoninit.window import Window
 from tritoninit.windows import Windows
+
+R = TypeVar("R")
 
 KeySource: TypeAlias = "Key | Callable[[], Key]"
 
@@ -56,6 +58,7 @@ class Plan:
         self.steps: list[Step] = []
         self._served: dict[tuple[Any, str], tuple[str, Backend | None]] = {}
         self._afterwards: list[Callable[[], None]] = []
+        self._together: dict[Callable[[], Any], Any] = {}
 
     def add(
         self, tensor: Any, fill: Drawable, key: KeySource, window: Window | Windows | None = None
@@ -121,6 +124,13 @@ class Plan:
     def afterwards(self, write: Callable[[], None]) -> None:
         """Call ``write`` after the fills, for what is no fill itself."""
         self._afterwards.append(write)
+
+    def together(self, kind: Callable[[], R]) -> R:
+        """The plan's only one of a ``kind``, made when first asked for: what steps compute in common."""
+        if kind not in self._together:
+            self._together[kind] = kind()
+        found: R = self._together[kind]
+        return found
 
     def run(self) -> None:
         """Write every fill, as if in order, and then what is no fill, in order.

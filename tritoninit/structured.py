@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ import torch
 
 from tritoninit.combinators import Stacked, part_shape
 from tritoninit.distributed.held import whole_like
+from tritoninit.factorization import Factorizations, Matrix
 from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Normal, Uniform, taken_key
 from tritoninit.kernels.lowering import (
@@ -52,27 +53,23 @@ class Structured(Atom):
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         """The values of a checked target, which holds a window: of its shape, on its device, in any dtype."""
 
+    def planned(self, plan: Plan, target: Target, key: Key, window: Window) -> Callable[[], torch.Tensor]:
+        """What :meth:`build` gives, later, together with what else the plan has asked for by then."""
+        return partial(self.build, target, key, window)
+
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         self.check(target, window)
-        taken = taken_key(self, key, target)
-        plan.afterwards(partial(self._write, target, taken, window))
+        self.add_parts(plan, [(target, window)], taken_key(self, key, target))
 
     def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        if self.builds_whole and len(parts) > 1:
-            plan.afterwards(partial(self._write_parts, parts, key))
-        else:
-            super().add_parts(plan, parts, key)
-
-    def _write(self, target: Target, key: Key, window: Window) -> None:
-        write(target, self.build(target, key, window))
-
-    def _write_parts(self, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        """Build once what several parts are of."""
-        (first, window), *_ = parts
-        shape = window.global_shape
-        values = self.build(whole_like(first, shape), key, Window.whole(shape))
+        if self.builds_whole and len(parts) > 1:  # once what several parts are of
+            (first, window), *_ = parts
+            shape = window.global_shape
+            values = self.planned(plan, whole_like(first, shape), key, Window.whole(shape))
+            plan.afterwards(partial(_write_parts, parts, values))
+            return
         for target, window in parts:
-            write(target, _cut(values, window, target))
+            plan.afterwards(partial(_write, target, self.planned(plan, target, key, window)))
 
     def times(self, factor: float) -> Structured:
         return _Scaled(self, factor)
@@ -93,6 +90,16 @@ class Structured(Atom):
     def of_groups(self, groups: int) -> Initializer:
         """One for each of the groups that dimension 0 of a convolution's weight is cut into."""
         return Stacked((self,) * groups)
+
+
+def _write(target: Target, values: Callable[[], torch.Tensor]) -> None:
+    write(target, values())
+
+
+def _write_parts(parts: Sequence[tuple[Target, Window]], values: Callable[[], torch.Tensor]) -> None:
+    whole = values()
+    for target, window in parts:
+        write(target, _cut(whole, window, target))
 
 
 @dataclass(frozen=True)
@@ -223,19 +230,28 @@ class Orthogonal(Structured):
         check_fill(Constant(self.gain), target)  # no element of Q is larger than one
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        rows = window.global_shape[0]
-        columns = math.prod(window.global_shape[1:])
+        return self._planned(Factorizations(), target, key, window)()
+
+    def planned(self, plan: Plan, target: Target, key: Key, window: Window) -> Callable[[], torch.Tensor]:
+        return self._planned(plan.together(Factorizations), target, key, window)
+
+    def _planned(
+        self, together: Factorizations, target: Target, key: Key, window: Window
+    ) -> Callable[[], torch.Tensor]:
+        rows, *others = window.global_shape
+        columns = math.prod(others)
         if not rows * columns:
-            return torch.empty(tuple(target.shape), device=_device(target))
-        matrix = Normal()(_float32(rows, columns, target), key=key)
-        tall = matrix if rows >= columns else matrix.T
-        if isinstance(target, torch.Tensor):
-            q, r = torch.linalg.qr(tall)
-        else:
-            q, r = (torch.from_numpy(part) for part in np.linalg.qr(tall.numpy()))
-        gain = torch.full_like(r.diagonal(), self.gain)
-        q = q * torch.where(r.diagonal() < 0, -gain, gain)
-        return _cut((q if rows >= columns else q.T).reshape(window.global_shape), window, target)
+            return partial(torch.empty, tuple(target.shape), device=_device(target))
+        dtype = torch.float64 if dtype_name(target) == "float64" else torch.float32
+        factor = together.ask(Matrix(rows, columns, dtype, _device(target), key))
+
+        def values() -> torch.Tensor:
+            q = factor()
+            return _cut(
+                (q if self.gain == 1 else q.mul_(self.gain)).reshape(window.global_shape), window, target
+            )
+
+        return values
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
             except checks.CheckFailed as error:
                 return fail(str(error), 1)
             total += values
-            pair = f"{each.backend} = {checks.REFERENCE}"
+            pair = f"{each.backend} = {each.against}"
             rows.append([pair, each.where, f"{each.cases:,}", f"{values:,}", f"{seconds:.1f}"])
             if difference:
                 break

@@ -30,7 +30,8 @@ from tritoninit.kernels.stream import Draw
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT keeps it from compiling")
 
-f32, i32, i64, u16, u32, u64 = np.float32, np.int32, np.int64, np.uint16, np.uint32, np.uint64
+f32, i32, i64, u8 = np.float32, np.int32, np.int64, np.uint8
+u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 BLOCKS = 512  # a tile: 8 KiB of words and 8 KiB of values
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
@@ -39,6 +40,8 @@ UNIFORM, NORMAL, TRUNCATED_NORMAL, CONSTANT = range(4)
 DISTRIBUTIONS = {"uniform": UNIFORM, "normal": NORMAL, "truncated_normal": TRUNCATED_NORMAL}
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 DTYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
+FLOAT8 = len(DTYPES)  # the first of them
+DTYPES |= {name: FLOAT8 + k for k, name in enumerate(stream.FLOAT8)}
 _TORCH_DTYPES = {getattr(torch, name): code for name, code in DTYPES.items()}
 
 _M0, _M1 = u64(stream.PHILOX_M0), u64(stream.PHILOX_M1)
@@ -54,6 +57,14 @@ _TAIL = tuple(f32(c) for c in stream.QUANTILE_TAIL)
 _TAIL_SHIFT = f32(stream.QUANTILE_TAIL_SHIFT)
 _SPLIT = f32(stream.QUANTILE_SPLIT)
 _SIGN = u32(1 << 31)
+# A row for each format of 8 bits: what ``byte`` takes.
+_BYTES = np.array(
+    [
+        (f.dropped, f.rebias, f.smallest_normal, f.grid, f.largest, f.beyond, f.nan, f.one_zero)
+        for f in stream.FLOAT8.values()
+    ],
+    np.int32,
+)
 # The polynomials below are written out.
 if (len(_LOG), len(_SINE), len(_CENTRE), len(_TAIL)) != (8, 4, 9, 9):
     raise ImportError("a polynomial of the stream has another length than the one that is written out here")
@@ -221,6 +232,29 @@ def brain(v):
     return u16(u32(u32(b + u32(0x7FFF)) + ((b >> u32(16)) & u32(1))) >> u32(16))
 
 
+@_inline
+def byte(v, form):
+    """The pattern of a float32 in a format of 8 bits, as PyTorch casts it."""
+    b = i32(bits(v))
+    a = i32(b & i32(0x7FFFFFFF))
+    small = i32(i32(bits(real(u32(a)) + real(u32(form[3])))) - form[3])
+    odd = i32((a >> form[0]) & i32(1))
+    half = i32((i32(1) << i32(form[0] - i32(1))) - i32(1))
+    large = i32(i32(i32(i32(a - form[1]) + half) + odd) >> form[0])
+    pattern = small if a < form[2] else large
+    pattern = form[5] if pattern > form[4] else pattern
+    pattern = form[6] if a > i32(0x7F800000) else pattern
+    sign = i32((b >> i32(24)) & i32(0x80))
+    sign = i32(0) if form[7] != 0 and pattern == 0 else sign
+    return u8(pattern | sign)
+
+
+@_inline
+def byte_format(dtype):
+    row = _BYTES[dtype - FLOAT8]
+    return row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
+
+
 @njit(nogil=True, error_model="numpy")
 def draw_tile(z, x, blocks, block, key, p, distribution):
     """The values z (4, BLOCKS) of ``blocks`` blocks from ``block`` on; x is scratch for their words."""
@@ -251,8 +285,14 @@ def transform_tile(z, x, blocks, p, distribution):
 
 
 @njit(nogil=True, error_model="numpy")
-def store_tile(z, wide, narrow, dtype, at):
+def store_tile(z, wide, narrow, short, dtype, at):
     """All of z, interleaved and rounded to the dtype, to the elements from ``at`` on."""
+    if dtype >= FLOAT8:
+        octets, form = short[at : at + 4 * BLOCKS], byte_format(dtype)
+        for j in range(BLOCKS):
+            for lane in range(4):
+                octets[4 * j + lane] = byte(z[lane, j], form)
+        return
     if dtype == FLOAT32:
         out = wide[at : at + 4 * BLOCKS]
         for j in range(BLOCKS):
@@ -271,8 +311,10 @@ def store_tile(z, wide, narrow, dtype, at):
 
 
 @_inline
-def store(value, wide, narrow, dtype, at):
-    if dtype == FLOAT32:
+def store(value, wide, narrow, short, dtype, at):
+    if dtype >= FLOAT8:
+        short[at] = byte(value, byte_format(dtype))
+    elif dtype == FLOAT32:
         wide[at] = value
     elif dtype == FLOAT16:
         narrow[at] = half(value)
@@ -319,16 +361,17 @@ def write_run(address, size, dtype, distribution, first, key, p, x, z):
     """``size`` elements from ``first`` on in the stream, to contiguous memory, by way of a tile."""
     # The same memory; only the one of the dtype is written.
     wide, narrow = carray(pointer(address), size, np.float32), carray(pointer(address), size, np.uint16)
+    short = carray(pointer(address), size, np.uint8)
     block = first >> u64(2)
     at = -i64(first & u64(3))  # where the tile's first element goes: before the output, at first
     while at < size:
         draw_tile(z, x, min(BLOCKS, (size - at + 3) >> 2), block, key, p, distribution)
         if at >= 0 and at + 4 * BLOCKS <= size:
-            store_tile(z, wide, narrow, dtype, at)
+            store_tile(z, wide, narrow, short, dtype, at)
         else:
             for k in range(min(4 * BLOCKS, size - at)):
                 if at + k >= 0:
-                    store(z[k & 3, k >> 2], wide, narrow, dtype, at + k)
+                    store(z[k & 3, k >> 2], wide, narrow, short, dtype, at + k)
         at += 4 * BLOCKS
         block += u64(BLOCKS)
 
@@ -417,6 +460,7 @@ def rows_kernel(
     x = np.empty((4, BLOCKS), np.uint32)
     z = np.empty((4, BLOCKS), np.float32)
     wide, narrow = np.empty(4 * BLOCKS, np.float32), np.empty(4 * BLOCKS, np.uint16)
+    short = np.empty(4 * BLOCKS, np.uint8)
     pieces = np.empty((BLOCKS, 4), np.int64)
     row = done = 0
     while row < places.size:
@@ -425,11 +469,13 @@ def rows_kernel(
         for j in range(count):
             a[j], b[j], c[j], d[j] = philox4x32(a[j], b[j], key[0], key[1], key[2], key[3])
         transform_tile(z, x, count, p, distribution)
-        store_tile(z, wide, narrow, dtype, 0)
+        store_tile(z, wide, narrow, short, dtype, 0)
         for k in range(number):
             first = address + u64(offsets[pieces[k, 0]] + pieces[k, 1] * stride)
             if dtype == FLOAT32:
                 copy_piece(wide, pieces[k, 3], first, pieces[k, 2], stride)
+            elif dtype >= FLOAT8:
+                copy_piece(short, pieces[k, 3], first, pieces[k, 2], stride)
             else:
                 copy_piece(narrow, pieces[k, 3], first, pieces[k, 2], stride)
 
@@ -483,8 +529,8 @@ def fill_short(target: torch.Tensor, draw: Draw) -> bool:
     return True
 
 
-# What a table says of each row: where it begins in memory, how many elements, where they begin in the stream,
-# the stream, which of the seeds, the dtype and the distribution.
+# What a table says of each row: where it begins in memory, how many elements, where they begin in the stream
+# (of a constant the bits of one), the stream, which of the seeds, the dtype and the distribution.
 _COLUMNS = 7
 
 
@@ -502,13 +548,16 @@ def _table(numbers, parameters, seeds, pieces, begin, end):
         row, first, size = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
         address, start, stream = numbers[row, 0], numbers[row, 2], numbers[row, 3]
         dtype, distribution = i64(numbers[row, 5]), i64(numbers[row, 6])
-        itemsize = u64(4 if dtype == FLOAT32 else 2)
+        itemsize = u64(4 if dtype == FLOAT32 else 1 if dtype >= FLOAT8 else 2)
         at = address + u64(first) * itemsize
         q = parameters[row]
         if distribution == CONSTANT:
-            wide, narrow = carray(pointer(at), size, np.float32), carray(pointer(at), size, np.uint16)
-            for k in range(size):
-                store(q[0], wide, narrow, dtype, k)
+            if dtype == FLOAT32:
+                carray(pointer(at), size, np.uint32)[:] = u32(start)
+            elif dtype >= FLOAT8:
+                carray(pointer(at), size, np.uint8)[:] = u8(start)
+            else:
+                carray(pointer(at), size, np.uint16)[:] = u16(start)
         else:
             key = key_words(seeds[numbers[row, 4]], stream)
             p = (q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
@@ -537,7 +586,8 @@ class Table:
         for row, (array, dtype, draw) in enumerate(items):
             code = CONSTANT if draw.distribution == "constant" else DISTRIBUTIONS[draw.distribution]
             address = array.__array_interface__["data"][0]
-            first[row] = address, array.size, draw.start, draw.stream, 0, DTYPES[dtype], code
+            start = _bits_of(array, dtype, draw) if code == CONSTANT else draw.start
+            first[row] = address, array.size, start, draw.stream, 0, DTYPES[dtype], code
             parameters[row, : len(draw.parameters)] = draw.parameters
         self._numbers = np.repeat(first, count, axis=0)
         which = np.tile(np.arange(count, dtype=np.uint64), len(items))
@@ -556,6 +606,13 @@ class Table:
         """Write all rows by these seeds."""
         fixed = self._numbers, self._parameters, seeds, self._pieces
         chunks.share((partial(self._write, *fixed, *ends) for ends in pairwise(self._bounds)), threads)
+
+
+def _bits_of(array: Array, dtype: str, draw: Draw) -> int:
+    """An element that is a constant, by its bits."""
+    one = np.empty(1, array.dtype)
+    reference.constant(one, dtype, draw)
+    return int(one.view(f"u{one.itemsize}")[0])
 
 
 def _cut(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,10 +1,4 @@
-"""Named schemes: torch.nn's own, and those that papers and codebases publish.
-
-A scheme knows the names and classes of the models that it is published for, and no others: ``initialize_``
-raises for what no rule matches, and ``scheme + TORCH_DEFAULTS`` draws the rest as torch.nn does. Those whose
-published code leaves some layers to torch.nn end with TORCH_DEFAULTS already (``resnet``, ``vit_timm``,
-``vit_jax``, ``vit_torchvision``). :data:`SCHEMES` has them by name.
-"""
+"""torch.nn's own scheme, and those that papers and codebases publish for text and images."""
 
 from __future__ import annotations
 
@@ -62,7 +56,7 @@ def _inverse_root(size: float) -> float:
     return 1 / math.sqrt(size) if size else 0.0
 
 
-def _size(name: str, x: float) -> float:
+def checked_size(name: str, x: float) -> float:
     """A number of layers or of features that a user gives a scheme."""
     size = plain(name, x)
     if not 0 < size < math.inf:
@@ -70,7 +64,7 @@ def _size(name: str, x: float) -> float:
     return size
 
 
-def _weight(module: nn.Module) -> Tensor:
+def weight_of(module: nn.Module) -> Tensor:
     weight = module.weight
     if not isinstance(weight, Tensor):
         raise TypeError(f"the weight of {type(module).__name__} is a {type(weight).__name__}")
@@ -79,12 +73,12 @@ def _weight(module: nn.Module) -> Tensor:
 
 def _by_fan_in(module: nn.Module) -> Mapping[str, Initializer]:
     """Linear and convolutions: both weight and bias end up on +-1/sqrt(fan_in)."""
-    bound = _inverse_root(int(fans(_weight(module).shape)[0]))
+    bound = _inverse_root(int(fans(weight_of(module).shape)[0]))
     return {"weight": KaimingUniform(a=math.sqrt(5), axes=TORCH_AXES), "bias": _symmetric(bound)}
 
 
 def _bilinear(module: nn.Module) -> Mapping[str, Initializer]:
-    uniform = _symmetric(_inverse_root(_weight(module).shape[1]))
+    uniform = _symmetric(_inverse_root(weight_of(module).shape[1]))
     return {"weight": uniform, "bias": uniform}
 
 
@@ -93,7 +87,7 @@ def _embedding(weight: Initializer, module: Any) -> Mapping[str, Initializer]:
     return {"weight": weight if padding is None else ZeroRow(weight, padding)}
 
 
-def _embeddings(weight: Initializer) -> list[Rule]:
+def embeddings(weight: Initializer) -> list[Rule]:
     """``weight`` for embeddings, except for the vector of the padding index, which is zero."""
     return each((nn.Embedding, nn.EmbeddingBag), partial(_embedding, weight))
 
@@ -112,13 +106,13 @@ def _matrices(module: nn.Module) -> Mapping[str, Initializer]:
     return {name: XavierUniform(axes=TORCH_AXES) for name, parameter in parameters if parameter.dim() > 1}
 
 
-def _attention(weight: Initializer) -> dict[str, Initializer]:
+def attention_weights(weight: Initializer) -> dict[str, Initializer]:
     """What MultiheadAttention itself holds; its ``out_proj`` is a Linear."""
     weights = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
     return {**dict.fromkeys(weights, weight), "in_proj_bias": Zeros()}
 
 
-_UNIT_NORM: Mapping[str, Initializer] = {
+UNIT_NORM: Mapping[str, Initializer] = {
     "weight": Ones(),
     "bias": Zeros(),
     "running_mean": Zeros(),
@@ -126,11 +120,11 @@ _UNIT_NORM: Mapping[str, Initializer] = {
     "num_batches_tracked": Zeros(),
 }
 _TORCH_ATTENTION = {
-    **_attention(XavierUniform(axes=TORCH_AXES)),
+    **attention_weights(XavierUniform(axes=TORCH_AXES)),
     "bias_k": XavierNormal(axes=TORCH_AXES),
     "bias_v": XavierNormal(axes=TORCH_AXES),
 }
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _NORMS = (
     *_BATCH_NORMS,
@@ -152,10 +146,10 @@ TORCH_DEFAULTS = RuleSet(
     (
         Rule("*", _matrices, within=nn.Transformer),  # which draws its layers' matrices a second time
         Rule(NonDynamicallyQuantizableLinear, {"bias": Zeros()}, within=nn.MultiheadAttention),  # out_proj
-        *each((nn.Linear, *_CONVOLUTIONS), _by_fan_in),
+        *each((nn.Linear, *CONVOLUTIONS), _by_fan_in),
         Rule(nn.Bilinear, _bilinear),
-        *_embeddings(Normal()),
-        *each(_NORMS, _UNIT_NORM),
+        *embeddings(Normal()),
+        *each(_NORMS, UNIT_NORM),
         Rule(nn.PReLU, _prelu),
         *each((nn.RNNBase, nn.RNNCellBase), _recurrent),
         Rule(nn.MultiheadAttention, _TORCH_ATTENTION),
@@ -166,7 +160,7 @@ TORCH_DEFAULTS = RuleSet(
 
 # What adds to the residual stream: the end of an attention or a feed-forward branch, by the names of GPT-2;
 # Llama in transformers, of Meta and of OLMo-core; torch.nn; timm; GPT-NeoX; BERT.
-_BRANCH_END = re.compile(
+BRANCH_END = re.compile(
     r"(^|\.)(c_proj|o_proj|down_proj|wo|w2|w_out|out_proj|linear2|attn\.proj|fc2"
     r"|attention\.dense|dense_4h_to_h|output\.dense)(\.weight)?$"
 )
@@ -182,11 +176,11 @@ def _transformer(weight: Initializer) -> tuple[Rule, ...]:
     linear: Mapping[str, Initializer] = {"weight": weight, "bias": Zeros()}
     return (
         *each((nn.Linear, class_named("Conv1D")), linear),
-        *_embeddings(weight),
-        Rule(nn.MultiheadAttention, _attention(weight)),
+        *embeddings(weight),
+        Rule(nn.MultiheadAttention, attention_weights(weight)),
         Rule(class_named("Experts"), {"gate_up_proj": weight, "down_proj": weight}),
         Rule(class_named("Router"), {"weight": weight}),
-        Rule(class_named("Norm"), _UNIT_NORM),
+        Rule(class_named("Norm"), UNIT_NORM),
     )
 
 
@@ -205,7 +199,7 @@ def gpt2(depth: int) -> RuleSet:
     residual layers. The numbers are those of transformers, ``GPT2PreTrainedModel._init_weights``, which
     retrainings follow. OpenAI's code (openai/gpt-2, src/model.py) draws positions with 0.01, scales nothing.
     """
-    residual = 0.02 / math.sqrt(2 * _size("depth", depth))
+    residual = 0.02 / math.sqrt(2 * checked_size("depth", depth))
     return RuleSet(
         "gpt2",
         "Radford et al. 2019, section 2.3; Hugging Face transformers, GPT2PreTrainedModel._init_weights",
@@ -240,7 +234,7 @@ def small_init(width: int) -> RuleSet:
     return RuleSet(
         "small_init",
         "Nguyen and Salazar, IWSLT 2019; EleutherAI/gpt-neox, small_init_init_method",
-        _transformer(Normal(std=math.sqrt(2 / (5 * _size("width", width))))),
+        _transformer(Normal(std=math.sqrt(2 / (5 * checked_size("width", width))))),
     )
 
 
@@ -250,15 +244,15 @@ def wang_init(width: int, depth: int) -> RuleSet:
     EleutherAI/gpt-neox, megatron/model/init_functions.py, ``wang_init_method``. GPT-NeoX-20B was trained from
     the pair: Black et al., "GPT-NeoX-20B", 2022.
     """
-    ends = Normal(std=2 / (_size("depth", depth) * math.sqrt(_size("width", width))))
+    ends = Normal(std=2 / (checked_size("depth", depth) * math.sqrt(checked_size("width", width))))
     return RuleSet(
         "wang_init",
         "Black et al. 2022 (GPT-NeoX-20B); EleutherAI/gpt-neox, wang_init_method",
-        (_where(_BRANCH_END, lambda slot: ends), *small_init(width)),
+        (where(BRANCH_END, lambda slot: ends), *small_init(width)),
     )
 
 
-def _where(pattern: re.Pattern[str], choose: Callable[[Slot], Initializer]) -> SlotRule:
+def where(pattern: re.Pattern[str], choose: Callable[[Slot], Initializer]) -> SlotRule:
     """A rule for parameters one of whose names, tied ones included, the pattern is found in."""
 
     def chosen(slot: Slot) -> Initializer | None:
@@ -307,10 +301,10 @@ def depth_scaled(cut: float = 3.0) -> RuleSet:
         "depth_scaled",
         "pytorch/torchtitan, llama3 init_weights; allenai/OLMo-core, InitMethod.llama_depth",
         (
-            _where(_HEAD, head),
-            *(_where(names, end) for names in (_BRANCH_END, _GATED)),
-            _where(_GATE_AND_FACTOR, gate_and_factor),
-            *_embeddings(Normal()),
+            where(_HEAD, head),
+            *(where(names, end) for names in (BRANCH_END, _GATED)),
+            where(_GATE_AND_FACTOR, gate_and_factor),
+            *embeddings(Normal()),
             *_transformer(_cut_normal(0.02, cut)),
         ),
     )
@@ -341,13 +335,15 @@ def t5(width: int, head_width: int) -> RuleSet:
         "t5",
         "Raffel et al., JMLR 2020; Hugging Face transformers, T5PreTrainedModel._init_weights",
         (
-            Rule("*.q.weight", VarianceScaling(1 / _size("head_width", head_width), "fan_in", "normal")),
-            Rule("*relative_attention_bias.weight", Normal(std=_inverse_root(_size("width", width)))),
+            Rule(
+                "*.q.weight", VarianceScaling(1 / checked_size("head_width", head_width), "fan_in", "normal")
+            ),
+            Rule("*relative_attention_bias.weight", Normal(std=_inverse_root(checked_size("width", width)))),
             *each(("*lm_head.weight", "*classifier.weight"), Normal()),
             Rule(nn.Linear, linear),
             # transformers zeroes no padding here: T5's embedding has none.
             Rule(nn.Embedding, {"weight": Normal()}),
-            Rule(class_named("Norm"), _UNIT_NORM),
+            Rule(class_named("Norm"), UNIT_NORM),
         ),
     )
 
@@ -411,7 +407,7 @@ def vit_timm() -> RuleSet:
             *each(_POSITIONS, normal),
             *each(_TOKENS, Normal(std=1e-6)),
             Rule(nn.Linear, linear),
-            Rule(nn.MultiheadAttention, _attention(normal)),
+            Rule(nn.MultiheadAttention, attention_weights(normal)),
             *TORCH_DEFAULTS,
         ),
     )
@@ -435,7 +431,7 @@ def vit_jax() -> RuleSet:
             *each(("head*.weight", "head*.bias", "classifier.*"), Zeros()),
             Rule(_in_mlp, {"bias": Normal(std=1e-6)}),
             Rule(nn.Linear, linear),
-            Rule(nn.MultiheadAttention, _attention(xavier)),
+            Rule(nn.MultiheadAttention, attention_weights(xavier)),
             Rule(nn.Conv2d, patches),
             *TORCH_DEFAULTS,
         ),
@@ -470,7 +466,7 @@ def vit_torchvision() -> RuleSet:
 
 
 def _patches(module: nn.Module) -> Mapping[str, Initializer]:
-    fan_in, _ = fans(_weight(module).shape)
+    fan_in, _ = fans(weight_of(module).shape)
     return {"weight": TruncatedNormal(std=math.sqrt(1 / fan_in)), "bias": Zeros()}
 
 
@@ -487,8 +483,8 @@ def vit_transformers() -> RuleSet:
         (
             *each(("*position_embeddings", "*cls_token"), TruncatedNormal(std=0.02)),
             Rule("*mask_token", Zeros()),
-            *each((nn.Linear, *_CONVOLUTIONS), linear),
-            Rule(class_named("Norm"), _UNIT_NORM),
+            *each((nn.Linear, *CONVOLUTIONS), linear),
+            Rule(class_named("Norm"), UNIT_NORM),
         ),
     )
 
@@ -517,7 +513,7 @@ def model_width(model: nn.Module) -> int:
     return sizes[0]
 
 
-def _t5_for(model: nn.Module) -> RuleSet:
+def t5_for(model: nn.Module) -> RuleSet:
     """T5's rules for a model of its shape.
 
     Raises:
@@ -528,23 +524,4 @@ def _t5_for(model: nn.Module) -> RuleSet:
     queries = [m for name, m in modules.items() if name.endswith(".q")]
     if not heads or not queries:
         raise ValueError(f"{type(model).__name__} has no T5 attention to tell the size of its heads by")
-    return t5(model_width(model), _weight(queries[0]).shape[0] // _weight(heads[0]).shape[1])
-
-
-# By name, the rules for a given model, whose depth and width they may depend on.
-SCHEMES: Mapping[str, Callable[[nn.Module], RuleSet]] = {
-    "torch": lambda model: TORCH_DEFAULTS,
-    "own-code": lambda model: OWN_CODE,
-    "gpt2": lambda model: gpt2(model_depth(model)),
-    "llama": lambda model: llama(),
-    "small_init": lambda model: small_init(model_width(model)),
-    "wang_init": lambda model: wang_init(model_width(model), model_depth(model)),
-    "depth_scaled": lambda model: depth_scaled(),
-    "bert": lambda model: bert(),
-    "t5": _t5_for,
-    "resnet": lambda model: resnet(),
-    "vit-timm": lambda model: vit_timm(),
-    "vit-jax": lambda model: vit_jax(),
-    "vit-torchvision": lambda model: vit_torchvision(),
-    "vit-transformers": lambda model: vit_transformers(),
-}
+    return t5(model_width(model), weight_of(queries[0]).shape[0] // weight_of(heads[0]).shape[1])
