@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch.nn.utils import parametrizations
 
 import tritoninit as ti
 from tests.distributed.ranks import meshes
+from tritoninit.kernels.stream import FLOAT8
 
 SEEDS = (0, 7, -3, 2**64 - 1)
 
@@ -262,3 +265,41 @@ def test_what_is_kept():
     assert repr(ti.prepare(nn.Linear(2, 2))) == "Prepared(Linear: 2 fills kept, 0 drawn anew)"
     rules = [ti.Rule("weight", ti.Orthogonal()), *ti.TORCH_DEFAULTS]
     assert repr(ti.prepare(nn.Linear(2, 2), rules)) == "Prepared(Linear: 1 fills kept, 1 drawn anew)"
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-9, 1.0009765625, math.inf, math.nan, 3.0])
+def test_constants_of_every_dtype(backend, value):
+    names = ["float32", "float16", "bfloat16", "float64", "complex64"]
+    names += FLOAT8 if math.isfinite(value) else ()  # not all of which have others
+    names += ["int64"] if value == 3.0 else []
+    module = nn.Module()
+    for name in names:
+        made = torch.empty(5, dtype=getattr(torch, name))
+        module.register_parameter(f"of_{name}", nn.Parameter(made, requires_grad=False))
+    rules = [ti.Rule("*", ti.Constant(value))]
+    with ti.use_backend(backend):
+        prepared = ti.prepare(module, rules)
+        ti.initialize_(module, rules, seed=0)
+        expected = {name: x.view(torch.uint8).clone() for name, x in module.named_parameters()}
+        for x in module.parameters():
+            x.view(torch.uint8).fill_(0x5A)
+        prepared(0)
+        members = ti.ensemble(module, [0, 1], rules)
+    for name, x in module.named_parameters():
+        assert x.view(torch.uint8).equal(expected[name]), name
+        assert members[name][1].view(torch.uint8).equal(expected[name]), name
+
+
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_eight_bits(dtype):
+    module = nn.ParameterDict({"a": nn.Parameter(torch.empty(3, 70).to(getattr(torch, dtype)))})
+    rules = [ti.Rule("a", ti.Normal(0.0, 0.02))]
+    prepared, members = ti.prepare(module, rules), ti.ensemble(module, SEEDS, rules)
+    for number, seed in enumerate(SEEDS):
+        ti.initialize_(module, rules, seed=seed)
+        expected = module["a"].detach().view(torch.uint8).clone()
+        module["a"].detach().view(torch.uint8).fill_(0x5A)
+        prepared(seed)
+        assert module["a"].detach().view(torch.uint8).equal(expected)
+        assert members["a"].detach()[number].view(torch.uint8).equal(expected)

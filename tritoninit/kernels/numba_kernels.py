@@ -450,8 +450,8 @@ def fill_short(target: torch.Tensor, draw: Draw) -> bool:
     return True
 
 
-# What a table says of each row: where it begins in memory, how many elements, where they begin in the stream,
-# the stream, which of the seeds, the dtype and the distribution.
+# What a table says of each row: where it begins in memory, how many elements, where they begin in the stream
+# (of a constant the bits of one), the stream, which of the seeds, the dtype and the distribution.
 _COLUMNS = 7
 
 
@@ -473,10 +473,12 @@ def _table(numbers, parameters, seeds, pieces, begin, end):
         at = address + u64(first) * itemsize
         q = parameters[row]
         if distribution == CONSTANT:
-            wide, narrow = carray(pointer(at), size, np.float32), carray(pointer(at), size, np.uint16)
-            short = carray(pointer(at), size, np.uint8)
-            for k in range(size):
-                store(q[0], wide, narrow, short, dtype, k)
+            if dtype == FLOAT32:
+                carray(pointer(at), size, np.uint32)[:] = u32(start)
+            elif dtype >= FLOAT8:
+                carray(pointer(at), size, np.uint8)[:] = u8(start)
+            else:
+                carray(pointer(at), size, np.uint16)[:] = u16(start)
         else:
             key = key_words(seeds[numbers[row, 4]], stream)
             p = (q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
@@ -505,7 +507,8 @@ class Table:
         for row, (array, dtype, draw) in enumerate(items):
             code = CONSTANT if draw.distribution == "constant" else DISTRIBUTIONS[draw.distribution]
             address = array.__array_interface__["data"][0]
-            first[row] = address, array.size, draw.start, draw.stream, 0, DTYPES[dtype], code
+            start = _bits_of(array, dtype, draw) if code == CONSTANT else draw.start
+            first[row] = address, array.size, start, draw.stream, 0, DTYPES[dtype], code
             parameters[row, : len(draw.parameters)] = draw.parameters
         self._numbers = np.repeat(first, count, axis=0)
         which = np.tile(np.arange(count, dtype=np.uint64), len(items))
@@ -524,6 +527,13 @@ class Table:
         """Write all rows by these seeds."""
         fixed = self._numbers, self._parameters, seeds, self._pieces
         chunks.share((partial(self._write, *fixed, *ends) for ends in pairwise(self._bounds)), threads)
+
+
+def _bits_of(array: Array, dtype: str, draw: Draw) -> int:
+    """An element that is a constant, by its bits."""
+    one = np.empty(1, array.dtype)
+    reference.constant(one, dtype, draw)
+    return int(one.view(f"u{one.itemsize}")[0])
 
 
 def _cut(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
