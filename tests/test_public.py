@@ -152,7 +152,7 @@ def test_help_stands_alone(name):
         assert f"\n    {parameter}: " in arguments, parameter
     for error in ("TypeError", "ValueError", *["NotImplementedError"] * ("key" in parameters)):
         assert f"\n    {error}: " in doc, error
-    dtypes = "float32, float16 or bfloat16" if "key" in parameters else "any dtype"
+    dtypes = "float32, float16, bfloat16 or 8-bit floats" if "key" in parameters else "any dtype"
     assert dtypes in " ".join(doc.split())
     if name in ("orthogonal_", "sparse_"):
         assert "A shard builds the whole global" in doc

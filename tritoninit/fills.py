@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,6 +15,7 @@ from tritoninit import registry
 from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
+from tritoninit.kernels.stream import FLOAT8
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
 from tritoninit.targets import Target, as_target, device_type
@@ -24,8 +25,15 @@ from tritoninit.windows import Windows
 T = TypeVar("T")
 
 
+class _Abstract(ABCMeta):
+    """Of classes that have abstract methods and nobody registers others for: isinstance is as fast as any."""
+
+    __instancecheck__ = type.__instancecheck__
+    __subclasscheck__ = type.__subclasscheck__
+
+
 @dataclass(frozen=True)
-class Initializer(ABC):
+class Initializer(metaclass=_Abstract):
     """How to set a tensor, as a value: comparable, printable, callable on a tensor."""
 
     @property
@@ -300,7 +308,9 @@ class Constant(Fill):
             if value.imag:
                 raise lowering.ParameterError(f"value {value} has an imaginary part, unlike {dtype}")
             value = value.real
-        if dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
+        if dtype in FLOAT8:
+            lowering.check_held(value, dtype)
+        elif dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
             lowering.check_range("value", value, dtype)
         return lowering.constant(value, dtype)
 
@@ -315,8 +325,8 @@ class Constant(Fill):
 class Uniform(Fill):
     """The uniform distribution on [low, high): ``high`` itself never comes back, in any dtype.
 
-    Both are rounded to float32 first. 16-bit elements stay within [low, high) after rounding, too. Bounds
-    that are the same float32 number give that number, or are refused where it is not below ``high``.
+    Both are rounded to float32 first. 16-bit and 8-bit elements stay within [low, high) after rounding, too.
+    Bounds that are the same float32 number give that number, or are refused where it is not below ``high``.
     """
 
     low: float = 0.0

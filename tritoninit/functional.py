@@ -58,7 +58,7 @@ def uniform_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
-            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         a: the lower bound, which can come back.
         b: the upper bound.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -97,7 +97,7 @@ def normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
-            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         mean: the mean.
         std: the standard deviation, not negative.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -140,7 +140,7 @@ def trunc_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
-            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         mean: of the whole normal distribution.
         std: of the whole normal distribution, positive.
         a: the lower bound, a value and not a multiple of std; may be -inf.
@@ -297,7 +297,7 @@ def xavier_uniform_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            dimensions or more; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded
             once.
         gain: a factor, not negative; see :func:`~tritoninit.calculate_gain`.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -335,7 +335,7 @@ def xavier_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            dimensions or more; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded
             once.
         gain: a factor, not negative; see :func:`~tritoninit.calculate_gain`.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -377,7 +377,7 @@ def kaiming_uniform_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            dimensions or more; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded
             once.
         a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone;
             0.01 if None.
@@ -424,7 +424,7 @@ def kaiming_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
+            dimensions or more; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded
             once.
         a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone;
             0.01 if None.
@@ -472,8 +472,8 @@ def orthogonal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more, those after the first flattened to one; float32, float16 or bfloat16, where 16
-            bits are the float32 value rounded once.
+            dimensions or more, those after the first flattened to one; float32, float16, bfloat16 or 8-bit
+            floats: the float32 value rounded once.
         gain: a finite factor.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
             tensor's device. Not together with ``key``.
@@ -513,7 +513,7 @@ def sparse_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; two dimensions;
-            float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
         sparsity: the fraction of each column that is zero, in [0, 1].
         std: the standard deviation of the rest.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the

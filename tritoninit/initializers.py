@@ -22,6 +22,7 @@ from tritoninit.kernels.lowering import (
     shown,
 )
 
+_ZERO, _ONE = Constant(0.0), Constant(1.0)
 _LINEAR = ("linear", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)))
 # The standard deviation of a standard normal truncated to [-2, 2].
 _TRUNCATED_STD = 0.87962566103423978
@@ -79,7 +80,7 @@ class FanScaled(Initializer):
         """The fill of a weight with these fans."""
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
-        if self.axes is not None or axes == TORCH_AXES:
+        if self.axes is not None or axes is TORCH_AXES or axes == TORCH_AXES:
             return self
         if axes is None:
             raise ValueError(f"which dimensions of shape {tuple(shape)} fan in is not known: give axes=")
@@ -176,7 +177,7 @@ class Zeros(Elementwise):
     random = False
 
     def fill(self, shape: Sequence[int]) -> Fill:
-        return Constant(0.0)
+        return _ZERO
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class Ones(Elementwise):
     random = False
 
     def fill(self, shape: Sequence[int]) -> Fill:
-        return Constant(1.0)
+        return _ONE
 
 
 @dataclass(frozen=True)

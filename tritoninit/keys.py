@@ -28,10 +28,11 @@ class Key:
     stream: int = 0
 
     def __post_init__(self) -> None:
+        seed, stream = self.seed, self.stream
+        if type(seed) is type(stream) is int and 0 <= seed <= _MASK and 0 <= stream <= _MASK:
+            return
         for name in ("seed", "stream"):
             value = getattr(self, name)
-            if type(value) is int and 0 <= value <= _MASK:
-                continue
             value = _integer(name, value)
             if not -(2**63) <= value < 2**64:
                 raise ParameterError(f"{name} must fit 64 bits, not {shown(value)}")

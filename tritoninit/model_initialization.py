@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -21,7 +21,9 @@ from tritoninit.combinators import CopyOf, Keep, key_name
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
+from tritoninit.initializers import FanScaled
 from tritoninit.interception.entry import quietly
+from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
 from tritoninit.models.materialize import (
     Held,
@@ -37,10 +39,20 @@ from tritoninit.models.materialize import (
 from tritoninit.models.placeholders import check_engine, check_held, settle
 from tritoninit.models.rules import OwnCode, Rule, RuleSet
 from tritoninit.models.scopes import Names, Scope
-from tritoninit.models.slots import Place, Selection, Slot, at_rest, check_module, places, select, slots
+from tritoninit.models.slots import (
+    Place,
+    Selection,
+    Slot,
+    at_rest,
+    check_module,
+    places,
+    select,
+    slots,
+    slots_at_rest,
+)
 from tritoninit.own_code import Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
-from tritoninit.plan import Plan
+from tritoninit.plan import Plan, Step
 from tritoninit.recorded import Recorded
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
@@ -209,12 +221,12 @@ def _initialize(
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
-    found = slots(module, scope)
-    _check_names(found)
-    kept = select(found, skip, "skip")
-    if only is not None:
-        kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
-    with at_rest(module):  # rules may look at weights
+    with at_rest(module):  # rules may look at weights, too
+        found = slots_at_rest(module, scope)
+        _check_names(found)
+        kept = select(found, skip, "skip")
+        if only is not None:
+            kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
         choice = _choose(module, found, rules, kept, target, dtype)
     initializers, garbage, renewed, own, given, aliases = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
@@ -245,6 +257,7 @@ def _initialize(
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
+    steps = _Steps(plan, key)
     for slot in found:
         initializer = initializers.get(slot, keep)
         if not isinstance(initializer, Keep):
@@ -256,11 +269,13 @@ def _initialize(
                 tensor = slot.memory
                 add_held(initializer, plan, writable(tensor, slot.windows), used or key)
             else:
-                initializer.add(plan, tensor, used or key, Window.whole(tensor.shape))
+                steps.add(initializer, tensor, used)
                 if hasattr(tensor, "ds_tensor"):
                     plan.afterwards(partial(settle, slot))
-            backend = backends.get(tensor.device) or resolve(tensor.device.type).name
-            backends[tensor.device] = backend
+            device_of = tensor.device
+            backend = backends.get(device_of, "")
+            if not backend:
+                backend = backends[device_of] = resolve(device_of.type).name
             code = own[slot].call.code if slot in own else ""
             done = slot.tensor if slot.shard is not None else tensor
             assignments.append(Assignment(slot.name, done, initializer, used, backend, became, code))
@@ -268,6 +283,44 @@ def _initialize(
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
     return Report(assignments, seed=key.seed, module=module, noticed=noticed, scope=scope)
+
+
+class _Steps:
+    """The steps of a plan, of which a model has many that differ in the tensor and the key alone.
+
+    Args:
+        plan: to which they are appended.
+        key: of what takes none of its own.
+    """
+
+    def __init__(self, plan: Plan, key: Key) -> None:
+        self._plan = plan
+        self._key = key
+        self._first: dict[_Case, Step] = {}
+
+    def add(self, initializer: Initializer, tensor: torch.Tensor, key: Key | None) -> None:
+        """Append what sets a tensor, which is known to be writable."""
+        case = id(initializer), tensor.shape, tensor.dtype, tensor.device
+        step = self._first.get(case)
+        if step is not None:
+            self._plan.repeat(step, tensor, _NO_KEY if key is None else key)
+            return
+        before = len(self._plan)
+        initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
+        if len(self._plan) == before + 1 and self._plan.steps:
+            step = self._plan.steps[-1]
+            # One fill of all of it by that key: not what is made of parts, or built.
+            if step.target is tensor and _is_by(step.draw, key):
+                self._first[case] = step
+
+
+# What decides what an initializer is for a tensor: its id, and the tensor's shape, dtype and device.
+_Case: TypeAlias = "tuple[int, tuple[int, ...], torch.dtype, torch.device]"
+_NO_KEY = Key(0)
+
+
+def _is_by(draw: Draw, key: Key | None) -> bool:
+    return (draw.seed, draw.stream) == ((0, 0) if key is None else (key.seed, key.stream))
 
 
 def _planned(
@@ -424,6 +477,7 @@ def _wanted(
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
     choice = _Choice({}, [], set(), own, list(wanted.values()), [])
     along: set[Place] = set()  # of weights, which come first
+    checks = _Checks(device, dtype)
     for slot, wish in wanted.items():
         with problems.of(slot):
             initializer = rules.find(slot, own_code=False) if slot in failures else wish
@@ -433,9 +487,10 @@ def _wanted(
             elif initializer is not None:
                 initializer = _meant(slot, initializer)
             if initializer is not None:
-                _check(slot, initializer, device, dtype)
+                checks.on(slot, initializer)
                 choice.initializers[slot] = initializer
-                along |= set() if isinstance(initializer, Keep) else set_with(slot)
+                if slot.originals and not isinstance(initializer, Keep):
+                    along |= set_with(slot)
             elif not slot.is_buffer:
                 problems.unmatched.append((slot.name, failures.get(slot, ())))
             elif slot.tensor.is_meta and device is not None and along & places(slot):
@@ -465,34 +520,55 @@ def _meant(slot: Slot, initializer: Initializer) -> Initializer:
     """What a rule's initializer is for a slot, with the fans of its module; raises if it is not known."""
     if type(initializer).of_weight is Initializer.of_weight:  # most do not ask, and it takes a while
         return initializer
+    if type(initializer).of_weight is FanScaled.of_weight and getattr(initializer, "axes", None) is not None:
+        return initializer  # which says it itself
     axes = module_axes(slot.owner, slot.name, slot.shape)
     return initializer.of_weight(axes, slot.shape)
 
 
-def _check(
-    slot: Slot, initializer: Initializer, device: torch.device | None, dtype: torch.dtype | None
-) -> None:
-    """Raise why an initializer cannot set a slot."""
-    memory = slot.memory
-    if isinstance(initializer, Keep):
-        return
-    if not isinstance(initializer, Value):
-        _check_plain(slot, initializer)
-    if slot.shard is not None and slot.is_parametrized:
-        raise TargetError("what it is computed from is a part of it: keep it, or initialise before it is cut")
-    if memory.is_meta and device is not None:
-        check_memorable(local_of(memory))
-        if _keeps(initializer, slot):
-            raise ValueError("a part of it is to be kept, and on the meta device it has no values")
-    elif slot.shard is not None or is_dtensor(memory):
-        writable(memory, slot.windows)
-    else:
-        as_target(memory)
-    whole: Target = memory if slot.shard is None else whole_like(local_of(memory), slot.shape)
-    if dtype is not None and memory.is_floating_point():
-        whole = torch.empty(slot.shape, dtype=dtype, device="meta")
-    initializer.check(whole, Window.whole(slot.shape))
-    resolve((memory.device if device is None else device).type)  # raises if no backend serves it
+class _Checks:
+    """Whether initializers can set slots, with memory on the device and in the dtype, if those are given.
+
+    What is asked of an initializer is asked once a shape, dtype and device, which models repeat.
+    """
+
+    def __init__(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._known: dict[_Case, Initializer] = {}
+
+    def on(self, slot: Slot, initializer: Initializer) -> None:
+        """Raise why an initializer cannot set a slot."""
+        if isinstance(initializer, Keep):
+            return
+        memory = slot.memory
+        if not isinstance(initializer, Value):
+            _check_plain(slot, initializer)
+        if slot.shard is not None and slot.is_parametrized:
+            raise TargetError(
+                "what it is computed from is a part of it: keep it, or initialise before it is cut"
+            )
+        if memory.is_meta and self._device is not None:
+            check_memorable(local_of(memory))
+            if _keeps(initializer, slot):
+                raise ValueError("a part of it is to be kept, and on the meta device it has no values")
+        elif slot.shard is not None or is_dtensor(memory):
+            writable(memory, slot.windows)
+        else:
+            as_target(memory)
+        shape = memory.shape if slot.shard is None else slot.shape
+        case = id(initializer), shape, memory.dtype, memory.device
+        if case not in self._known:
+            self._check_initializer(slot, initializer)
+            self._known[case] = initializer  # which keeps its id
+
+    def _check_initializer(self, slot: Slot, initializer: Initializer) -> None:
+        memory = slot.memory
+        whole: Target = memory if slot.shard is None else whole_like(local_of(memory), slot.shape)
+        if self._dtype is not None and memory.is_floating_point():
+            whole = torch.empty(slot.shape, dtype=self._dtype, device="meta")
+        initializer.check(whole, Window.whole(slot.shape))
+        resolve((memory.device if self._device is None else self._device).type)  # raises if none serves it
 
 
 def _computed(
@@ -505,9 +581,10 @@ def _computed(
     """The numbers that own code computes for a key; raises why they cannot set their slots."""
     problems = _Problems()
     computed = drawn(module, own, key)
+    checks = _Checks(device, dtype)
     for slot, initializer in computed.items():
         with problems.of(slot):
-            _check(slot, initializer, device, dtype)
+            checks.on(slot, initializer)
     problems.raise_any()
     return computed
 
@@ -522,7 +599,7 @@ def _keeps(initializer: Initializer, slot: Slot) -> bool:
 def _check_plain(slot: Slot, initializer: Initializer) -> None:
     """Raise unless drawing the slot's elements makes its owner's weight what the initializer says."""
     tensor, owner = slot.tensor, slot.owner
-    if any(map(is_dtensor, slot.originals)):
+    if slot.originals and any(map(is_dtensor, slot.originals)):
         raise TargetError("a DTensor is what it is computed from: keep it, or initialise before sharding")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         if initializer.random and not _is_recorded(initializer):

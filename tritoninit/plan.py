@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -54,6 +56,7 @@ class Plan:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self._served: dict[tuple[Any, str], tuple[str, Backend | None]] = {}
         self._afterwards: list[Callable[[], None]] = []
         self._together: dict[Callable[[], Any], Any] = {}
 
@@ -91,17 +94,32 @@ class Plan:
 
     def append(self, target: Target, fill: Drawable, key: KeySource, window: Window) -> Step:
         """As :meth:`add`, of a target that is known to be writable and to lie inside its window."""
-        dtype = dtype_name(target)
-        if dtype in FLOAT_DTYPES:
-            backend: Backend | None = registry.resolve(device_type(target))
-            parameters = fill.parameters(dtype)
-        else:
-            backend, parameters = None, check_fill(fill, target)
+        kind = target.dtype, device_type(target)
+        served = self._served.get(kind)
+        if served is None:
+            dtype = dtype_name(target)
+            by_ours = dtype in FLOAT_DTYPES
+            served = self._served[kind] = dtype, registry.resolve(kind[1]) if by_ours else None
+        dtype, backend = served
+        parameters = check_fill(fill, target) if backend is None else fill.parameters(dtype)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
         step = Step(target, fill, draw, backend)
         self.steps.append(step)
         return step
+
+    def repeat(self, step: Step, target: Target, key: Key) -> None:
+        """Append what a step is for another target of the same shape, dtype and device, by another key.
+
+        The target is known to be writable.
+        """
+        name, parameters, _, _, start, strides = step.draw
+        draw = Draw(name, parameters, key.seed, key.stream, start, strides)
+        self.steps.append(Step(target, step.fill, draw, step.backend))
+
+    def __len__(self) -> int:
+        """How many things there are to do, fills and others."""
+        return len(self.steps) + len(self._afterwards)
 
     def afterwards(self, write: Callable[[], None]) -> None:
         """Call ``write`` after the fills, for what is no fill itself."""
@@ -152,8 +170,7 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     parameters = fill.parameters(dtype)
     try:
         if isinstance(target, torch.Tensor):
-            # Of a single element torch fills 8-bit floats without a look at the range.
-            torch.empty(2, dtype=target.dtype, device="cpu").fill_(*parameters)
+            _try_to_hold(target.dtype, *map(type, parameters), *parameters)
         else:
             with np.errstate(over="raise"):
                 np.empty((), target.dtype).fill(*parameters)
@@ -165,8 +182,18 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     return parameters
 
 
+@lru_cache(maxsize=4096)
+def _try_to_hold(dtype: torch.dtype, kind: type, value: Any) -> None:
+    """Raise what torch does where a dtype cannot hold a value; 1, 1.0 and True are as many."""
+    # Of a single element torch fills 8-bit floats without a look at the range.
+    torch.empty(2, dtype=dtype, device="cpu").fill_(value)
+
+
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     """Cut a plan, in order, where a step writes memory that an earlier one of its batch writes, too."""
+    if _are_apart(steps):
+        yield steps
+        return
     batch: list[Step] = []
     taken: dict[str, list[Span]] = {}
     for step in steps:
@@ -177,6 +204,20 @@ def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
             taken = {device: [span]}
         batch.append(step)
     yield batch
+
+
+def _are_apart(steps: Sequence[Step]) -> bool:
+    """Whether no target begins before another ends, as is so of most: whatever lies among their elements."""
+    ranges = []
+    for target, *_ in steps:
+        if isinstance(target, torch.Tensor) and target.is_contiguous():
+            begin = target.data_ptr()
+            ranges.append((begin, begin + target.nbytes))
+        else:
+            _, span = _span(target)
+            ranges.append((span.begin, span.end))
+    ranges.sort()
+    return all(end <= begin for (_, end), (begin, _) in pairwise(ranges))
 
 
 class Span:

@@ -150,6 +150,7 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
     """
     write = backend.load()
     direct: list[tuple[Target, Draw]] = []
+    changed: list[torch.Tensor] = []
     for target, draw in items:
         if isinstance(target, torch.Tensor):
             if "cpu" in backend.devices and device_type(target) not in backend.devices:
@@ -159,8 +160,9 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
                     piece.copy_(staged)
                 continue
             if not target.is_inference():
-                torch.autograd.graph.increment_version(target)
+                changed.append(target)
         direct.append((target, draw))
+    torch.autograd.graph.increment_version(changed)
     write(direct)
 
 
@@ -301,7 +303,7 @@ def _load_triton() -> FillFunction:
     def write(items: Sequence[tuple[Target, Draw]]) -> None:
         triton_kernels.fill_many(
             [
-                (target.detach() if isinstance(target, torch.Tensor) else torch.from_numpy(target), draw)
+                (target if isinstance(target, torch.Tensor) else torch.from_numpy(target), draw)
                 for target, draw in items
             ]
         )

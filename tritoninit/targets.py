@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from tritoninit.extents import extent
+from tritoninit.kernels.stream import FLOAT8
 
 LAZY = "a lazy parameter has no shape yet: run a forward pass first"
 
@@ -351,17 +352,20 @@ _TYPESTR = {
     torch.float32: np.dtype(np.float32).str,
     torch.float16: np.dtype(np.float16).str,
     torch.bfloat16: np.dtype(np.uint16).str,
+    **{getattr(torch, name): np.dtype(np.uint8).str for name in FLOAT8},
 }
 
 
 def as_array(target: Target) -> npt.NDArray[Any]:
-    """A NumPy view of CPU memory; bfloat16 as the uint16 patterns, which NumPy has no type for."""
+    """A NumPy view of CPU memory; what NumPy has no type for as its patterns: bfloat16, and 8-bit floats."""
     if isinstance(target, torch.Tensor):
         typestr = _TYPESTR.get(target.dtype)
         if typestr is None:
             return target.detach().numpy()
         return np.asarray(_Memory(target, typestr))
     array = np.asarray(target)  # a subclass, such as np.matrix, may index in its own way
+    if dtype_name(target) in FLOAT8:
+        return array.view(np.uint8)
     return array.view(np.uint16) if dtype_name(target) == "bfloat16" else array
 
 
@@ -371,6 +375,7 @@ def write(target: Target, values: torch.Tensor) -> None:
         with torch.no_grad():
             target.copy_(values)
     else:
-        narrow = torch.bfloat16 if dtype_name(target) == "bfloat16" else values.dtype
+        name = dtype_name(target)
+        narrow = getattr(torch, name) if name == "bfloat16" or name in FLOAT8 else values.dtype
         with np.errstate(over="ignore"):  # infinite beyond the dtype's range, as in torch
             as_array(target)[...] = as_array(values.to(device="cpu", dtype=narrow))

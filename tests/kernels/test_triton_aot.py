@@ -27,6 +27,7 @@ from tritoninit.kernels.triton_kernels import DISTRIBUTIONS, MOST_TILES
 NVIDIA = ("sm_80", "sm_89", "sm_90", "sm_100")
 AMD = ("gfx90a", "gfx942")
 DTYPES = ("float32", "float16", "bfloat16")
+FORMATS = tuple(stream.FLOAT8)
 KERNELS = ("run_kernel", "table_kernel", "scattered_kernel")
 ROWS = ("rows_kernel", "edged_rows_kernel", "rows_table_kernel", "edged_rows_table_kernel")
 
@@ -128,6 +129,30 @@ def test_nvidia(kernel, distribution, dtype, arch):
     if kernel != "scattered_kernel":
         assert set(found.store_bytes) == {16}
     assert sum(found.store_bytes) == size * found.elements
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "arch"),
+    [
+        pytest.param(
+            *case, marks=[] if case in (("rows_kernel", FORMATS[0], "sm_80"),) else [pytest.mark.slow]
+        )
+        for case in product((*KERNELS, *ROWS), FORMATS, ("sm_80", "sm_90", "sm_100", "sm_120"))
+    ],
+)
+def test_eight_bits_on_nvidia(kernel, dtype, arch):
+    """Whatever the architecture has instructions for: it is all done in integers, and nothing spills."""
+    code = compiled(kernel, "normal", dtype, arch)
+    assert_nothing_spilled(code)
+    assert not re.search(r"e4m3|e5m2", code.ptx)
+    assert max(code.cost.store_bytes) == {"run": 16, "table": 16, "scattered": 1}.get(kernel[:-7], 8)
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(each, marks=pytest.mark.slow) for each in (*KERNELS, *ROWS)])
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("arch", ["gfx942"])
+def test_eight_bits_on_amd(kernel, dtype, arch):
+    assert static.compile_kernel(kernel, "normal", dtype, arch).asm["hsaco"]
 
 
 def fused_in_ptx(ptx: str) -> int:

@@ -23,12 +23,18 @@ from triton.compiler import ASTSource
 from tritoninit.bench.control_flow import ControlFlow, GcnFlow, Route, SassFlow, bytes_stored
 from tritoninit.bench.instructions import KINDS, Uncountable
 from tritoninit.kernels import triton_kernels
+from tritoninit.kernels.stream import FLOAT8
 
 TARGETS: Final = {
     **{f"sm_{arch}": GPUTarget("cuda", arch, 32) for arch in (80, 86, 89, 90, 100, 120)},
     **{arch: GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")},
 }
-_TRITON_DTYPES: Final = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+_TRITON_DTYPES: Final = {
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    **dict.fromkeys(FLOAT8, "u8"),
+}
 _TOOLS: Final = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -49,7 +55,7 @@ def compile_kernel(
             time, of "edged_rows_kernel" that for one whose rows do not begin or end so; the same of
             "rows_table_kernel" and "edged_rows_table_kernel", of which the latter takes any such matrix.
         distribution: a key of ``triton_kernels.DISTRIBUTIONS``.
-        dtype: "float32", "float16" or "bfloat16".
+        dtype: one of ``lowering.FLOAT_DTYPES``.
         arch: a key of ``TARGETS``.
         aligned: 16 divides the tensor's address and, for run_kernel, the index of its first element; of
             rows, some can be stored 16 bytes at a time.
@@ -71,10 +77,12 @@ def compile_kernel(
         constants |= {"WIDE": wide, "PLACES": triton_kernels.PLACES}
     else:
         aligned = aligned or kernel.endswith("table_kernel")
-        width = 16 // getattr(torch, dtype).itemsize if aligned else 4
+        width = (4 if getattr(torch, dtype).itemsize >= 4 else 8) if aligned else 4
         constants |= {"WIDE": wide, "MATRIX": True, "UNIT": True, "VECTORS": aligned, "WIDTH": width}
         constants["SINGLES"] = kernel.startswith("edged_") or not aligned
         constants["GROUPS"] = 2 * triton_kernels.COUNTERS // width
+    if (form := triton_kernels.FORMATS.get(getattr(torch, dtype))) is not None:
+        constants["FORMAT"] = form
     if kernel.endswith("table_kernel"):
         constants["DTYPE"] = triton_kernels.DTYPES[getattr(torch, dtype)]
         pointer, attributes = "*i64", _pointer_attributes(arch, True, False)  # of the table

@@ -32,6 +32,7 @@ from tritoninit.interception.regions import storage_key
 from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
 from tritoninit.interception.summary import Summary
 from tritoninit.interception.tape import At, Tape
+from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.keys import Key
 from tritoninit.models.slots import Slot
 from tritoninit.recorded import is_factory
@@ -417,8 +418,8 @@ def _understood(
 
 def _float(dtype: torch.dtype) -> torch.dtype:
     """In which what is drawn of this dtype is checked: floats that are not served are rounded to."""
-    served = (torch.float32, torch.float16, torch.bfloat16)
-    return dtype if dtype in served or not dtype.is_floating_point else torch.float32
+    served = str(dtype).removeprefix("torch.") in FLOAT_DTYPES
+    return dtype if served or not dtype.is_floating_point else torch.float32
 
 
 def _filled_by(

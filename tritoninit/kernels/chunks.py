@@ -52,8 +52,9 @@ def fill(drawer: Drawer, items: Sequence[Item], threads: int = 1) -> None:
 
     Args:
         drawer: who draws.
-        items: (target, dtype, draw) each. The target is float32, float16, or the uint16 patterns of bfloat16,
-            of any shape and strides; the dtype "float32", "float16" or "bfloat16".
+        items: (target, dtype, draw) each. The target is float32, float16, the uint16 patterns of bfloat16 or
+            the uint8 ones of an 8-bit float, of any shape and strides; the dtype is one of
+            ``lowering.FLOAT_DTYPES``.
         threads: how many threads share the chunks of all of them, the caller's one of them.
     """
     if len(items) == 1 and items[0][0].size <= drawer.chunk // 4:

@@ -15,15 +15,31 @@ from functools import lru_cache
 from operator import index
 from typing import Any
 
-from tritoninit.kernels.stream import ConstantNumbers, NormalNumbers, TruncatedNormalNumbers, UniformNumbers
+from tritoninit.kernels.stream import (
+    FLOAT8,
+    ConstantNumbers,
+    NormalNumbers,
+    TruncatedNormalNumbers,
+    UniformNumbers,
+)
 
 # Random fills serve these; constants serve every dtype.
-FLOAT_DTYPES = ("float32", "float16", "bfloat16")
+FLOAT_DTYPES = ("float32", "float16", "bfloat16", *FLOAT8)
+
+
+def _float8(magnitude: int, dtype: str) -> float:
+    """The number of a pattern without its sign; past the largest, what would be there if there were one."""
+    form = FLOAT8[dtype]
+    exponent, mantissa = divmod(magnitude, 1 << form.mantissa)
+    whole = mantissa + ((1 << form.mantissa) if exponent else 0)
+    return math.ldexp(whole, max(exponent, 1) - form.bias - form.mantissa)
+
 
 _LARGEST = {
     "float32": float.fromhex("0x1.fffffep+127"),
     "float16": float.fromhex("0x1.ffcp+15"),
     "bfloat16": float.fromhex("0x1.fep+127"),
+    **{dtype: _float8(form.largest, dtype) for dtype, form in FLOAT8.items()},
 }
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803")
 # One-sided intervals beyond this many standard deviations leave no float32 probability to draw from.
@@ -151,6 +167,13 @@ def check_range(name: str, value: float, dtype: str) -> None:
         raise ParameterError(f"{name} is out of range for {dtype}: {value}")
 
 
+def check_held(value: float, dtype: str) -> None:
+    """Raise RangeError if an 8-bit float has no such number, infinity or NaN."""
+    too_large = abs(value) > _LARGEST[dtype] and not (math.isinf(value) and FLOAT8[dtype].has_infinity)
+    if too_large:
+        raise RangeError(f"{dtype} cannot hold the value {shown(value)}")
+
+
 def _float32_above(x: float) -> float:
     """The next float32 above the float32 ``x``."""
     bits = struct.unpack("<i", struct.pack("<f", x + 0.0))[0]
@@ -166,7 +189,9 @@ def _float32_below(x: float) -> float:
 
 
 def _pattern(x: float, dtype: str) -> int:
-    """The 16-bit pattern that float32 ``x`` rounds to (nearest, ties to even), as an ordered integer."""
+    """The pattern that float32 ``x`` rounds to (nearest, ties to even), as an ordered integer."""
+    if dtype in FLOAT8:
+        return _pattern8(x, dtype)
     if dtype == "float16":
         try:
             bits = struct.unpack("<H", struct.pack("<e", x))[0]
@@ -178,8 +203,22 @@ def _pattern(x: float, dtype: str) -> int:
     return int(bits) if bits < 0x8000 else 0x8000 - int(bits)
 
 
+def _pattern8(x: float, dtype: str) -> int:
+    """The same of 8 bits; past the largest number the grid goes on."""
+    form = FLOAT8[dtype]
+    if not x:
+        return 0
+    exponent = max(math.frexp(x)[1], 2 - form.bias)  # x is less than 2**exponent
+    # In units of the spacing there, nearest even; patterns count on from that of 2**(exponent - 1).
+    steps = round(math.ldexp(abs(x), form.mantissa + 1 - exponent))
+    magnitude = ((exponent + form.bias - 2) << form.mantissa) + steps
+    return magnitude if x > 0 else -magnitude
+
+
 def _value(ordered: int, dtype: str) -> float:
-    """The number that an ordered 16-bit pattern stands for."""
+    """The number that an ordered pattern stands for."""
+    if dtype in FLOAT8:
+        return math.copysign(_float8(abs(ordered), dtype), ordered)
     bits = ordered if ordered >= 0 else 0x8000 - ordered
     if dtype == "float16":
         return float(struct.unpack("<e", struct.pack("<H", bits))[0])
@@ -197,6 +236,8 @@ def largest_rounding_within(bound: float, dtype: str, *, strict: bool) -> float:
     if dtype == "float32":
         return _float32_below(bound) if strict else bound + 0.0
     ordered = _pattern(bound, dtype)
+    if dtype in FLOAT8:
+        ordered = min(ordered, FLOAT8[dtype].largest)
     while _value(ordered, dtype) > bound or (strict and _value(ordered, dtype) == bound):
         ordered -= 1
     here, above = _value(ordered, dtype), _value(ordered + 1, dtype)

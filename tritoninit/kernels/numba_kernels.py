@@ -26,7 +26,8 @@ from tritoninit.kernels.stream import Draw
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT keeps it from compiling")
 
-f32, i32, i64, u16, u32, u64 = np.float32, np.int32, np.int64, np.uint16, np.uint32, np.uint64
+f32, i32, i64, u8 = np.float32, np.int32, np.int64, np.uint8
+u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 BLOCKS = 512  # a tile: 8 KiB of words and 8 KiB of values
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
@@ -35,6 +36,8 @@ UNIFORM, NORMAL, TRUNCATED_NORMAL = range(3)
 DISTRIBUTIONS = {"uniform": UNIFORM, "normal": NORMAL, "truncated_normal": TRUNCATED_NORMAL}
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 DTYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
+FLOAT8 = len(DTYPES)  # the first of them
+DTYPES |= {name: FLOAT8 + k for k, name in enumerate(stream.FLOAT8)}
 _TORCH_DTYPES = {getattr(torch, name): code for name, code in DTYPES.items()}
 
 _M0, _M1 = u64(stream.PHILOX_M0), u64(stream.PHILOX_M1)
@@ -50,6 +53,14 @@ _TAIL = tuple(f32(c) for c in stream.QUANTILE_TAIL)
 _TAIL_SHIFT = f32(stream.QUANTILE_TAIL_SHIFT)
 _SPLIT = f32(stream.QUANTILE_SPLIT)
 _SIGN = u32(1 << 31)
+# A row for each format of 8 bits: what ``byte`` takes.
+_BYTES = np.array(
+    [
+        (f.dropped, f.rebias, f.smallest_normal, f.grid, f.largest, f.beyond, f.nan, f.one_zero)
+        for f in stream.FLOAT8.values()
+    ],
+    np.int32,
+)
 # The polynomials below are written out.
 if (len(_LOG), len(_SINE), len(_CENTRE), len(_TAIL)) != (8, 4, 9, 9):
     raise ImportError("a polynomial of the stream has another length than the one that is written out here")
@@ -214,6 +225,29 @@ def brain(v):
     return u16(u32(u32(b + u32(0x7FFF)) + ((b >> u32(16)) & u32(1))) >> u32(16))
 
 
+@_inline
+def byte(v, form):
+    """The pattern of a float32 in a format of 8 bits, as PyTorch casts it."""
+    b = i32(bits(v))
+    a = i32(b & i32(0x7FFFFFFF))
+    small = i32(i32(bits(real(u32(a)) + real(u32(form[3])))) - form[3])
+    odd = i32((a >> form[0]) & i32(1))
+    half = i32((i32(1) << i32(form[0] - i32(1))) - i32(1))
+    large = i32(i32(i32(i32(a - form[1]) + half) + odd) >> form[0])
+    pattern = small if a < form[2] else large
+    pattern = form[5] if pattern > form[4] else pattern
+    pattern = form[6] if a > i32(0x7F800000) else pattern
+    sign = i32((b >> i32(24)) & i32(0x80))
+    sign = i32(0) if form[7] != 0 and pattern == 0 else sign
+    return u8(pattern | sign)
+
+
+@_inline
+def byte_format(dtype):
+    row = _BYTES[dtype - FLOAT8]
+    return row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
+
+
 @njit(nogil=True, error_model="numpy")
 def draw_tile(z, x, blocks, block, key, p, distribution):
     """The values z (4, BLOCKS) of ``blocks`` blocks from ``block`` on; x is scratch for their words."""
@@ -244,8 +278,14 @@ def transform_tile(z, x, blocks, p, distribution):
 
 
 @njit(nogil=True, error_model="numpy")
-def store_tile(z, wide, narrow, dtype, at):
+def store_tile(z, wide, narrow, short, dtype, at):
     """All of z, interleaved and rounded to the dtype, to the elements from ``at`` on."""
+    if dtype >= FLOAT8:
+        octets, form = short[at : at + 4 * BLOCKS], byte_format(dtype)
+        for j in range(BLOCKS):
+            for lane in range(4):
+                octets[4 * j + lane] = byte(z[lane, j], form)
+        return
     if dtype == FLOAT32:
         out = wide[at : at + 4 * BLOCKS]
         for j in range(BLOCKS):
@@ -264,8 +304,10 @@ def store_tile(z, wide, narrow, dtype, at):
 
 
 @_inline
-def store(value, wide, narrow, dtype, at):
-    if dtype == FLOAT32:
+def store(value, wide, narrow, short, dtype, at):
+    if dtype >= FLOAT8:
+        short[at] = byte(value, byte_format(dtype))
+    elif dtype == FLOAT32:
         wide[at] = value
     elif dtype == FLOAT16:
         narrow[at] = half(value)
@@ -295,6 +337,7 @@ def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, 
     p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
     # The same memory; only the one of the dtype is written.
     wide, narrow = carray(pointer(address), size, np.float32), carray(pointer(address), size, np.uint16)
+    short = carray(pointer(address), size, np.uint8)
     x = np.empty((4, BLOCKS), np.uint32)
     z = np.empty((4, BLOCKS), np.float32)
     block = first >> u64(2)
@@ -302,11 +345,11 @@ def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, 
     while at < size:
         draw_tile(z, x, min(BLOCKS, (size - at + 3) >> 2), block, key, p, distribution)
         if at >= 0 and at + 4 * BLOCKS <= size:
-            store_tile(z, wide, narrow, dtype, at)
+            store_tile(z, wide, narrow, short, dtype, at)
         else:
             for k in range(min(4 * BLOCKS, size - at)):
                 if at + k >= 0:
-                    store(z[k & 3, k >> 2], wide, narrow, dtype, at + k)
+                    store(z[k & 3, k >> 2], wide, narrow, short, dtype, at + k)
         at += 4 * BLOCKS
         block += u64(BLOCKS)
 
@@ -386,6 +429,7 @@ def rows_kernel(
     x = np.empty((4, BLOCKS), np.uint32)
     z = np.empty((4, BLOCKS), np.float32)
     wide, narrow = np.empty(4 * BLOCKS, np.float32), np.empty(4 * BLOCKS, np.uint16)
+    short = np.empty(4 * BLOCKS, np.uint8)
     pieces = np.empty((BLOCKS, 4), np.int64)
     row = done = 0
     while row < places.size:
@@ -394,11 +438,13 @@ def rows_kernel(
         for j in range(count):
             a[j], b[j], c[j], d[j] = philox4x32(a[j], b[j], key[0], key[1], key[2], key[3])
         transform_tile(z, x, count, p, distribution)
-        store_tile(z, wide, narrow, dtype, 0)
+        store_tile(z, wide, narrow, short, dtype, 0)
         for k in range(number):
             first = address + u64(offsets[pieces[k, 0]] + pieces[k, 1] * stride)
             if dtype == FLOAT32:
                 copy_piece(wide, pieces[k, 3], first, pieces[k, 2], stride)
+            elif dtype >= FLOAT8:
+                copy_piece(short, pieces[k, 3], first, pieces[k, 2], stride)
             else:
                 copy_piece(narrow, pieces[k, 3], first, pieces[k, 2], stride)
 

@@ -178,13 +178,36 @@ _TRANSFORMS: dict[str, Callable[..., Floats]] = {
 }
 
 
+def byte(x: Floats, form: stream.Float8) -> Array:
+    """The patterns of a format of 8 bits, as PyTorch casts float32 to it."""
+    bits = x.view(np.int32)
+    magnitude = bits & np.int32(0x7FFFFFFF)
+    # Below its normal numbers the format is a grid, float32's about another number: the sum rounds to it.
+    with np.errstate(all="ignore"):
+        moved = magnitude.view(np.float32) + np.int32(form.grid).view(np.float32)
+    small = moved.view(np.int32) - np.int32(form.grid)
+    odd = (magnitude >> np.int32(form.dropped)) & np.int32(1)
+    half = np.int32((1 << (form.dropped - 1)) - 1)
+    large = (magnitude - np.int32(form.rebias) + half + odd) >> np.int32(form.dropped)
+    pattern = np.where(magnitude < np.int32(form.smallest_normal), small, large)
+    pattern = np.where(pattern > np.int32(form.largest), np.int32(form.beyond), pattern)
+    pattern = np.where(magnitude > np.int32(0x7F800000), np.int32(form.nan), pattern)
+    sign = (bits >> np.int32(24)) & np.int32(0x80)
+    if form.one_zero:
+        sign = np.where(pattern == 0, np.int32(0), sign)
+    patterns: npt.NDArray[np.uint8] = (pattern | sign).astype(np.uint8)
+    return patterns
+
+
 def narrow(x: Floats, dtype: str) -> Array:
-    """float32 rounded once, to nearest even; bfloat16 is given as its 16-bit patterns."""
+    """float32 rounded once, to nearest even; bfloat16 and 8-bit floats are given as their patterns."""
     if dtype == "float32":
         return x
     if dtype == "float16":
         with np.errstate(all="ignore"):
             return x.astype(np.float16)
+    if dtype in stream.FLOAT8:
+        return byte(x, stream.FLOAT8[dtype])
     bits = x.view(np.uint32)
     bits = (bits + (((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF))) >> np.uint32(16)
     return bits.astype(np.uint16)
@@ -242,8 +265,8 @@ def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays of any layout that do not overlap, in place.
 
     Args:
-        items: (target, dtype, draw) each, where the target is float32, float16, or the uint16 patterns of
-            bfloat16, and the dtype "float32", "float16" or "bfloat16".
+        items: (target, dtype, draw) each, where the target is float32, float16, the uint16 patterns of
+            bfloat16 or the uint8 ones of an 8-bit float, and the dtype one of ``lowering.FLOAT_DTYPES``.
         threads: how many threads share the chunks.
     """
     _reuse_scratch()

@@ -40,6 +40,16 @@ _TAIL_TERMS = tl.constexpr(len(stream.QUANTILE_TAIL))
 _TAIL_SHIFT = tl.constexpr(stream.QUANTILE_TAIL_SHIFT)
 _SPLIT = tl.constexpr(stream.QUANTILE_SPLIT)
 _MINUS_2_TO_MINUS_31 = tl.constexpr(-(2.0**-31))
+# Of each format of 8 bits.
+_FORMS = stream.FLOAT8.values()
+_DROPPED = tl.constexpr(tuple(form.dropped for form in _FORMS))
+_REBIAS = tl.constexpr(tuple(form.rebias for form in _FORMS))
+_SMALLEST_NORMAL = tl.constexpr(tuple(form.smallest_normal for form in _FORMS))
+_GRID = tl.constexpr(tuple(form.grid for form in _FORMS))
+_LARGEST = tl.constexpr(tuple(form.largest for form in _FORMS))
+_BEYOND = tl.constexpr(tuple(form.beyond for form in _FORMS))
+_NAN = tl.constexpr(tuple(form.nan for form in _FORMS))
+_ONE_ZERO = tl.constexpr(tuple(form.one_zero for form in _FORMS))
 
 CONSTANT = tl.constexpr(0)
 UNIFORM = tl.constexpr(1)
@@ -56,6 +66,11 @@ NUM_WARPS = 4
 COUNTERS = 1024
 PLACES = 512  # elements a program of the scattered kernel draws
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+# Floats of 8 bits are rounded here, and written as integers: no architecture has instructions for all of
+# them, some for none. Others have no format.
+FORMATS = {getattr(torch, name): k for k, name in enumerate(stream.FLOAT8)}
+NO_FORMAT = tl.constexpr(-1)
+DTYPES |= dict.fromkeys(FORMATS, tl.uint8)
 
 # What a launch over many tensors reads of each. The origin is where element 0 of the stream would lie, modulo
 # 2**64; the tile is the one that the launch's first program would begin with, were it this tensor's.
@@ -188,6 +203,34 @@ def truncated_normal(x, mean, std, below, above, difference, mass, floor, cap, T
 
 
 @triton.jit
+def byte(value, FORMAT: tl.constexpr):
+    """The pattern of a float32 in a format of 8 bits, as PyTorch casts it."""
+    bits = value.to(tl.int32, bitcast=True)
+    magnitude = bits & 0x7FFFFFFF
+    grid = tl.full(value.shape, _GRID[FORMAT], tl.int32).to(tl.float32, bitcast=True)
+    small = (magnitude.to(tl.float32, bitcast=True) + grid).to(tl.int32, bitcast=True) - _GRID[FORMAT]
+    odd = (magnitude >> _DROPPED[FORMAT]) & 1
+    half: tl.constexpr = (1 << (_DROPPED[FORMAT] - 1)) - 1
+    large = (magnitude - _REBIAS[FORMAT] + half + odd) >> _DROPPED[FORMAT]
+    pattern = tl.where(magnitude < _SMALLEST_NORMAL[FORMAT], small, large)
+    pattern = tl.where(pattern > _LARGEST[FORMAT], _BEYOND[FORMAT], pattern)
+    pattern = tl.where(magnitude > 0x7F800000, _NAN[FORMAT], pattern)
+    sign = (bits >> 24) & 0x80
+    if _ONE_ZERO[FORMAT]:
+        sign = tl.where(pattern == 0, 0, sign)
+    return (pattern | sign).to(tl.uint8)
+
+
+@triton.jit
+def rounded(value, DTYPE: tl.constexpr, FORMAT: tl.constexpr):
+    """A float32 as it is stored."""
+    if FORMAT == NO_FORMAT:
+        return value.to(DTYPE)
+    else:
+        return byte(value, FORMAT)
+
+
+@triton.jit
 def words(c0, c1, key):
     """The four words of each block (c0, c1) of the stream (s0, s1) under the key (k0, k1) = key[2:]."""
     # The interpreter ignores the kernels' annotations: it would take a small key word for an int32.
@@ -281,10 +324,11 @@ def run_kernel(
     DISTRIBUTION: tl.constexpr,
     ALIGNED: tl.constexpr,
     COUNTERS: tl.constexpr,
+    FORMAT: tl.constexpr = NO_FORMAT,
 ):
     """Elements start to stop of a stream into contiguous memory; ALIGNED says that 16 divides start."""
     TILE: tl.constexpr = 4 * COUNTERS
-    NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
+    NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth < 32
     key = (s0, s1, k0, k1)
     p = (p0, p1, p2, p3, p4, p5, p6, p7)
     start = start.to(tl.int64)
@@ -294,7 +338,7 @@ def run_kernel(
     tile = tl.program_id(0).to(tl.int64) + start // TILE
     first = tile * TILE
     values = tile_values(tile, key, p, DISTRIBUTION, NARROW, COUNTERS)
-    values = values.to(pointer.dtype.element_ty)
+    values = rounded(values, pointer.dtype.element_ty, FORMAT)
     index = first + tl.arange(0, TILE)
     if (first >= start) & (stop - first >= TILE):  # first + TILE may overflow
         tl.store(pointer + (index - start), values)
@@ -338,6 +382,7 @@ def table_kernel(
     DTYPE: tl.constexpr,
     ALIGNED: tl.constexpr,
     COUNTERS: tl.constexpr,
+    FORMAT: tl.constexpr = NO_FORMAT,
 ):
     """Many tensors as run_kernel writes one: each program ``tiles`` tiles of a tensor, or those left of it.
 
@@ -345,7 +390,7 @@ def table_kernel(
     each program's row, in 32 bits. ALIGNED says that 16 divides every origin.
     """
     TILE: tl.constexpr = 4 * COUNTERS
-    NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
+    NARROW: tl.constexpr = DTYPE.primitive_bitwidth < 32
     SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
     program = tl.program_id(0)
     row = row_of(program, table, rows, programs, _ROW_WORDS)
@@ -359,7 +404,7 @@ def table_kernel(
     # Hoisting what no tile changes saves nothing, and takes 128 registers for a normal's 64 (on sm_90).
     for k in tl.range(tl.minimum(left, tiles).to(tl.int32), disable_licm=True):
         first = (tile + k) * TILE
-        values = tile_values(tile + k, key, p, DISTRIBUTION, NARROW, COUNTERS).to(DTYPE)
+        values = rounded(tile_values(tile + k, key, p, DISTRIBUTION, NARROW, COUNTERS), DTYPE, FORMAT)
         pointer = (origin + first * SIZE).to(tl.pointer_type(DTYPE))
         if ALIGNED:
             pointer = tl.multiple_of(pointer, 16)
@@ -410,6 +455,7 @@ def draw_groups(
     VECTORS: tl.constexpr,
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
+    FORMAT: tl.constexpr,
 ):
     """Write numbered groups of WIDTH elements of a 4-d tensor's rows, which are runs of the stream.
 
@@ -417,7 +463,7 @@ def draw_groups(
     that of places and addresses.
     """
     n1, n2, length, m0, m1, m2, m3, i0, i1, i2, groups, total = shape
-    NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
+    NARROW: tl.constexpr = DTYPE.primitive_bitwidth < 32
     SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
     inside = number < total.to(number.dtype)
     row = number // groups.to(number.dtype)
@@ -450,17 +496,17 @@ def draw_groups(
     where += element if UNIT else element * m3
     first = (address + where * SIZE).to(tl.pointer_type(DTYPE))
     if VECTORS:
-        aligned = tl.multiple_of(first, 16)[:, None] + tl.arange(0, WIDTH)[None, :]
-        tl.store(aligned, side_by_side(values, WIDTH).to(DTYPE), mask=whole[:, None])
+        aligned = tl.multiple_of(first, WIDTH * SIZE)[:, None] + tl.arange(0, WIDTH)[None, :]
+        tl.store(aligned, rounded(side_by_side(values, WIDTH), DTYPE, FORMAT), mask=whole[:, None])
     if SINGLES:
         if VECTORS:
             element = tl.where(whole, length, element)
         for k in tl.static_range(WIDTH):
             mask = (element + k).to(number.dtype) < length.to(number.dtype)
             if UNIT:
-                tl.store(first + k, values[k].to(DTYPE), mask=mask)
+                tl.store(first + k, rounded(values[k], DTYPE, FORMAT), mask=mask)
             else:
-                tl.store(first + k * m3, values[k].to(DTYPE), mask=mask)
+                tl.store(first + k * m3, rounded(values[k], DTYPE, FORMAT), mask=mask)
 
 
 @triton.jit(
@@ -504,6 +550,7 @@ def rows_kernel(
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
     GROUPS: tl.constexpr,
+    FORMAT: tl.constexpr = NO_FORMAT,
 ):
     """A 4-d tensor of any memory strides m, whose rows of n3 elements are runs of a stream with strides i.
 
@@ -519,7 +566,20 @@ def rows_kernel(
     DTYPE: tl.constexpr = pointer.dtype.element_ty
     address = pointer.to(tl.int64)
     draw_groups(
-        number, shape, address, start, key, p, DTYPE, DISTRIBUTION, MATRIX, UNIT, VECTORS, SINGLES, WIDTH
+        number,
+        shape,
+        address,
+        start,
+        key,
+        p,
+        DTYPE,
+        DISTRIBUTION,
+        MATRIX,
+        UNIT,
+        VECTORS,
+        SINGLES,
+        WIDTH,
+        FORMAT,
     )
 
 
@@ -538,6 +598,7 @@ def rows_table_kernel(
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
     GROUPS: tl.constexpr,
+    FORMAT: tl.constexpr = NO_FORMAT,
 ):
     """Many tensors as rows_kernel writes one: each program ``tiles`` times GROUPS groups, or those left.
 
@@ -570,7 +631,20 @@ def rows_table_kernel(
         else:
             number = ((tile + k).to(tl.int32) * GROUPS + tl.arange(0, GROUPS)).to(tl.uint32)
         draw_groups(
-            number, shape, address, start, key, p, DTYPE, DISTRIBUTION, MATRIX, UNIT, VECTORS, SINGLES, WIDTH
+            number,
+            shape,
+            address,
+            start,
+            key,
+            p,
+            DTYPE,
+            DISTRIBUTION,
+            MATRIX,
+            UNIT,
+            VECTORS,
+            SINGLES,
+            WIDTH,
+            FORMAT,
         )
 
 
@@ -607,12 +681,13 @@ def scattered_kernel(
     DISTRIBUTION: tl.constexpr,
     WIDE: tl.constexpr,
     PLACES: tl.constexpr,
+    FORMAT: tl.constexpr = NO_FORMAT,
 ):
     """A 4-d tensor of any memory strides m from places of a stream with strides i; stop is its size.
 
     Each element draws a block of its own, for layouts and windows that no run of the stream goes through.
     """
-    NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
+    NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth < 32
     key = (s0, s1, k0, k1)
     p = (p0, p1, p2, p3, p4, p5, p6, p7)
     if WIDE:
@@ -637,16 +712,17 @@ def scattered_kernel(
         word = (place & 3).to(tl.uint32)
         values = draw_word(c0, c1, word, key, p, DISTRIBUTION, NARROW)
     where = x0 * m0 + x1 * m1 + x2 * m2 + x3 * m3
-    tl.store(pointer + where, values.to(pointer.dtype.element_ty), mask=inside)
+    tl.store(pointer + where, rounded(values, pointer.dtype.element_ty, FORMAT), mask=inside)
 
 
 def variant(draw: Draw) -> int:
     """The kernels' DISTRIBUTION for a draw."""
-    if draw.distribution == "truncated_normal":
+    name = draw.distribution
+    if name == "truncated_normal":
         numbers = TruncatedNormalNumbers(*draw.parameters)
         if min(numbers.below, numbers.above) >= CENTRAL_TAIL:
-            return DISTRIBUTIONS["central_normal"]
-    return DISTRIBUTIONS[draw.distribution]
+            name = "central_normal"
+    return DISTRIBUTIONS[name]
 
 
 def is_run(dims: list[tuple[int, int, int]]) -> bool:
@@ -655,7 +731,7 @@ def is_run(dims: list[tuple[int, int, int]]) -> bool:
 
 
 def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: int = PLACES) -> None:
-    """Write ``draw`` into a float32, float16 or bfloat16 tensor of any strides, in place.
+    """Write ``draw`` into a tensor of any strides, and of a dtype in DTYPES, in place.
 
     Launches on the tensor's device and that device's current stream, without synchronising.
 
@@ -667,6 +743,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
     """
     if not tensor.numel():
         return
+    tensor = tensor.detach()
     dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
     numbers = (
         draw.stream & 0xFFFFFFFF,
@@ -676,14 +753,15 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         *draw.parameters,
         *(0.0,) * (8 - len(draw.parameters)),
     )
-    options = _options(variant(draw))
+    options = _options(variant(draw), tensor.dtype)
+    memory = tensor.view(torch.uint8) if tensor.dtype in FORMATS else tensor
     with torch.cuda.device_of(tensor):
         if is_run(dims):
             stop = draw.start + tensor.numel()
             tile = 4 * counters
             grid = ((stop + tile - 1) // tile - draw.start // tile,)
             run_kernel[grid](
-                tensor, draw.start, stop, *numbers, ALIGNED=draw.start % 16 == 0, COUNTERS=counters, **options
+                memory, draw.start, stop, *numbers, ALIGNED=draw.start % 16 == 0, COUNTERS=counters, **options
             )
             return
         if len(dims) > MAX_DIMS:
@@ -693,7 +771,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
             found = _grouping(tensor, draw, dims)
             size = 2 * counters // found.width
             rows_kernel[((found.total + size - 1) // size,)](
-                tensor,
+                memory,
                 draw.start,
                 *numbers,
                 *_shape(dims, found),
@@ -703,15 +781,15 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
                 **options,
             )
             return
-        sizes, memory, index = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)
+        sizes, strides, index = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)
         grid = ((tensor.numel() + places - 1) // places,)
         scattered_kernel[grid](
-            tensor,
+            memory,
             draw.start,
             tensor.numel(),
             *numbers,
             *sizes[1:],
-            *memory,
+            *strides,
             *index,
             WIDE=tensor.numel() >= 2**31 - places,
             PLACES=places,
@@ -719,16 +797,17 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         )
 
 
-def _options(distribution: int) -> dict[str, Any]:
+def _options(distribution: int, dtype: torch.dtype) -> dict[str, Any]:
     """What every launch is given."""
-    return {"DISTRIBUTION": distribution, "num_warps": NUM_WARPS, "enable_fp_fusion": False}
+    options = {"DISTRIBUTION": distribution, "num_warps": NUM_WARPS, "enable_fp_fusion": False}
+    return options | {"FORMAT": FORMATS[dtype]} if dtype in FORMATS else options
 
 
 def _parts(tensor: torch.Tensor, draw: Draw) -> list[tuple[torch.Tensor, Draw]]:
     """What is left to draw of a tensor of more dimensions than a kernel walks, without the first."""
     first, *strides = draw.strides
     inner = [draw._replace(start=draw.start + k * first, strides=tuple(strides)) for k in range(len(tensor))]
-    return list(zip(tensor.unbind(), inner, strict=True))
+    return list(zip(tensor.detach().unbind(), inner, strict=True))
 
 
 def _grouping(
@@ -769,7 +848,7 @@ class Group(NamedTuple):
 
     def launch(self, grid: int, counters: int, *table: Any) -> None:
         constants = {"DTYPE": DTYPES[self.dtype], "ALIGNED": self.aligned, "COUNTERS": counters}
-        table_kernel[(grid,)](*table, **constants, **_options(self.distribution))
+        table_kernel[(grid,)](*table, **constants, **_options(self.distribution, self.dtype))
 
 
 class Run(NamedTuple):
@@ -778,9 +857,6 @@ class Run(NamedTuple):
     tensor: torch.Tensor
     draw: Draw
     origin: int
-
-    def group(self) -> Group:
-        return Group(self.tensor.dtype, variant(self.draw), self.origin % 16 == 0)
 
 
 class CutGroup(NamedTuple):
@@ -807,7 +883,7 @@ class CutGroup(NamedTuple):
             "SINGLES": self.singles,
             "WIDTH": self.width,
             "GROUPS": 2 * counters // self.width,
-            **_options(self.distribution),
+            **_options(self.distribution, self.dtype),
         }
 
 
@@ -874,11 +950,12 @@ def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Group
     waiting = items[::-1]
     while waiting:
         tensor, draw = waiting.pop()
+        if tensor.is_contiguous() and tensor.stride() == draw.strides:  # as most: a run without a look
+            _add_run(groups, tensor, draw)
+            continue
         dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
         if is_run(dims):
-            origin = (tensor.data_ptr() - draw.start * tensor.element_size()) & 0xFFFFFFFFFFFFFFFF
-            run = Run(tensor, draw, origin)
-            groups[run.group()].append(run)
+            _add_run(groups, tensor, draw)
         elif len(dims) > MAX_DIMS:
             waiting += _parts(tensor, draw)[::-1]
         elif goes_by_rows(dims):
@@ -888,6 +965,15 @@ def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Group
             alone.append((tensor, draw))
     alone += [(found[0].tensor, found[0].draw) for found in groups.values() if len(found) == 1]
     return {group: found for group, found in groups.items() if len(found) > 1}, alone
+
+
+def _add_run(groups: Groups, tensor: torch.Tensor, draw: Draw) -> None:
+    origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
+    alike = tensor.dtype, variant(draw), origin % 16 == 0
+    found = groups.get(alike)  # type: ignore[call-overload]  # a Group is a tuple, and takes longer to make
+    if found is None:
+        found = groups[Group(*alike)]
+    found.append(Run(tensor, draw, origin))
 
 
 def _launch(device: torch.device, groups: Groups, counters: int, tiles_per_program: int | None) -> None:
@@ -918,7 +1004,7 @@ Table: TypeAlias = tuple[npt.NDArray[np.void], npt.NDArray[np.int32], int]
 def _table(runs: list[Run], tile: int, tiles_per_program: int | None) -> Table:
     """The rows of a launch, the number of each program's row, and how many tiles a program draws."""
     rows = _rows(ROW, runs)
-    rows["origin"] = [run.origin for run in runs]
+    rows["origin"] = np.array([run.origin for run in runs], np.uint64)
     rows["stop"] = [run.draw.start + run.tensor.numel() for run in runs]
     first = rows["start"] // tile
     return _shared(rows, first, (rows["stop"] - 1) // tile - first + 1, tiles_per_program)
@@ -936,10 +1022,11 @@ def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> T
 def _rows(dtype: np.dtype[np.void], members: Sequence[Run | Cut]) -> npt.NDArray[np.void]:
     """Rows of a table, as far as all kinds have the same."""
     rows = np.zeros(len(members), dtype)
-    draws = [member.draw for member in members]
-    for name in ("start", "stream", "seed"):
-        rows[name] = [getattr(draw, name) for draw in draws]
-    rows["parameters"][:, : len(draws[0].parameters)] = [draw.parameters for draw in draws]
+    _, parameters, seeds, streams, starts, _ = zip(*[member.draw for member in members], strict=True)
+    rows["start"] = starts
+    rows["stream"] = np.array(streams, np.uint64)
+    rows["seed"] = np.array(seeds, np.uint64)
+    rows["parameters"][:, : len(parameters[0])] = np.array(parameters, np.float32)
     return rows
 
 

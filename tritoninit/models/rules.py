@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from heapq import merge
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -65,8 +64,10 @@ class Rule:
 
     def find(self, slot: Slot) -> Initializer | None:
         """The initializer for a parameter or buffer; None if the rule has none."""
-        if not self._matches(slot):
-            return None
+        return self.given(slot) if self._matches(slot) else None
+
+    def given(self, slot: Slot) -> Initializer | None:
+        """What it has for a parameter or buffer that matches."""
         found = self.initializers
         if isinstance(found, Initializer):
             return None if slot.is_buffer else found
@@ -162,6 +163,7 @@ class RuleSet(Sequence[Rule]):
             k for k, rule in enumerate(self._rules) if type(rule) is Rule and isinstance(rule.pattern, str)
         ]
         self._by_name = by_name
+        self._named = frozenset(by_name)
         self._globs = Globs(str(self._rules[k].pattern) for k in by_name)
         self._others = sorted(set(range(len(self._rules))).difference(by_name))
         self._by_class: dict[type[nn.Module], list[int]] = {}
@@ -184,7 +186,9 @@ class RuleSet(Sequence[Rule]):
         """
         fallback = None
         for index in self._candidates(slot):
-            found = self._rules[index].find(slot)
+            rule = self._rules[index]
+            by_name = index in self._named and rule.within is None  # and so it matches
+            found = rule.given(slot) if by_name else rule.find(slot)
             if isinstance(found, OwnCode) and (found.last or not own_code):
                 fallback = found if own_code else None
             elif found is not None:
@@ -196,7 +200,8 @@ class RuleSet(Sequence[Rule]):
         others = self._not_by_name(type(slot.owner))
         if not self._by_name:
             return others
-        return merge(others, (self._by_name[k] for k in self._globs.matching(slot.name)))
+        named = [self._by_name[k] for k in self._globs.matching(slot.name)]
+        return sorted(others + named) if others and named else named or others
 
     def _not_by_name(self, owner: type[nn.Module]) -> list[int]:
         """Which rules may have something for a module's parameters, whatever their names."""
