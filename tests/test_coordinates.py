@@ -157,6 +157,18 @@ class TestRates:
             "head.weight": 0.25,
         }
 
+    def test_widths_that_do_not_grow_alike(self):
+        """microsoft/mup, MuSGD: the ratio of what fan_in and fan_out have become."""
+        wide, base = nn.Linear(32, 16), nn.Linear(8, 8)
+        assert ti.mup_rates(wide, base, optimizer="sgd") == {"weight": 0.5, "bias": 2.0}
+        assert ti.mup_rates(wide, base) == {"weight": 0.25, "bias": 1.0}
+
+    def test_recurrent_and_convolutional(self):
+        rates = ti.mup_rates(nn.LSTM(5, 32), nn.LSTM(5, 8))
+        assert rates == {"weight_ih_l0": 1.0, "weight_hh_l0": 0.25, "bias_ih_l0": 1.0, "bias_hh_l0": 1.0}
+        wide, base = (nn.Conv2d(c, 2 * c, 3, groups=c) for c in (16, 4))
+        assert ti.mup_rates(wide, base)["weight"] == 1.0  # each output sums over one channel's nine
+
     def test_at_the_base_width(self):
         for optimizer in ("adam", "sgd"):
             assert set(ti.mup_rates(Tokens(16), Tokens(16), optimizer=optimizer).values()) == {1.0}

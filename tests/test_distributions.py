@@ -231,6 +231,29 @@ class TestBits:
         assert part.equal(whole[:, 70:75])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["triton", "numpy"])
+def test_on_the_gpu(backend):
+    """Of integers and Booleans, too; floats are in the one table."""
+    for initializer, dtype in (
+        (ti.Bernoulli(0.3), torch.bool),
+        (ti.RandInt(-(2**63)), torch.int64),
+        (ti.RandInt(-5, 9), torch.int8),
+        (ti.Permutation(), torch.int32),
+        (ti.Exponential(), torch.bfloat16),
+    ):
+        here = initializer(torch.empty(7, 40001, dtype=dtype), key=KEY)
+        with ti.use_backend(backend):
+            there = initializer(torch.empty(7, 40001, dtype=dtype, device="cuda"), key=KEY)
+        assert there.is_cuda
+        assert there.cpu().equal(here)
+    weight = torch.nn.Parameter(torch.empty(6, 4, device="cuda"))
+    with ti.intercept(seed=0):
+        weight.data.exponential_()
+    key = Key(0).fold_in("draws").fold_in(0)
+    assert weight.detach().cpu().equal(ti.exponential_(torch.empty(6, 4), key=key))
+
+
 PINNED = (
     (
         ti.Exponential(),

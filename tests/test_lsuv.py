@@ -193,6 +193,17 @@ class TestModels:
         assert [each.name for each in ti.lsuv_(network(), BATCH, seed=0, only="7")] == ["7.weight"]
 
 
+@pytest.mark.gpu
+def test_on_the_gpu():
+    """The weights of a CPU's run, but for what passes round otherwise."""
+    here, there = network(), network().cuda()
+    one, other = ti.lsuv_(here, BATCH, seed=0), ti.lsuv_(there, BATCH.cuda(), seed=0)
+    assert [each.name for each in one] == [each.name for each in other]
+    assert all(abs(each.after - 1) < 0.1 for each in other)
+    for a, b in zip(here.parameters(), there.parameters(), strict=True):
+        assert torch.allclose(a, b.cpu(), rtol=1e-2, atol=1e-3)
+
+
 class TestMistakes:
     @pytest.mark.parametrize("number", [0.0, -1.0, math.nan, math.inf])
     def test_tolerances(self, number):

@@ -18,6 +18,7 @@ from tritoninit import schemes
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "peers.md"
 
 _CATALOGUE = "tests/test_catalogue.py"
+_LSUV = "tests/test_lsuv.py::TestVariances"
 _LAWS = f"{_CATALOGUE}::TestLaws"
 _TORCH = f"{_CATALOGUE}::TestTorch::test_distribution"
 _SAME = f"{_LAWS}::test_the_same_everywhere"
@@ -223,6 +224,22 @@ The others of PEFT take data or the pretrained weight itself, and are not initia
 "lora_ga"; "pissa", "olora", "loftq", "mica".
 """
 
+_BY_DATA = (  # what is made of a model's passes: its call, the source, the test
+    ("LSUV", "`ti.lsuv_(model, batch)`", "Mishkin and Matas, ICLR 2016", f"{_LSUV}::test_by_hand"),
+    (
+        "muP's rates",
+        "`ti.mup_groups(model, base, lr)`",
+        "Yang et al. 2022, table 3",
+        "tests/test_coordinates.py::TestRates::test_adam",
+    ),
+    (
+        "muP's check",
+        "`ti.coord_check(make, loss, widths)`",
+        "Yang et al. 2022",
+        "tests/test_coordinates.py::TestCheck::test_mup_is_flat_and_the_standard_is_not",
+    ),
+)
+
 _DIFFERENCES = """\
 ## Differences
 
@@ -245,6 +262,12 @@ def page() -> str:
         lines.append("")
     lines += [
         _BESIDES,
+        "## By what a model does",
+        "",
+        "| what | here | source | tested against |",
+        "|---|---|---|---|",
+        *_cells(_BY_DATA),
+        "",
         _DIFFERENCES,
         "## Schemes",
         "",

@@ -108,8 +108,8 @@ def coord_check(
 ) -> CoordCheck:
     """Train a model at several widths for a few steps, and tell how large each module's outputs become.
 
-    Yang et al. 2022, "Tensor Programs V", appendix D.1: under muP sizes stay as they are, or shrink, as the
-    width grows; where something is amiss, they go with a power of it after a step or two.
+    Yang et al. 2022, "Tensor Programs V"; microsoft/mup, ``coord_check``. Under muP sizes stay as they are,
+    or shrink, as the width grows; where something is amiss, they go with a power of it after a step or two.
 
     Each model is initialised by :func:`~tritoninit.mup` of the rules, and trained by ``torch.optim.Adam`` or
     ``SGD`` with the rates of :func:`~tritoninit.mup_groups`. Forward passes are in the mode that ``make``

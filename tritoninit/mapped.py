@@ -28,7 +28,7 @@ from tritoninit.kernels.lowering import (
 )
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
 _CHUNK: Final = 1 << 16  # elements at a time, which a processor's cache holds in float64
@@ -65,10 +65,9 @@ class Independent(Structured):
 
     def drawn(self, target: Target, key: Key, window: Window) -> list[Any]:
         """What each source has for a part of a tensor, on the host."""
-        device = target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
         found = []
         for number, source in enumerate(self.sources):
-            memory = torch.empty(tuple(target.shape), dtype=torch.float32, device=device)
+            memory = torch.empty(tuple(target.shape), dtype=torch.float32, device=device_of(target))
             source(memory, key=key.fold_in("source").fold_in(number) if number else key, window=window)
             found.append(memory.cpu().numpy())
         return found
@@ -98,8 +97,7 @@ class Mapped(Independent):
 
 def on_device(values: Any, target: Target) -> torch.Tensor:
     """An array as a tensor of a target's shape, on its device."""
-    found = torch.from_numpy(values).reshape(tuple(target.shape))
-    return found.to(target.device) if isinstance(target, torch.Tensor) else found
+    return torch.from_numpy(values).reshape(tuple(target.shape)).to(device_of(target))
 
 
 def _check_interval(initializer: Any, least: float) -> None:

@@ -436,8 +436,7 @@ class Recorded(Structured):
         _check_calls(self)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        places = zip(window.offsets, target.shape, strict=True)
-        return self.values(key)[tuple(slice(offset, offset + size) for offset, size in places)]
+        return window.cut(self.values(key), target.shape)
 
     def values(self, key: Key) -> torch.Tensor:
         """All of the tensor, on the CPU."""

@@ -30,7 +30,7 @@ from tritoninit.kernels.lowering import (
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill
 from tritoninit.selection import zero_smallest
-from tritoninit.targets import Target, check_freed, dtype_name, write
+from tritoninit.targets import Target, check_freed, device_of, dtype_name, write
 from tritoninit.window import Window
 
 
@@ -101,7 +101,7 @@ def _write(target: Target, values: Callable[[], torch.Tensor]) -> None:
 def _write_parts(parts: Sequence[tuple[Target, Window]], values: Callable[[], torch.Tensor]) -> None:
     whole = values()
     for target, window in parts:
-        write(target, _cut(whole, window, target))
+        write(target, window.cut(whole, target.shape))
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Eye(Structured):
             raise ValueError("Only tensors with 2 dimensions are supported")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.zeros(tuple(target.shape), device=_device(target))
+        values = torch.zeros(tuple(target.shape), device=device_of(target))
         values.diagonal(window.offsets[0] - window.offsets[1]).fill_(1.0)
         return values
 
@@ -196,7 +196,7 @@ class Identity(Structured):
         values = torch.zeros(tuple(target.shape), dtype=torch.float64, device="cpu")
         row, column = window.offsets[-2:]
         values.diagonal(row - column, dim1=-2, dim2=-1).fill_(self.gain)
-        return values.to(_device(target), _wide(target))
+        return values.to(device_of(target), _wide(target))
 
 
 class GroupsError(ParameterError, ZeroDivisionError):
@@ -243,7 +243,7 @@ class Dirac(Structured):
         places = np.stack([np.arange(out), channel, *centre], axis=1)
         places = places[channel < min(per_group, into)] - np.array(window.offsets)
         inside = ((places >= 0) & (places < np.array(target.shape))).all(axis=1)
-        values = torch.zeros(tuple(target.shape), device=_device(target))
+        values = torch.zeros(tuple(target.shape), device=device_of(target))
         values[tuple(torch.from_numpy(each).to(values.device) for each in places[inside].T)] = 1.0
         return values
 
@@ -311,14 +311,13 @@ class Orthogonal(Structured):
         rows, *others = window.global_shape
         columns = math.prod(others)
         if not rows * columns:
-            return partial(torch.empty, tuple(target.shape), device=_device(target))
-        factor = together.ask(Matrix(rows, columns, _wide(target), _device(target), key))
+            return partial(torch.empty, tuple(target.shape), device=device_of(target))
+        factor = together.ask(Matrix(rows, columns, _wide(target), device_of(target), key))
 
         def values() -> torch.Tensor:
             q = factor()
-            return _cut(
-                (q if self.gain == 1 else q.mul_(self.gain)).reshape(window.global_shape), window, target
-            )
+            scaled = q if self.gain == 1 else q.mul_(self.gain)
+            return window.cut(scaled.reshape(window.global_shape), target.shape)
 
         return values
 
@@ -368,7 +367,7 @@ class Sparse(Structured):
         check_fill(Normal(0.0, self.std), target)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.empty(tuple(target.shape), dtype=_wide(target), device=_device(target))
+        values = torch.empty(tuple(target.shape), dtype=_wide(target), device=device_of(target))
         self._set([(values, window)], key)
         return values
 
@@ -443,7 +442,7 @@ class Value(Structured):
                 raise ValueError(f"{self} holds numbers that {dtype} does not")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        return _cut(self.values, window, target)
+        return window.cut(self.values, target.shape)
 
     def times(self, factor: float) -> Structured:
         values = self.values
@@ -501,10 +500,6 @@ def _limits(dtype: torch.dtype) -> tuple[float, float]:
     return info.min, info.max
 
 
-def _device(target: Target) -> torch.device:
-    return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
-
-
 def _wide(target: Target) -> torch.dtype:
     """In which a target's values are computed, to be rounded once."""
     return torch.float64 if dtype_name(target) == "float64" else torch.float32
@@ -514,8 +509,3 @@ def _check_float(initializer: Initializer, target: Target) -> None:
     if dtype_name(target) not in FLOAT_DTYPES:
         what = f"{type(initializer).__name__} of {dtype_name(target)}"
         raise NotImplementedError(f"{what}: random fills serve {', '.join(FLOAT_DTYPES)}")
-
-
-def _cut(values: torch.Tensor, window: Window, target: Any) -> torch.Tensor:
-    """The part of the global ``values`` that the window holds."""
-    return values[tuple(slice(o, o + n) for o, n in zip(window.offsets, target.shape, strict=True))]

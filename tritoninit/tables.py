@@ -20,7 +20,7 @@ from tritoninit.fills import Initializer
 from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError, integer, integers, make_plain
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
 _SERVED = (*ROUNDED_DTYPES, "float64", "complex64", "complex128")
@@ -57,7 +57,7 @@ class Table(Structured):
         found = torch.from_numpy(np.array(values)).reshape(tuple(target.shape))
         if dtype_name(target) in ROUNDED_DTYPES:
             found = found.to(torch.float32)
-        return found.to(target.device) if isinstance(target, torch.Tensor) else found
+        return found.to(device_of(target))
 
 
 @dataclass(frozen=True)

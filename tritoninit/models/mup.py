@@ -104,9 +104,9 @@ def mup_rates(
 ) -> dict[str, float]:
     """By what mup multiplies the learning rate of each parameter of a wider model: Yang et al. 2022, table 3.
 
-    With Adam, of hidden and output weights base fan_in / fan_in, of all others 1. With SGD, of input weights,
-    embeddings, biases and gains fan_out / base fan_out, of output weights base fan_in / fan_in, of hidden
-    weights 1. At the base width all are 1.
+    With Adam, of hidden and output weights base fan_in / fan_in, of all others 1. With SGD that times fan_out
+    / base fan_out: of input weights, embeddings, biases and gains it is more than 1, of hidden weights 1
+    where all widths grow alike, and of output weights base fan_in / fan_in. At the base width all are 1.
 
     Args:
         module: the wider model.
@@ -146,8 +146,8 @@ def mup_groups(
         base: the same model at the base width, on any device.
         lr: the rate at the base width, as tuned there.
         optimizer: as in :func:`mup_rates`.
-        weight_decay: of AdamW, which takes ``lr * weight_decay`` of a weight a step: it is divided by the
-            factor of the rate, so that this stays as it is. None: the optimizer's own.
+        weight_decay: AdamW and SGD take ``lr * weight_decay`` of a weight a step: it is divided by the factor
+            of the rate, so that this stays as it is, as in microsoft/mup. None: the optimizer's own.
         rules: as in :func:`mup_rates`.
 
     Returns:
@@ -189,9 +189,6 @@ def _rates(
             (fan_in, fan_out), (wide_in, wide_out) = _fans(narrow[slot.name], slot, axes)
         except ValueError as error:
             raise ValueError(f"{slot.name}: {error}") from error
-        inputs, outputs = fan_in / max(wide_in, 1), wide_out / max(fan_out, 1)
-        if optimizer == "adam" or (wide_out == fan_out and wide_in != fan_in):
-            found.append((slot, inputs if wide_in != fan_in else 1.0))
-        else:
-            found.append((slot, outputs if wide_in == fan_in else 1.0))
+        inputs, outputs = max(wide_in, 1) / max(fan_in, 1), max(wide_out, 1) / max(fan_out, 1)
+        found.append((slot, 1 / inputs if optimizer == "adam" else outputs / inputs))
     return found
