@@ -13,11 +13,11 @@ import torch
 from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
-from tritoninit.kernels.lowering import FLOAT_DTYPES, RangeError, shown
+from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS, RangeError, shown
 from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
-from tritoninit.targets import Target, as_target, device_type, dtype_name
+from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -36,6 +36,7 @@ class Drawable(Protocol):
     @property
     def distribution(self) -> str: ...
     def parameters(self, dtype: str, /) -> tuple[Any, ...]: ...
+    def of_parts(self, dtype: str, /) -> Drawable: ...
 
 
 class Step(NamedTuple):
@@ -92,6 +93,9 @@ class Plan:
         if dtype in FLOAT_DTYPES:
             backend: Backend | None = registry.resolve(device_type(target))
             parameters = fill.parameters(dtype)
+        elif fill.random and dtype in PARTS:
+            parts = Window((*window.global_shape, 2), (*window.offsets, 0))
+            return self.append(as_parts(target), fill.of_parts(dtype), key, parts)
         else:
             backend, parameters = None, check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
@@ -135,6 +139,8 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     dtype = dtype_name(target)
     if dtype in FLOAT_DTYPES:
         return fill.parameters(dtype)
+    if fill.random and dtype in PARTS:
+        return fill.of_parts(dtype).parameters(PARTS[dtype])
     if fill.random:
         raise NotImplementedError(
             f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"

@@ -14,7 +14,7 @@ import torch
 from torch.overrides import get_overridable_functions, resolve_name
 
 from tritoninit.fills import Initializer
-from tritoninit.kernels.lowering import FLOAT_DTYPES
+from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
 from tritoninit.targets import Target, dtype_name
@@ -242,7 +242,7 @@ class Drawn(Step):
                 torch.empty_like(tensor, dtype=torch.float32), Window.whole(self.into.shape)
             )
             return
-        served = not self.random or self.into.dtype in FLOAT_DTYPES
+        served = not self.random or self.into.dtype in (*FLOAT_DTYPES, *PARTS)
         drawn = tensor if served else torch.empty(self.into.shape, dtype=torch.float32, device="cpu")
         self.initializer(drawn, key=key)
         if not served:

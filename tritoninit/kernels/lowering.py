@@ -27,6 +27,8 @@ from tritoninit.kernels.stream import (
 # Random fills serve these; constants serve every dtype.
 ROUNDED_DTYPES = ("float32", "float16", "bfloat16", *FLOAT8)  # float32 values, as they are or rounded once
 FLOAT_DTYPES = (*ROUNDED_DTYPES, "float64")
+# A complex number is two neighbours of these in the stream: its real part and its imaginary one.
+PARTS = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
 
 
 def _float8(magnitude: int, dtype: str) -> float:
@@ -385,6 +387,14 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
     cap = largest_rounding_within(high32, dtype, strict=False)
     if floor > cap:
         raise ParameterError(f"no {dtype} number lies in [{low}, {high}]")
-    numbers = [computed(float(each), dtype) for each in (below, above, difference, mass)]
-    numbers[3] = computed(numbers[3] * (2.0**-64 if dtype == "float64" else 2.0**-32), dtype)
-    return TruncatedNormalNumbers(mean32, std32, *numbers, floor, cap)
+    share = computed(float(mass), dtype) * (2.0**-64 if dtype == "float64" else 2.0**-32)
+    return TruncatedNormalNumbers(
+        mean32,
+        std32,
+        computed(float(below), dtype),
+        computed(float(above), dtype),
+        computed(float(difference), dtype),
+        computed(share, dtype),
+        floor,
+        cap,
+    )
