@@ -157,7 +157,7 @@ class TestConstants:
 
 BAD = [
     ("integers", lambda: torch.zeros(3, dtype=torch.int32), Normal(), None, NotImplementedError),
-    ("complex", lambda: torch.zeros(3, dtype=torch.complex64), Uniform(), None, NotImplementedError),
+    ("complex", lambda: torch.zeros(3, dtype=torch.complex64), TruncatedNormal(), None, NotImplementedError),
     ("array of longdouble", lambda: np.zeros(3, np.longdouble), TruncatedNormal(), None, NotImplementedError),
     ("list", lambda: [0.0], Normal(), None, TypeError),
     ("meta", lambda: torch.empty(3, device="meta"), Normal(), None, ValueError),

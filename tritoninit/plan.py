@@ -16,11 +16,11 @@ from torch.utils._mode_utils import no_dispatch
 from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
-from tritoninit.kernels.lowering import FLOAT_DTYPES, RangeError, shown
+from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS, RangeError, shown
 from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
-from tritoninit.targets import Target, as_target, device_type, dtype_name
+from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -41,6 +41,7 @@ class Drawable(Protocol):
     @property
     def distribution(self) -> str: ...
     def parameters(self, dtype: str, /) -> tuple[Any, ...]: ...
+    def of_parts(self, dtype: str, /) -> Drawable: ...
 
 
 class Step(NamedTuple):
@@ -102,7 +103,13 @@ class Plan:
             by_ours = dtype in FLOAT_DTYPES
             served = self._served[kind] = dtype, registry.resolve(kind[1]) if by_ours else None
         dtype, backend = served
-        parameters = check_fill(fill, target) if backend is None else fill.parameters(dtype)
+        if backend is not None:
+            parameters = fill.parameters(dtype)
+        elif fill.random and dtype in PARTS:
+            parts = Window((*window.global_shape, 2), (*window.offsets, 0))
+            return self.append(as_parts(target), fill.of_parts(dtype), key, parts)
+        else:
+            parameters = check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
         step = Step(target, fill, draw, backend)
@@ -215,6 +222,8 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     dtype = dtype_name(target)
     if dtype in FLOAT_DTYPES:
         return fill.parameters(dtype)
+    if fill.random and dtype in PARTS:
+        return fill.of_parts(dtype).parameters(PARTS[dtype])
     if fill.random:
         raise NotImplementedError(
             f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"

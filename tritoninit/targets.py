@@ -375,6 +375,14 @@ def as_array(target: Target) -> npt.NDArray[Any]:
     return array.view(np.uint16) if dtype_name(target) == "bfloat16" else array
 
 
+def as_parts(target: Target) -> Target:
+    """A view of complex numbers as their real and imaginary parts, along a last dimension of two."""
+    if isinstance(target, torch.Tensor):
+        return torch.view_as_real(target.detach())
+    strides = (*target.strides, target.itemsize // 2)
+    return np.lib.stride_tricks.as_strided(target.real, (*target.shape, 2), strides)
+
+
 def write(target: Target, values: torch.Tensor) -> None:
     """Copy ``values`` into ``target``, of the same shape, rounding to its dtype."""
     if isinstance(target, torch.Tensor):

@@ -27,6 +27,8 @@ from tritoninit.kernels.stream import (
 # Random fills serve these; constants serve every dtype.
 ROUNDED_DTYPES = ("float32", "float16", "bfloat16", *FLOAT8)  # float32 values, as they are or rounded once
 FLOAT_DTYPES = (*ROUNDED_DTYPES, "float64")
+# A complex number is two neighbours of these in the stream: its real part and its imaginary one.
+PARTS = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
 
 
 def _float8(magnitude: int, dtype: str) -> float:

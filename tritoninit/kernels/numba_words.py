@@ -71,7 +71,7 @@ NUMBERS = (types.uint64, types.uint64, *(types.float64,) * 8)
 
 
 def _checksum(constants: Any) -> int:
-    """Of what is compiled into kernels, and read by numba's cache neither from their file nor their code."""
+    """Of what is compiled into kernels, and numba's cache reads neither in their file nor in their code."""
     upper = [item for module in (stream, constants) for item in vars(module).items() if item[0].isupper()]
     return zlib.crc32(repr(upper).encode() + Path(__file__).read_bytes())
 
