@@ -124,7 +124,12 @@ class Plan:
         name, parameters, _, _, start, strides = step.draw
         key = key if step.fill.random else Key(0)
         draw = Draw(name, parameters, key.seed, key.stream, start, strides)
+        target = target if target.dtype == step.target.dtype else as_parts(target)
         self.steps.append(Step(target, step.fill, draw, step.backend))
+
+    def __len__(self) -> int:
+        """How many things there are to do, fills and others."""
+        return len(self.steps) + len(self._afterwards)
 
     def afterwards(self, write: Callable[[], None]) -> None:
         """Call ``write`` after the fills, for what is no fill itself."""
