@@ -698,7 +698,7 @@ class TestLaws:
 
 
 def needs_real(initializer, shape):
-    """Whether it is made of what complex numbers do not have: an order, or a structure that we build."""
+    """Whether it is made of what complex numbers do not have: an order, or a structure of ours."""
     pieces = [piece.initializer for piece in initializer.pieces(shape)]
     return any(each.random and not isinstance(each, (Normal, Uniform)) for each in pieces)
 

@@ -69,7 +69,7 @@ _PLACED = (
 )
 _LARGE = 2**20 + 1
 # What the emulator decodes, and most fills are of. Others are compared on a GPU and in the interpreter.
-_EMULATED = ("float32", "float16", "bfloat16")
+_EMULATED = ("float32", "float16", "bfloat16")  # as emulated.launch.DECODED
 _SMALL = 5000  # elements of the tensors that are filled in one call
 _GUARD = 32  # elements of poison on each side of a tensor's memory
 

@@ -121,6 +121,16 @@ class TestInit:
         assert init("zoo:where", "--dtype", "bfloat16") == 0
         assert torch.get_default_dtype() == default
 
+    @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float64"])
+    def test_other_dtypes(self, dtype):
+        """Of 8 bits, which torch builds no model in, the parameters alone."""
+        assert init("zoo:tiny", "--out", "wide") == 0
+        assert init("zoo:tiny", "--out", "other", "--dtype", dtype) == 0
+        wide, other = load_file("wide"), load_file("other")
+        assert {x.dtype for name, x in other.items() if "weight" in name} == {getattr(torch, dtype)}
+        near = (other["3.weight"].double() - wide["3.weight"].double()).abs().max()
+        assert near < (0.2 if dtype.startswith("float8") else 1e-5)
+
     def test_tied_parameters_once_and_buffers_too(self):
         assert init("zoo:tied", "--out", "w", "--json", "r") == 0
         saved = load_file("w")

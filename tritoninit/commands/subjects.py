@@ -111,7 +111,8 @@ def constructed(subject: Subject, device: torch.device, dtype: torch.dtype) -> n
         UsageError: it cannot be built, or is no module with parameters.
     """
     default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    narrow = dtype.itemsize == 1  # which no model is built in: torch has no such default
+    torch.set_default_dtype(torch.float32 if narrow else dtype)
     try:
         with device:
             module = subject.build()
@@ -127,6 +128,9 @@ def constructed(subject: Subject, device: torch.device, dtype: torch.dtype) -> n
         raise UsageError(f"{subject.name} makes no nn.Module, but {module!r:.60}")
     if not any(True for _ in module.parameters()):
         raise UsageError(f"{subject.name} has no parameters")
+    for parameter in module.parameters() if narrow else ():
+        if parameter.dtype == torch.float32:
+            parameter.data = parameter.data.to(dtype)
     return module
 
 

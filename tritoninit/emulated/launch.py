@@ -18,10 +18,11 @@ from triton.runtime.driver import driver
 from tritoninit.bench import static
 from tritoninit.emulated import engine, gcn, ptx, sass
 from tritoninit.emulated.arithmetic import Array
-from tritoninit.emulated.engine import Approximation, Build, Fault, Memory, Program
+from tritoninit.emulated.engine import Approximation, Build, Fault, Memory, Program, Undecoded
 from tritoninit.kernels import triton_kernels
 from tritoninit.kernels.stream import Draw
 
+DECODED: Final = (torch.float32, torch.float16, torch.bfloat16)
 KERNELS: Final = ("run_kernel", "table_kernel", "rows_kernel", "rows_table_kernel", "scattered_kernel")
 _DTYPES: Final = {
     "i64": np.int64,
@@ -134,7 +135,14 @@ class Emulated:
     def fill_many(
         self, items: Sequence[tuple[torch.Tensor, Draw]], *, tiles_per_program: int | None = None
     ) -> None:
-        """``triton_kernels.fill_many``; nothing but the tensors' storages may be written."""
+        """``triton_kernels.fill_many``; nothing but the tensors' storages may be written.
+
+        Raises:
+            Undecoded: an instruction is not known here, as those of float64 and of single bytes are not.
+        """
+        for tensor, _ in items:
+            if tensor.dtype not in DECODED:
+                raise Undecoded(f"what {tensor.dtype} is drawn and stored by")
         self.written = [tensor for tensor, _ in items]
         triton_kernels.fill_many(items, tiles_per_program=tiles_per_program)
 
