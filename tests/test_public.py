@@ -178,7 +178,9 @@ def test_help_stands_alone(name):
     floats = "key" in parameters and name not in ("bernoulli_", "permutation_", "randint_", "random_")
     for error in ("TypeError", "ValueError", *["NotImplementedError"] * floats):
         assert f"\n    {error}: " in doc, error
-    dtypes = "float64, float32, or 16 or 8 bits" if floats else "any dtype"
+    rounded = "float32, float16, bfloat16 or 8-bit floats"
+    served = "float64, float32, or 16 or 8 bits" if name in functional.__all__ else rounded
+    dtypes = served if floats else "any dtype"
     assert dtypes in " ".join(doc.split())
     if name == "orthogonal_":
         assert "A shard builds the whole global" in doc
