@@ -299,9 +299,9 @@ class _Steps:
         if step is not None:
             self._plan.repeat(step, tensor, _NO_KEY if key is None else key)
             return
-        before = len(self._plan)
+        before = self._plan.size
         initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
-        if len(self._plan) == before + 1 and self._plan.steps:
+        if self._plan.size == before + 1 and self._plan.steps:
             step = self._plan.steps[-1]
             # One fill of all of it by that key: not what is made of parts, or built.
             if step.target is tensor and _is_by(step.draw, key):

@@ -117,7 +117,8 @@ class Plan:
         draw = Draw(name, parameters, key.seed, key.stream, start, strides)
         self.steps.append(Step(target, step.fill, draw, step.backend))
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many things there are to do, fills and others."""
         return len(self.steps) + len(self._afterwards)
 
