@@ -27,10 +27,16 @@ _FLOATS = {getattr(torch, name): name for name in lowering.FLOAT_DTYPES}
 
 
 class _Abstract(ABCMeta):
-    """Of classes that have abstract methods and nobody registers others for: isinstance is as fast as any."""
+    """Of classes that have abstract methods: isinstance is as fast as any until somebody registers others."""
 
     __instancecheck__ = type.__instancecheck__
     __subclasscheck__ = type.__subclasscheck__
+
+    def register(cls, subclass: type[T]) -> type[T]:
+        """As ``abc.ABCMeta.register``; from now on isinstance asks who was registered."""
+        for name in ("__instancecheck__", "__subclasscheck__"):
+            setattr(_Abstract, name, getattr(ABCMeta, name))
+        return super().register(subclass)
 
 
 @dataclass(frozen=True)
@@ -326,10 +332,28 @@ class Fill(Atom):
     @abstractmethod
     def times(self, factor: float) -> Fill: ...
 
+    def of_parts(self, dtype: str) -> Fill:
+        """What the real and the imaginary part of a complex number are drawn from, independently.
+
+        Raises:
+            NotImplementedError: complex numbers have no such distribution.
+        """
+        raise NotImplementedError(f"{type(self).__name__} of {dtype}: complex numbers have no order")
+
 
 @dataclass(frozen=True)
 class Constant(Fill):
-    """Every element is ``value``, which may be infinite or NaN. Serves every dtype that can hold it."""
+    """Every element is ``value``, which may be infinite or NaN. Serves every dtype that can hold it.
+
+    Formula:
+        w = value
+
+    Args:
+        value: a number, complex ones for complex tensors; integers keep all of their digits.
+
+    Raises:
+        ParameterError: no number. What a dtype cannot hold raises when a tensor is filled.
+    """
 
     value: float
     random = False
@@ -364,6 +388,17 @@ class Uniform(Fill):
 
     Both are rounded to float32 first. 16-bit and 8-bit elements stay within [low, high) after rounding, too.
     Bounds that are the same float32 number give that number, or are refused where it is not below ``high``.
+    float64 has its own bounds. Of complex numbers both parts are uniform, as torch has them.
+
+    Formula:
+        w ~ U(low, high)
+
+    Args:
+        low: the least number that may come.
+        high: what all numbers are below.
+
+    Raises:
+        ParameterError: no interval of float32 numbers.
     """
 
     low: float = 0.0
@@ -380,12 +415,29 @@ class Uniform(Fill):
     def times(self, factor: float) -> Fill:
         return Uniform(self.low * factor, self.high * factor)
 
+    def of_parts(self, dtype: str) -> Fill:
+        return self
+
 
 @dataclass(frozen=True)
 class Normal(Fill):
-    """The normal distribution N(mean, std**2), by Box-Muller; |z| reaches 6.66.
+    """The normal distribution, by Box-Muller; |z| reaches 6.66, in float64 9.42.
 
+    Of complex numbers each part is N(mean, std**2 / 2), as torch has them: both together have the variance.
     Refused of a dtype, and at once of float32, if ``abs(mean) + 6.66 std`` is larger than any of its numbers.
+
+    Formula:
+        w ~ N(mean, std**2)
+
+    Source:
+        Box and Muller, Annals of Mathematical Statistics 29, 1958
+
+    Args:
+        mean: the mean.
+        std: the standard deviation, not negative.
+
+    Raises:
+        ParameterError: a standard deviation that is negative, or numbers that float32 cannot reach.
     """
 
     mean: float = 0.0
@@ -402,17 +454,30 @@ class Normal(Fill):
     def times(self, factor: float) -> Fill:
         return Normal(self.mean * factor, self.std * factor)
 
+    def of_parts(self, dtype: str) -> Fill:
+        return Normal(self.mean, self.std / math.sqrt(2))
+
 
 @dataclass(frozen=True)
 class TruncatedNormal(Fill):
-    """N(mean, std**2) conditioned to [a, b], by the inverse of its distribution function.
+    """A normal distribution conditioned to [a, b], by the inverse of its distribution function.
 
     ``a`` and ``b`` are values, not multiples of ``std``, as in ``torch.nn.init.trunc_normal_``; either may be
     infinite. Refused of a dtype, and at once of float32, if some of the values are larger than any of its
     numbers: those of [a, b] that lie within sqrt(6.66**2 + t**2) standard deviations of the mean, where t is
     how many it lies outside.
 
-    ``std`` is that of the normal before it is cut, as in PyTorch and timm: what is left has less of it.
+    Formula:
+        w ~ N(mean, std**2) "on" [a, b]
+
+    Args:
+        mean: of the normal, before it is cut.
+        std: of the normal, before it is cut; positive. What is left has a smaller one.
+        a: the least value.
+        b: the greatest value.
+
+    Raises:
+        ParameterError: no such distribution, or values that float32 cannot reach.
     """
 
     mean: float = 0.0

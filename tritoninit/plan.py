@@ -11,15 +11,16 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from torch.utils._mode_utils import no_dispatch
 
 from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
-from tritoninit.kernels.lowering import FLOAT_DTYPES, RangeError, shown
+from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS, RangeError, shown
 from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
-from tritoninit.targets import Target, as_target, device_type, dtype_name
+from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -40,6 +41,7 @@ class Drawable(Protocol):
     @property
     def distribution(self) -> str: ...
     def parameters(self, dtype: str, /) -> tuple[Any, ...]: ...
+    def of_parts(self, dtype: str, /) -> Drawable: ...
 
 
 class Step(NamedTuple):
@@ -56,7 +58,7 @@ class Plan:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._served: dict[tuple[Any, str], tuple[str, Backend | None]] = {}
+        self._served: dict[tuple[Any, str, str | None], tuple[str, Backend | None]] = {}
         self._afterwards: list[Callable[[], None]] = []
         self._together: dict[Callable[[], Any], Any] = {}
 
@@ -94,14 +96,20 @@ class Plan:
 
     def append(self, target: Target, fill: Drawable, key: KeySource, window: Window) -> Step:
         """As :meth:`add`, of a target that is known to be writable and to lie inside its window."""
-        kind = target.dtype, device_type(target)
+        kind = target.dtype, device_type(target), registry.overriding()
         served = self._served.get(kind)
         if served is None:
             dtype = dtype_name(target)
             by_ours = dtype in FLOAT_DTYPES
             served = self._served[kind] = dtype, registry.resolve(kind[1]) if by_ours else None
         dtype, backend = served
-        parameters = check_fill(fill, target) if backend is None else fill.parameters(dtype)
+        if backend is not None:
+            parameters = fill.parameters(dtype)
+        elif fill.random and dtype in PARTS:
+            parts = Window((*window.global_shape, 2), (*window.offsets, 0))
+            return self.append(as_parts(target), fill.of_parts(dtype), key, parts)
+        else:
+            parameters = check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
         step = Step(target, fill, draw, backend)
@@ -114,7 +122,9 @@ class Plan:
         The target is known to be writable.
         """
         name, parameters, _, _, start, strides = step.draw
+        key = key if step.fill.random else Key(0)
         draw = Draw(name, parameters, key.seed, key.stream, start, strides)
+        target = target if target.dtype == step.target.dtype else as_parts(target)
         self.steps.append(Step(target, step.fill, draw, step.backend))
 
     @property
@@ -218,6 +228,8 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     dtype = dtype_name(target)
     if dtype in FLOAT_DTYPES:
         return fill.parameters(dtype)
+    if fill.random and dtype in PARTS:
+        return fill.of_parts(dtype).parameters(PARTS[dtype])
     if fill.random:
         raise NotImplementedError(
             f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
@@ -239,9 +251,13 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=4096)
 def _try_to_hold(dtype: torch.dtype, kind: type, value: Any) -> None:
-    """Raise what torch does where a dtype cannot hold a value; 1, 1.0 and True are as many."""
-    # Of a single element torch fills 8-bit floats without a look at the range.
-    torch.empty(2, dtype=dtype, device="cpu").fill_(value)
+    """Raise what torch does where a dtype cannot hold a value; 1, 1.0 and True are as many.
+
+    Whatever modes are on, fake tensors' among them: what is found is remembered without them, too.
+    """
+    with torch._C.DisableTorchFunction(), no_dispatch():
+        # Of a single element torch fills 8-bit floats without a look at the range.
+        torch.empty(2, dtype=dtype, device="cpu").fill_(value)
 
 
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:

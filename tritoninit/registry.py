@@ -123,8 +123,13 @@ def override() -> Backend | None:
     Raises:
         ValueError: it is unknown.
     """
-    name = _OVERRIDE.get()
+    name = overriding()
     return get(name) if name else None
+
+
+def overriding() -> str | None:
+    """The name of the :func:`override`, whether it is known or not."""
+    return _OVERRIDE.get() or None
 
 
 def resolve(device: str) -> Backend:

@@ -65,7 +65,7 @@ def fill(drawer: Drawer, items: Sequence[Item], threads: int = 1) -> None:
 
 
 def share(chunks: Iterator[Callable[[], None]], threads: int) -> None:
-    """Do chunks, in any order, on several threads, the caller's one of them."""
+    """Do all chunks, in any order, on so many threads, the caller's one of them."""
     work = _Work(chunks)
     helpers = [future for _ in range(min(threads, work.peek(threads)) - 1) if (future := _submit(work.run))]
     try:
