@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -137,6 +138,24 @@ class TestFromGenerator:
         torch.manual_seed(7)
         with torch.device(default):
             assert Key.from_generator() == expected
+
+    def test_within_torch_func_and_inference_mode(self):
+        torch.manual_seed(7)
+        expected = Key.from_generator()
+        found = []
+
+        def drawing(x):
+            torch.manual_seed(7)
+            found.append(Key.from_generator())
+            return x.sum()
+
+        torch.func.grad(drawing)(torch.ones(3))
+        with torch.inference_mode():
+            drawing(torch.ones(3))
+        thread = threading.Thread(target=drawing, args=(torch.ones(3),))
+        thread.start()
+        thread.join()
+        assert found == [expected] * 3
 
     def test_no_generator_is_refused(self):
         with pytest.raises(TypeError, match="Generator"):

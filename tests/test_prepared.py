@@ -55,6 +55,8 @@ MODELS = {
     ),
     "attention": lambda: nn.TransformerEncoderLayer(8, 2, 16),
     "bfloat16": lambda: nn.Linear(33, 7).bfloat16(),
+    "double": lambda: nn.Linear(33, 7).double(),
+    "complex": lambda: nn.Linear(3, 5, dtype=torch.complex64),
     "tied": tied,
     "layouts": layouts,
     "own code": lambda: nn.Sequential(Scaled(), nn.Linear(2, 3)),

@@ -312,13 +312,12 @@ class Fill(Atom):
 
     def draw(self, target: torch.Tensor, key: Key | None, generator: torch.Generator | None) -> None:
         """Fill all of a tensor that can be written, of a dtype that is served: as a plan of one does."""
-        device = device_type(target)
-        backend = registry.resolve(device)
+        backend = registry.resolve(device_type(target))
         parameters, seed, stream = self.parameters(_FLOATS[target.dtype]), 0, 0
         if self.random:
             seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)
         draw = Draw(self.distribution, parameters, seed, stream, 0, row_major_strides(target.shape))
-        registry.fill_one(backend, device, target, draw)
+        registry.fill_one(backend, target, draw)
 
     def check(self, target: Target, window: Window) -> None:
         check_fill(self, target)

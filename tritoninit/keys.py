@@ -99,10 +99,12 @@ _SCRATCH = _Scratch()
 def drawn_bits(generator: torch.Generator | None) -> int:
     """64 bits of a generator, PyTorch's default CPU generator if None, by one call of it."""
     if generator is None:
-        bits = _SCRATCH.bits.random_(-(2**63), None)
-    else:
-        device = getattr(generator, "device", "cpu")
-        bits = torch.empty((), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
+        try:
+            return int(_SCRATCH.bits.random_(-(2**63), None)) & _MASK
+        except RuntimeError:  # torch.func's transformations change only what is made within
+            pass
+    device = getattr(generator, "device", "cpu")
+    bits = torch.empty((), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
     return int(bits) & _MASK
 
 

@@ -127,7 +127,8 @@ class Plan:
         target = target if target.dtype == step.target.dtype else as_parts(target)
         self.steps.append(Step(target, step.fill, draw, step.backend))
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many things there are to do, fills and others."""
         return len(self.steps) + len(self._afterwards)
 

@@ -184,7 +184,7 @@ def kept_steps(slot: Slot, how: Initializer, add: Callable[[Plan, Key], None]) -
         add(plan, key.fold_in(key_name(slot.name, how)) if how.random else key)
         plans.append(plan)
     one, other = plans
-    if len(one) != len(one.steps) or len(other) != len(one):
+    if one.size != len(one.steps) or other.size != one.size:
         return None
     for step, again in zip(one.steps, other.steps, strict=True):
         seed = 1 if step.fill.random else 0

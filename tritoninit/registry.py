@@ -196,9 +196,9 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
     write(direct)
 
 
-def fill_one(backend: Backend, device: str, target: torch.Tensor, draw: Draw) -> None:
-    """As :func:`fill`, of one tensor of a device type: of a small one all else takes as long as the draw."""
-    if device not in backend.devices and "cpu" in backend.devices:
+def fill_one(backend: Backend, target: torch.Tensor, draw: Draw) -> None:
+    """As :func:`fill`, of one tensor: of a small one all else takes as long as the draw."""
+    if "cpu" in backend.devices and device_type(target) not in backend.devices:
         fill(backend, [(target, draw)])
         return
     if not target.is_inference():
