@@ -301,7 +301,7 @@ def _by_this_thread(run: Callable[[], None]) -> None:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """All of its threads have begun: one that begins changes, for an instant, what others would begin with."""
+    """All of its threads have begun: one that does changes, for an instant, what others begin with."""
     count = os.cpu_count() or 1
     pool = ThreadPoolExecutor(count, "tritoninit-qr", _alone)
     begun = Barrier(count + 1)
