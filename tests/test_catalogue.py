@@ -87,6 +87,7 @@ NEEDED = {
     ti.Sparse: {"sparsity": 0.5},
     ti.STFT: {"side": "imag"},
     ti.LogUniform: {"low": 0.1, "high": 0.2},
+    ti.Geometric: {"p": 0.5},
 }
 
 
@@ -213,7 +214,7 @@ class TestLookup:
             assert ti.initializer(each.__name__, **needed) == each(**needed)
 
     def test_every_name_is_found(self):
-        given = {"constant": 1.0, "sparse": 0.5, "stft": "real", "log_uniform": 0.5}
+        given = {"constant": 1.0, "sparse": 0.5, "stft": "real", "log_uniform": 0.5, "geometric": 0.5}
         for name in names():
             peer, short = name.split(".")
             required = [

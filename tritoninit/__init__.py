@@ -22,6 +22,27 @@ from tritoninit.combinators import (
     Stacked,
     ZeroRow,
 )
+from tritoninit.coordinates import CoordCheck, Coordinate, coord_check
+from tritoninit.distributions import (
+    Bernoulli,
+    Cauchy,
+    Exponential,
+    Geometric,
+    LogNormal,
+    Permutation,
+    RandInt,
+)
+from tritoninit.drawing import (
+    bernoulli_,
+    cauchy_,
+    exponential_,
+    geometric_,
+    log_normal_,
+    permutation_,
+    randint_,
+    random_,
+)
+from tritoninit.ensembles import ensemble
 from tritoninit.experts import Experts
 from tritoninit.fans import Axes
 from tritoninit.fills import (
@@ -78,13 +99,15 @@ from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
 from tritoninit.located import DeltaOrthogonal
+from tritoninit.lsuv import LayerVariance, lsuv_
 from tritoninit.mapped import LogOfUniform, LogUniform, Mapped, RingDecay, TimeStepBias
 from tritoninit.meshes.layouts import Layout
 from tritoninit.meshes.mesh_plan import MeshPlan, plan_mesh
 from tritoninit.model_initialization import initialize_
-from tritoninit.models.mup import mup
+from tritoninit.models.mup import mup, mup_groups, mup_rates
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
+from tritoninit.prepared import Prepared, prepare
 from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.reinitialization import reinitialize_, shrink_and_perturb_
@@ -106,17 +129,23 @@ __all__ = [
     "Audit",
     "Axes",
     "Backend",
+    "Bernoulli",
     "BlockDiagonal",
+    "Cauchy",
     "Constant",
+    "CoordCheck",
+    "Coordinate",
     "CopyOf",
     "Coverage",
     "DeltaOrthogonal",
     "Dirac",
     "Elementwise",
     "Experts",
+    "Exponential",
     "Eye",
     "FanScaled",
     "Fill",
+    "Geometric",
     "Identity",
     "Initializer",
     "Intercepted",
@@ -124,7 +153,9 @@ __all__ = [
     "KaimingUniform",
     "Keep",
     "Key",
+    "LayerVariance",
     "Layout",
+    "LogNormal",
     "LogOfUniform",
     "LogUniform",
     "Mapped",
@@ -136,8 +167,11 @@ __all__ = [
     "PassedOn",
     "Patch",
     "Patched",
+    "Permutation",
     "Piece",
     "Plan",
+    "Prepared",
+    "RandInt",
     "Recorded",
     "Report",
     "RingDecay",
@@ -165,15 +199,21 @@ __all__ = [
     "__version__",
     "audit",
     "backends",
+    "bernoulli_",
     "bits_hash",
     "calculate_gain",
+    "cauchy_",
     "constant",
     "constant_",
+    "coord_check",
     "dirac",
     "dirac_",
     "distributed",
+    "ensemble",
+    "exponential_",
     "eye",
     "eye_",
+    "geometric_",
     "initialize_",
     "initializer",
     "intercept",
@@ -181,14 +221,22 @@ __all__ = [
     "kaiming_normal_",
     "kaiming_uniform",
     "kaiming_uniform_",
+    "log_normal_",
+    "lsuv_",
     "mup",
+    "mup_groups",
+    "mup_rates",
     "normal",
     "normal_",
     "ones_",
     "orthogonal",
     "orthogonal_",
+    "permutation_",
     "plan_mesh",
+    "prepare",
     "presets",
+    "randint_",
+    "random_",
     "record",
     "registry",
     "reinitialize_",

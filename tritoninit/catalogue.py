@@ -14,6 +14,15 @@ from functools import partial
 from typing import Any, Final
 
 from tritoninit.combinators import Scaled
+from tritoninit.distributions import (
+    Bernoulli,
+    Cauchy,
+    Exponential,
+    Geometric,
+    LogNormal,
+    Permutation,
+    RandInt,
+)
 from tritoninit.fans import Axes
 from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.initializers import (
@@ -178,6 +187,13 @@ PEERS: Final[Mapping[str, Mapping[str, Maker]]] = {
         "log_of_uniform": LogOfUniform,
         "time_step_bias": TimeStepBias,
         "ring_decay": RingDecay,
+        "bernoulli": Bernoulli,
+        "cauchy": Cauchy,
+        "exponential": Exponential,
+        "geometric": Geometric,
+        "log_normal": LogNormal,
+        "permutation": Permutation,
+        "rand_int": RandInt,
     },
     "torch": {
         "uniform": _torch_uniform,

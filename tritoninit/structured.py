@@ -19,17 +19,18 @@ from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Normal, taken_key
 from tritoninit.kernels.lowering import (
     FLOAT_DTYPES,
+    ROUNDED_DTYPES,
     NumberError,
     ParameterError,
     RangeError,
-    finite_float32,
+    finite,
     integer,
     make_plain,
 )
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill
 from tritoninit.selection import zero_smallest
-from tritoninit.targets import Target, check_freed, dtype_name, write
+from tritoninit.targets import Target, check_freed, device_of, dtype_name, write
 from tritoninit.window import Window
 
 
@@ -100,7 +101,7 @@ def _write(target: Target, values: Callable[[], torch.Tensor]) -> None:
 def _write_parts(parts: Sequence[tuple[Target, Window]], values: Callable[[], torch.Tensor]) -> None:
     whole = values()
     for target, window in parts:
-        write(target, _cut(whole, window, target))
+        write(target, window.cut(whole, target.shape))
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,18 @@ class _Scaled(OfAnother):
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         values = self.structured.build(target, key, window)
-        exact = dtype_name(target) in FLOAT_DTYPES or values.is_complex()
+        exact = dtype_name(target) in ROUNDED_DTYPES or values.is_complex()
         return (values if exact else values.to(torch.float64)) * self.factor
 
 
 @dataclass(frozen=True)
 class Eye(Structured):
-    """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype."""
+    """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype.
+
+    Formula:
+        w[i, i] = 1
+        w[i, j] = 0 "elsewhere"
+    """
 
     random = False
 
@@ -149,7 +155,7 @@ class Eye(Structured):
             raise ValueError("Only tensors with 2 dimensions are supported")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.zeros(tuple(target.shape), device=_device(target))
+        values = torch.zeros(tuple(target.shape), device=device_of(target))
         values.diagonal(window.offsets[0] - window.offsets[1]).fill_(1.0)
         return values
 
@@ -173,7 +179,7 @@ class Identity(Structured):
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
-        finite_float32("gain", self.gain)
+        finite("gain", self.gain, "float32")
 
     def times(self, factor: float) -> Identity:
         return Identity(self.gain * factor)
@@ -190,7 +196,7 @@ class Identity(Structured):
         values = torch.zeros(tuple(target.shape), dtype=torch.float64, device="cpu")
         row, column = window.offsets[-2:]
         values.diagonal(row - column, dim1=-2, dim2=-1).fill_(self.gain)
-        return values.to(_device(target), _wide(target))
+        return values.to(device_of(target), _wide(target))
 
 
 class GroupsError(ParameterError, ZeroDivisionError):
@@ -201,8 +207,15 @@ class GroupsError(ParameterError, ZeroDivisionError):
 class Dirac(Structured):
     """The kernel that passes each input channel on, for weights (out, in, *field) of 3 to 5 dimensions.
 
+    Formula:
+        w[g m + c, c, "centre"] = 1, m = "out" / groups
+        w = 0 "elsewhere"
+
     Args:
         groups: output channels are cut into so many groups, each of which preserves its inputs.
+
+    Raises:
+        ParameterError: less than one group.
     """
 
     groups: int = 1
@@ -230,7 +243,7 @@ class Dirac(Structured):
         places = np.stack([np.arange(out), channel, *centre], axis=1)
         places = places[channel < min(per_group, into)] - np.array(window.offsets)
         inside = ((places >= 0) & (places < np.array(target.shape))).all(axis=1)
-        values = torch.zeros(tuple(target.shape), device=_device(target))
+        values = torch.zeros(tuple(target.shape), device=device_of(target))
         values[tuple(torch.from_numpy(each).to(values.device) for each in places[inside].T)] = 1.0
         return values
 
@@ -239,21 +252,34 @@ class Dirac(Structured):
 class Orthogonal(Structured):
     """A (semi-)orthogonal matrix, uniform in the Haar measure, times ``gain``.
 
-    Saxe, McClelland and Ganguli, ICLR 2014. The QR factorisation of standard normals, with the signs of
-    R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007). Dimensions after the first are
-    flattened; for each of the matrices that leading dimensions number, there is
-    :class:`~tritoninit.Experts`. bfloat16 and float16 are computed in float32 and rounded once. Matrices of a
-    plan, of a model or of experts that have one shape are factorised together.
+    The QR factorisation of standard normals, with the signs of R's diagonal made positive (Mezzadri).
+    Dimensions after the first are flattened; for each of the matrices that leading dimensions number, there
+    is :class:`~tritoninit.Experts`. float64 is computed in float64, all else in float32 and rounded once.
+    Matrices of a plan, of a model or of experts that have one shape are factorised together.
 
-    The normals A are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
+    The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
     depend on the number of threads, nor on what is factorised beside it; between processors, libraries and
-    GPUs it differs, in Frobenius' norm, by at most 32 u |A|_F / sigma_min(A), u being 2**-24.
+    GPUs it differs, in Frobenius' norm, by at most 32 u |G|_F / sigma_min(G), u being 2**-24.
 
     With a window, or of a DTensor, each process that holds elements builds the whole global matrix, once
     however many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR
     factorisation and three times its memory in float32, until it is written, beside at most 64 MiB (256 on a
     GPU) of others of its shape. Of stacked parts (:class:`~tritoninit.Stacked`) and experts
     (:class:`~tritoninit.Experts`) it builds those alone of which it holds elements.
+
+    Formula:
+        W = gain Q D
+        G = Q R, G[i, j] ~ N(0, 1)
+        D[i, i] = R[i, i] / abs(R[i, i])
+
+    Source:
+        Saxe, McClelland and Ganguli, ICLR 2014; Mezzadri, Notices of the AMS 54, 2007
+
+    Args:
+        gain: what the matrix is multiplied by.
+
+    Raises:
+        ParameterError: a gain that float32 cannot hold.
     """
 
     gain: float = 1.0
@@ -262,7 +288,7 @@ class Orthogonal(Structured):
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
-        finite_float32("gain", self.gain)
+        finite("gain", self.gain, "float32")
 
     def times(self, factor: float) -> Orthogonal:
         return Orthogonal(self.gain * factor)
@@ -285,32 +311,39 @@ class Orthogonal(Structured):
         rows, *others = window.global_shape
         columns = math.prod(others)
         if not rows * columns:
-            return partial(torch.empty, tuple(target.shape), device=_device(target))
-        factor = together.ask(Matrix(rows, columns, _wide(target), _device(target), key))
+            return partial(torch.empty, tuple(target.shape), device=device_of(target))
+        factor = together.ask(Matrix(rows, columns, _wide(target), device_of(target), key))
 
         def values() -> torch.Tensor:
             q = factor()
-            return _cut(
-                (q if self.gain == 1 else q.mul_(self.gain)).reshape(window.global_shape), window, target
-            )
+            scaled = q if self.gain == 1 else q.mul_(self.gain)
+            return window.cut(scaled.reshape(window.global_shape), target.shape)
 
         return values
 
 
 @dataclass(frozen=True)
 class Sparse(Structured):
-    """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest N(0, std**2).
+    """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest normal.
 
-    Martens, "Deep learning via Hessian-free optimization", ICML 2010. In each column the rows with the
-    smallest of an independent stream of uniforms (``key.fold_in("sparse")``) are zeroed, of equal ones the
-    upper.
+    In each column the rows with the smallest of an independent stream of uniforms
+    (``key.fold_in("sparse")``) are zeroed, of equal ones the upper.
 
     With a window, or of a DTensor, each process draws the normals that it holds, and all uniforms of the
     columns that it has elements of, tile by tile; where numba does not serve, these are in memory, twice.
 
+    Formula:
+        w ~ N(0, std**2), "but" ceil(sparsity n) "of" n "in each column are" 0
+
+    Source:
+        Martens, "Deep learning via Hessian-free optimization", ICML 2010
+
     Args:
         sparsity: the fraction of each column that is zero, in [0, 1].
         std: the standard deviation of the rest.
+
+    Raises:
+        ParameterError: a sparsity outside of [0, 1], or no standard deviation.
     """
 
     sparsity: float
@@ -334,7 +367,7 @@ class Sparse(Structured):
         check_fill(Normal(0.0, self.std), target)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.empty(tuple(target.shape), dtype=_wide(target), device=_device(target))
+        values = torch.empty(tuple(target.shape), dtype=_wide(target), device=device_of(target))
         self._set([(values, window)], key)
         return values
 
@@ -354,9 +387,15 @@ class Sparse(Structured):
 class Value(Structured):
     """The given numbers, rounded to the tensor's dtype, which has to reach them. Equal to itself alone.
 
+    Formula:
+        w = values
+
     Args:
         values: an array, a tensor or nested lists, of the (global) shape; kept as a tensor, and not copied
             unless it is a lazy view or has floats of 8 bits. Infinities and NaN are numbers like others.
+
+    Raises:
+        ParameterError: no numbers, or a tensor without memory.
     """
 
     values: Any
@@ -403,7 +442,7 @@ class Value(Structured):
                 raise ValueError(f"{self} holds numbers that {dtype} does not")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        return _cut(self.values, window, target)
+        return window.cut(self.values, target.shape)
 
     def times(self, factor: float) -> Structured:
         values = self.values
@@ -461,10 +500,6 @@ def _limits(dtype: torch.dtype) -> tuple[float, float]:
     return info.min, info.max
 
 
-def _device(target: Target) -> torch.device:
-    return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
-
-
 def _wide(target: Target) -> torch.dtype:
     """In which a target's values are computed, to be rounded once."""
     return torch.float64 if dtype_name(target) == "float64" else torch.float32
@@ -474,8 +509,3 @@ def _check_float(initializer: Initializer, target: Target) -> None:
     if dtype_name(target) not in FLOAT_DTYPES:
         what = f"{type(initializer).__name__} of {dtype_name(target)}"
         raise NotImplementedError(f"{what}: random fills serve {', '.join(FLOAT_DTYPES)}")
-
-
-def _cut(values: torch.Tensor, window: Window, target: Any) -> torch.Tensor:
-    """The part of the global ``values`` that the window holds."""
-    return values[tuple(slice(o, o + n) for o, n in zip(window.offsets, target.shape, strict=True))]

@@ -323,6 +323,11 @@ def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def device_of(target: Target) -> torch.device:
+    """Where a target's memory is."""
+    return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
+
+
 def device_type(target: Target) -> str:
     if isinstance(target, torch.Tensor) and not target.is_cpu:  # its device takes four times as long
         return target.device.type
@@ -349,6 +354,7 @@ class _Memory:
 
 
 _TYPESTR = {
+    torch.float64: np.dtype(np.float64).str,
     torch.float32: np.dtype(np.float32).str,
     torch.float16: np.dtype(np.float16).str,
     torch.bfloat16: np.dtype(np.uint16).str,
@@ -367,6 +373,14 @@ def as_array(target: Target) -> npt.NDArray[Any]:
     if dtype_name(target) in FLOAT8:
         return array.view(np.uint8)
     return array.view(np.uint16) if dtype_name(target) == "bfloat16" else array
+
+
+def as_parts(target: Target) -> Target:
+    """A view of complex numbers as their real and imaginary parts, along a last dimension of two."""
+    if isinstance(target, torch.Tensor):
+        return torch.view_as_real(target.detach())
+    strides = (*target.strides, target.itemsize // 2)
+    return np.lib.stride_tricks.as_strided(target.real, (*target.shape, 2), strides)
 
 
 def write(target: Target, values: torch.Tensor) -> None:

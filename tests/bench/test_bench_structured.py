@@ -43,3 +43,19 @@ def test_both_write_what_is_checked(subject):
         task.check(x)
         with pytest.raises(WrongValues):
             task.check(x.flatten().roll(1).view(shape) + 0.01)
+
+
+@pytest.mark.parametrize("subject", bench_structured.draws())
+def test_draws(subject):
+    """Torch's are right, and so are ours; other ones are not."""
+    torch.manual_seed(0)
+    task = bench_structured.draws()[subject]
+    ours, theirs = torch.empty(256, 256), torch.empty(256, 256)
+    task.initializer(ours, key=ti.Key(0))
+    task.by_torch(theirs)
+    for x in (ours, theirs):
+        task.check(x)
+        with pytest.raises(WrongValues, match="of the numbers are above"):
+            task.check(x.abs() + 3000)
+    with pytest.raises(WrongValues):
+        task.check(torch.full((9, 9), math.nan))

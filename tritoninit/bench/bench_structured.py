@@ -13,6 +13,7 @@ import tritoninit
 from tritoninit.bench.contenders import KEY, Trial, WrongValues, check_distribution, default
 from tritoninit.bench.device import ALL_THREADS, DEVICE, Memory
 from tritoninit.combinators import BlockDiagonal
+from tritoninit.distributions import Bernoulli, Cauchy, Exponential, Geometric, LogNormal, RandInt
 from tritoninit.experts import Experts
 from tritoninit.fills import Initializer, Normal
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
@@ -95,19 +96,42 @@ def tasks() -> dict[str, Task]:
     }
 
 
+def draws() -> dict[str, Task]:
+    """Functions of fills and what of torch.Tensor's methods draws the same, by subject."""
+
+    def drawn(
+        initializer: Initializer, method: str, given: tuple[float, ...], middle: float, above: float
+    ) -> Task:
+        return Task(
+            initializer,
+            lambda x: getattr(x, method)(*given),
+            lambda x: check_draws(x, middle, above),
+            _squares(512, 2048),
+        )
+
+    return {
+        "exponential": drawn(Exponential(), "exponential_", (), math.log(2), 0.5),
+        "log normal": drawn(LogNormal(0.0, 0.5), "log_normal_", (0.0, 0.5), 1.0, 0.5),
+        "cauchy": drawn(Cauchy(), "cauchy_", (), 0.0, 0.5),
+        "geometric": drawn(Geometric(0.3), "geometric_", (0.3,), 2.0, 0.7**2),
+        "bernoulli": drawn(Bernoulli(0.3), "bernoulli_", (0.3,), 0.5, 0.3),
+        "integers": drawn(RandInt(0, 1000), "random_", (0, 1000), 499.5, 0.5),
+    }
+
+
 def trials(quick: bool) -> list[Trial]:
     if quick:
         return []
     return [
         Trial("structured", subject, "float32", math.prod(shape), ALL_THREADS, name)
-        for subject, task in tasks().items()
+        for subject, task in (tasks() | draws()).items()
         for shape in task.shapes + (task.on_gpus if DEVICE == "cuda" else ())
         for name in (default(), "torch")
     ]
 
 
 def bench_structured(trial: Trial, affordable: None, timed: Callable[..., None], memory: Memory) -> None:
-    task = tasks()[trial.subject]
+    task = (tasks() | draws())[trial.subject]
     shapes = {math.prod(shape): shape for shape in task.shapes + task.on_gpus}
     (x, *_) = (each.view(shapes[trial.elements]) for each in memory.ring(trial.elements, torch.float32))
     x.fill_(math.nan)
@@ -174,6 +198,13 @@ def check_sparse(matrix: Tensor, sparsity: float = 0.9) -> None:
     if int(zeros.min()) < wanted or int(zeros.max()) > wanted + 2:
         raise WrongValues(f"columns of {int(zeros.min())} to {int(zeros.max())} zeros, not {wanted}")
     check_distribution(matrix[matrix != 0], Normal(0.0, STD))
+
+
+def check_draws(x: Tensor, middle: float, above: float) -> None:
+    """Raise WrongValues unless the share above a number about the middle could be the distribution's."""
+    share = float((x > middle).double().mean())
+    if not abs(share - above) < 5 * math.sqrt(above * (1 - above) / x.numel()):
+        raise WrongValues(f"{share:.4f} of the numbers are above {middle}, not {above:.4f}")
 
 
 def check_sparse_bits(matrix: Tensor, sparsity: float = 0.9) -> None:

@@ -13,21 +13,11 @@ from functools import partial
 import numpy as np
 from numba import carray, njit, types
 
-from tritoninit.kernels import numba_kernels
 from tritoninit.kernels.chunks import Array, share
-from tritoninit.kernels.numba_compile import inline, kernel
-from tritoninit.kernels.numba_kernels import (
-    CHUNK,
-    i64,
-    key_words,
-    pointer,
-    u32,
-    u64,
-    words,
-)
+from tritoninit.kernels.numba_kernels import CHUNK
+from tritoninit.kernels.numba_words import inlined, kernel, key_words, pointer, words
 
-u8 = np.uint8
-_kernel = partial(kernel, files=(numba_kernels.__file__,))
+i64, u8, u32, u64 = np.int64, np.uint8, np.uint32, np.uint64
 
 _WIDTH = 64  # columns of a tile; half as many took twice as long
 _BINS = 512
@@ -90,7 +80,7 @@ def find_bounds(uniforms, count, bounds, last):
         last[c] = u32(chosen & ((u64(1) << _ROW_BITS) - u64(1)))
 
 
-@_kernel(types.uint8[:, ::1], *(types.int64,) * 4, *(types.uint64,) * 4)
+@kernel(types.uint8[:, ::1], *(types.int64,) * 4, *(types.uint64,) * 4)
 def choose_kernel(chosen, rows, begin, width, count, first, columns, seed, stream):
     """Whether each of a tile's elements in some rows is among its column's ``count`` smallest.
 
@@ -112,14 +102,14 @@ def choose_kernel(chosen, rows, begin, width, count, first, columns, seed, strea
             out[c] = u8(own[c] < u32(bounds[c] + u32(row <= last[c])))
 
 
-@inline
+@inlined
 def zero_row(out, chosen):
     """Zeros in the chosen elements of a row, which are patterns of any width."""
     for c in range(out.size):
         out[c] = out.dtype.type(0) if chosen[c] else out[c]
 
 
-@_kernel(types.uint64, *(types.int64,) * 7, types.uint8[:, :, ::1])
+@kernel(types.uint64, *(types.int64,) * 7, types.uint8[:, :, ::1])
 def zero_kernel(address, row_stride, stride, itemsize, begin, rows, before, width, chosen):
     """Zeros in the chosen elements of some rows.
 

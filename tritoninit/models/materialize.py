@@ -475,8 +475,7 @@ def _attributes_put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
 def _part_of(whole: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
     """A DTensor with this process's part of what it computed, all of it."""
     for part, window in writable(shared).parts:
-        places = zip(window.offsets, part.shape, strict=True)
-        write(part, whole[tuple(slice(offset, offset + size) for offset, size in places)])
+        write(part, window.cut(whole, part.shape))
     return shared
 
 
