@@ -182,5 +182,5 @@ def test_help_stands_alone(name):
     served = "float64, float32, or 16 or 8 bits" if name in functional.__all__ else rounded
     dtypes = served if floats else "any dtype"
     assert dtypes in " ".join(doc.split())
-    if name == "orthogonal_":
-        assert "A shard builds the whole global" in doc
+    if name in ("orthogonal_", "sparse_"):
+        assert f"A shard {'builds the whole global' if name == 'orthogonal_' else 'draws'}" in doc

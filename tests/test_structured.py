@@ -392,6 +392,18 @@ class TestSparse:
         assert np.array_equal(array[::-1, 1::2], drawn(Sparse(0.4, 1.0), (310, 170)).numpy())
         assert np.isnan(array[:, ::2]).all()
 
+    @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"])
+    @pytest.mark.parametrize("shape", [(8, 8), (300, 130)], ids=str)
+    @pytest.mark.parametrize("initializer", [Sparse(0.5, 1.0), Orthogonal()], ids=str)
+    def test_8_bits_are_the_rounded_float32(self, initializer, shape, name):
+        expected = drawn(initializer, shape).to(getattr(torch, name)).view(torch.uint8)
+        for backend in ("numba", "numpy"):
+            with use_backend(backend):
+                found = initializer(torch.zeros(shape, dtype=getattr(torch, name)), key=KEY)
+                turned = initializer(torch.zeros(shape[::-1], dtype=getattr(torch, name)).T, key=KEY)
+            assert found.view(torch.uint8).equal(expected)
+            assert turned.contiguous().view(torch.uint8).equal(expected)
+
     def test_parts(self):
         whole = drawn(Sparse(0.4), (310, 170))
         window = Windows.runs((310, 170), [[(3, 20), (40, 310)], [(1, 30), (65, 170)]])

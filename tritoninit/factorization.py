@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import cache, partial
-from threading import Condition, Lock, Thread
+from threading import Barrier, Condition, Lock, Thread
 from typing import NamedTuple
 
 import torch
@@ -301,7 +301,18 @@ def _by_this_thread(run: Callable[[], None]) -> None:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count() or 1, "tritoninit-qr", _alone)
+    """All of its threads have begun: one that does changes, for an instant, what others begin with."""
+    count = os.cpu_count() or 1
+    pool = ThreadPoolExecutor(count, "tritoninit-qr", _alone)
+    begun = Barrier(count + 1)
+    try:
+        for _ in range(count):
+            pool.submit(begun.wait)
+    except BaseException:
+        begun.abort()  # or those that wait for it would keep the interpreter from ending
+        raise
+    begun.wait()
+    return pool
 
 
 _STARTING = Lock()

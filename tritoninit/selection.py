@@ -51,7 +51,9 @@ def zero_smallest(parts: Sequence[tuple[Target, Window]], count: int, key: Key) 
         above, before = window.offsets[0], window.offsets[1] - left
         here = chosen[above : above + target.shape[0], before : before + target.shape[1]]
         if isinstance(target, torch.Tensor):
-            target.detach().masked_fill_(here, 0)
+            values = target.detach()
+            # Few operations are made for floats of 8 bits, of which a zero is the same pattern.
+            (values.view(torch.uint8) if values.itemsize == 1 else values).masked_fill_(here, 0)
         else:
             as_array(target)[here.numpy()] = 0
 
