@@ -129,7 +129,7 @@ def test_what_is_computed_in_vain(factorised, drawn):
     assert (factorised, drawn) == ([(8, 4)], [32])
     drawn.clear()
     Sparse(0.5)(torch.empty(3, 4), key=KEY, window=window)
-    assert drawn == [32, 32]
+    assert drawn == [*[4] * 3, 32]  # normals of its own elements, uniforms of its columns
     factorised.clear()
     Stacked((Orthogonal(),) * 4)(torch.empty(4, 4), key=KEY, window=Window((16, 4), (4, 0)))
     assert factorised == [(4, 4)]

@@ -1,6 +1,7 @@
 """Q of many matrices: the same bits for any number of threads, near the factorisation that it stands for."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,11 +10,11 @@ import torch
 import tritoninit as ti
 from tests.initializer_helpers import KEY
 from tritoninit import Experts, Key, Orthogonal, Rule, Stacked, factorization
-from tritoninit.factorization import BLOCK, Blocked, Factorizations, Matrix, orthogonal_factors
+from tritoninit.factorization import Blocked, Factorizations, Matrix, block_width, orthogonal_factors
 
 CPU = torch.device("cpu")
-# By one call of LAPACK's, by one block and by several, tall, wide and square, the last block of one column.
-SHAPES = [(1, 1), (40, 40), (256, 256), (90, 2000), (2000, 90), (300, 300), (513, 400), (257, 600)]
+# By one call of LAPACK's and by blocks, tall, wide and square, the last block of one column.
+SHAPES = [(1, 1), (40, 40), (384, 384), (90, 4000), (4000, 90), (449, 449), (513, 400), (257, 1600)]
 
 
 @pytest.fixture
@@ -35,6 +36,15 @@ def test_the_number_of_threads_does_not_count(shape, threads):
         threads(count)
         found.append(Orthogonal()(torch.empty(shape), key=KEY))
     assert all(each.equal(found[0]) for each in found)
+
+
+def test_nor_of_a_large_one(threads):
+    """Which has wider blocks."""
+    found = []
+    for count in (1, 2):
+        threads(count)
+        found.append(Orthogonal()(torch.empty(1025, 1030), key=KEY))
+    assert found[0].equal(found[1])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -90,7 +100,7 @@ def test_what_is_written_later_lies_on_top():
     assert x[:2, :4].equal(first[:2])
 
 
-@pytest.mark.parametrize("shape", [(40, 40), (300, 300), (600, 257), (257, 600), (1000, 130)], ids=str)
+@pytest.mark.parametrize("shape", [(40, 40), (400, 400), (600, 385), (257, 1600), (2000, 130)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_distance_to_the_factorisation_in_double(shape, dtype):
     """Householder's R is that of a matrix A + E whose columns have |E_j| <= c u |A_j| (Higham 2002, theorem
@@ -132,7 +142,7 @@ def test_the_callers_threads_stay_as_they_are(threads):
     """Those of this thread, and those of threads that are yet to begin."""
     threads(3)
     factorization._pool.cache_clear()
-    Orthogonal()(torch.empty(300, 300), key=KEY)
+    Orthogonal()(torch.empty(400, 400), key=KEY)
     seen = [torch.get_num_threads()]
     late = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     late.start()
@@ -140,14 +150,25 @@ def test_the_callers_threads_stay_as_they_are(threads):
     assert seen == [3, 3]
 
 
+def test_where_no_thread_starts_any_more(threads, monkeypatch):
+    """As in what atexit calls."""
+    threads(2)
+    right = Orthogonal()(torch.empty(400, 400), key=KEY)
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    monkeypatch.setattr(factorization, "_pool", lambda: pool)
+    assert Orthogonal()(torch.empty(400, 400), key=KEY).equal(right)
+    assert torch.get_num_threads() == 2
+
+
 def test_several_callers_at_once(threads):
     threads(2)
-    right = Orthogonal()(torch.empty(300, 300), key=KEY)
+    right = Orthogonal()(torch.empty(400, 400), key=KEY)
     found = {}
 
     def call(number):
         torch.set_num_threads(2)
-        found[number] = Orthogonal()(torch.empty(300, 300), key=KEY)
+        found[number] = Orthogonal()(torch.empty(400, 400), key=KEY)
 
     callers = [threading.Thread(target=call, args=(number,)) for number in range(4)]
     for each in callers:
@@ -157,14 +178,14 @@ def test_several_callers_at_once(threads):
     assert all(found[number].equal(right) for number in range(4))
 
 
-@pytest.mark.parametrize("shape", [(40, 30), (300, 300)], ids=str)
+@pytest.mark.parametrize("shape", [(40, 30), (400, 400)], ids=str)
 def test_in_inference_mode(shape):
     right = Orthogonal()(torch.empty(shape), key=KEY)
     with torch.inference_mode():
         assert Orthogonal()(torch.empty(shape), key=KEY).equal(right)
 
 
-@pytest.mark.parametrize("shape", [(40, 30), (300, 300)], ids=str)
+@pytest.mark.parametrize("shape", [(40, 30), (400, 400)], ids=str)
 def test_arrays_have_the_tensors_bits(shape):
     right = Orthogonal()(torch.empty(shape), key=KEY)
     assert np.array_equal(Orthogonal()(np.empty(shape, np.float32), key=KEY), right.numpy())
@@ -181,7 +202,7 @@ def test_the_callers_backend_draws(monkeypatch):
     )
     with ti.use_backend("numpy"):
         Experts(Orthogonal())(torch.empty(3, 10, 10), key=KEY)
-        Orthogonal()(torch.empty(300, 300), key=KEY)
+        Orthogonal()(torch.empty(400, 400), key=KEY)
     assert names == ["numpy"] * 4
 
 
@@ -190,7 +211,7 @@ def test_an_error_of_a_thread_is_the_callers(monkeypatch):
         raise RuntimeError("no LAPACK")
 
     monkeypatch.setattr(torch, "geqrf", failing)
-    for shape in ((4, 4), (300, 300), (3, 300, 300)):
+    for shape in ((4, 4), (400, 400), (3, 400, 400)):
         with pytest.raises(RuntimeError, match="no LAPACK"):
             Experts(Orthogonal(), 1)(torch.empty(1, *shape[-2:]) if len(shape) < 3 else torch.empty(shape))
 
@@ -206,9 +227,11 @@ def test_what_is_asked_for_is_given_once():
 
 
 def test_blocks_are_as_wide_as_they_say():
-    blocked = Blocked(torch.zeros(2 * BLOCK + 1, 2 * BLOCK + 1))
-    assert blocked.count == 3
-    assert [len(blocked.q[place]) for place in blocked._places] == [BLOCK, BLOCK, 1]
+    for columns, width in ((129, 64), (1024, 64), (1025, 128), (1281, 128)):
+        blocked = Blocked(torch.zeros(columns, columns + 1))
+        widths = [len(blocked.q[place]) for place in blocked._places]
+        assert widths == [width] * (columns // width) + [columns % width] * (columns % width > 0)
+        assert block_width(columns) == width
 
 
 @pytest.mark.gpu

@@ -22,6 +22,7 @@ from tritoninit import (
     AsOne,
     Axes,
     Bernoulli,
+    BlockDiagonal,
     Cauchy,
     Constant,
     CopyOf,
@@ -31,6 +32,7 @@ from tritoninit import (
     Exponential,
     Eye,
     Geometric,
+    Identity,
     Initializer,
     KaimingNormal,
     KaimingUniform,
@@ -66,6 +68,7 @@ from tritoninit import (
     use_backend,
 )
 from tritoninit.fills import sole_fill
+from tritoninit.mapped import Mapped
 
 # One of each, on shapes small enough to look at from every side.
 EXAMPLES = [
@@ -84,6 +87,9 @@ EXAMPLES = [
     (KaimingUniform(5**0.5), (7, 9)),
     (KaimingNormal(mode="fan_out", nonlinearity="relu"), (6, 4, 3, 3)),
     (Eye(), (7, 9)),
+    (Identity(0.5), (3, 7, 9)),
+    (BlockDiagonal(Orthogonal(), 3), (9, 6)),
+    (BlockDiagonal(XavierUniform(), 2), (6, 4, 3)),
     (Dirac(), (5, 6, 3)),
     (Dirac(2), (6, 2, 3, 4)),
     (Dirac(3), (6, 3, 3, 2, 1)),
@@ -691,15 +697,31 @@ class TestLaws:
         assert VarianceScaling(1.0, mode)(torch.empty(shape)).shape == shape
 
 
+def needs_real(initializer, shape):
+    """Whether it is made of what complex numbers do not have: an order, or a structure that we build."""
+    pieces = [piece.initializer for piece in initializer.pieces(shape)]
+    return any(each.random and not isinstance(each, (Normal, Uniform)) for each in pieces)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.complex64, torch.bool])
 @examples
 def test_other_dtypes(initializer, shape, dtype):
-    """What is not random serves them all; what is raises, and names the dtype."""
+    """What is not random serves them all; what is serves float64 and complex64, or raises, and names it."""
     target = torch.zeros(shape, dtype=dtype)
     if isinstance(initializer, Table) and dtype in (torch.float64, torch.complex64):
         assert initializer(target).to(torch.complex64).real.equal(drawn(initializer, shape))
         return
     if isinstance(initializer, (Bernoulli, RandInt, Permutation)):  # see test_distributions.py
+        return
+    if initializer.random and dtype == torch.float64 and not isinstance(initializer, Mapped):
+        initializer(target, key=KEY)
+        assert (target - drawn(initializer, shape)).abs().max() < 1e-3
+        assert not target.float().double().equal(target)
+        return
+    if initializer.random and dtype.is_complex and not needs_real(initializer, shape):
+        initializer(target, key=KEY)
+        assert target.real.any()
+        assert target.imag.any()
         return
     if initializer.random or isinstance(initializer, Table):
         with pytest.raises(NotImplementedError, match=str(dtype).removeprefix("torch.")):

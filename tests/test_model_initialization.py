@@ -30,6 +30,7 @@ from tritoninit import (
     Ones,
     Rule,
     RuleSet,
+    TruncatedNormal,
     Uniform,
     Value,
     XavierUniform,
@@ -210,8 +211,9 @@ class TestUnusual:
         model.extra = nn.Parameter(torch.ones(2))
         self.assert_refused(model, r"1\.weight: a lazy .*; no rule matches 1 parameters: extra")
 
-    def test_float64(self):
-        self.assert_refused(nn.Linear(2, 2).double(), "weight: .*float64")
+    def test_truncated_normals_are_not_complex(self):
+        model = nn.Linear(2, 2, dtype=torch.complex64)
+        self.assert_refused(model, "weight: TruncatedNormal of complex64", [Rule("*", TruncatedNormal())])
 
     def test_integers_take_constants_and_values(self):
         model = nn.Linear(2, 2)

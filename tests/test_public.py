@@ -8,6 +8,8 @@ import tritoninit as ti
 from tritoninit import drawing, functional
 
 PUBLIC = [
+    "BlockDiagonal",
+    "Identity",
     "CoordCheck",
     "Coordinate",
     "coord_check",
@@ -78,6 +80,7 @@ PUBLIC = [
     "Patched",
     "Piece",
     "Plan",
+    "Prepared",
     "Recorded",
     "Report",
     "Rule",
@@ -107,6 +110,7 @@ PUBLIC = [
     "dirac",
     "dirac_",
     "distributed",
+    "ensemble",
     "eye",
     "eye_",
     "initialize_",
@@ -120,6 +124,7 @@ PUBLIC = [
     "normal_",
     "ones_",
     "plan_mesh",
+    "prepare",
     "orthogonal",
     "orthogonal_",
     "presets",
@@ -175,5 +180,5 @@ def test_help_stands_alone(name):
         assert f"\n    {error}: " in doc, error
     dtypes = "float32, float16, bfloat16 or 8-bit floats" if floats else "any dtype"
     assert dtypes in " ".join(doc.split())
-    if name in ("orthogonal_", "sparse_"):
+    if name == "orthogonal_":
         assert "A shard builds the whole global" in doc

@@ -11,7 +11,17 @@ from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
 from tritoninit.catalogue import initializer
-from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.combinators import (
+    AsOne,
+    BlockDiagonal,
+    CopyOf,
+    Keep,
+    Patch,
+    Patched,
+    Scaled,
+    Stacked,
+    ZeroRow,
+)
 from tritoninit.coordinates import CoordCheck, Coordinate, coord_check
 from tritoninit.distributions import (
     Bernoulli,
@@ -32,6 +42,7 @@ from tritoninit.drawing import (
     randint_,
     random_,
 )
+from tritoninit.ensembles import ensemble
 from tritoninit.experts import Experts
 from tritoninit.fans import Axes
 from tritoninit.fills import (
@@ -96,11 +107,12 @@ from tritoninit.model_initialization import initialize_
 from tritoninit.models.mup import mup, mup_groups, mup_rates
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
+from tritoninit.prepared import Prepared, prepare
 from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.reinitialization import reinitialize_, shrink_and_perturb_
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
-from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
+from tritoninit.structured import Dirac, Eye, Identity, Orthogonal, Sparse, Structured, Value
 from tritoninit.tables import S4D, STFT, Sinusoids, Table
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
@@ -118,6 +130,7 @@ __all__ = [
     "Axes",
     "Backend",
     "Bernoulli",
+    "BlockDiagonal",
     "Cauchy",
     "Constant",
     "CoordCheck",
@@ -133,6 +146,7 @@ __all__ = [
     "FanScaled",
     "Fill",
     "Geometric",
+    "Identity",
     "Initializer",
     "Intercepted",
     "KaimingNormal",
@@ -156,6 +170,7 @@ __all__ = [
     "Permutation",
     "Piece",
     "Plan",
+    "Prepared",
     "RandInt",
     "Recorded",
     "Report",
@@ -194,6 +209,7 @@ __all__ = [
     "dirac",
     "dirac_",
     "distributed",
+    "ensemble",
     "exponential_",
     "eye",
     "eye_",
@@ -217,6 +233,7 @@ __all__ = [
     "orthogonal_",
     "permutation_",
     "plan_mesh",
+    "prepare",
     "presets",
     "randint_",
     "random_",

@@ -37,7 +37,7 @@ from tritoninit.initializers import (
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.located import DeltaOrthogonal
 from tritoninit.mapped import LogOfUniform, LogUniform, RingDecay, TimeStepBias
-from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
+from tritoninit.structured import Dirac, Eye, Identity, Orthogonal, Sparse
 from tritoninit.tables import S4D, STFT, Sinusoids
 
 Maker = Callable[..., Initializer]
@@ -175,6 +175,7 @@ PEERS: Final[Mapping[str, Mapping[str, Maker]]] = {
         "kaiming_uniform": KaimingUniform,
         "kaiming_normal": KaimingNormal,
         "eye": Eye,
+        "identity": Identity,
         "dirac": Dirac,
         "orthogonal": Orthogonal,
         "delta_orthogonal": DeltaOrthogonal,

@@ -39,7 +39,7 @@ from tritoninit.distributions import (
 from tritoninit.extents import extent
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES
-from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
+from tritoninit.kernels.stream import Draw, row_major_strides
 from tritoninit.keys import Key
 from tritoninit.mapped import LogOfUniform, LogUniform, RingDecay, TimeStepBias
 from tritoninit.plan import Plan
@@ -68,7 +68,7 @@ _PLACED = (
     ((2, 3, 2, 3, 2, 2), "transposed"),  # more dimensions than a kernel takes
 )
 _LARGE = 2**20 + 1
-# What the emulator decodes; others are compared on a GPU and in the interpreter.
+# What the emulator decodes, and most fills are of. Others are compared on a GPU and in the interpreter.
 _EMULATED = ("float32", "float16", "bfloat16")
 _SMALL = 5000  # elements of the tensors that are filled in one call
 _GUARD = 32  # elements of poison on each side of a tensor's memory
@@ -156,15 +156,15 @@ class Outcome(NamedTuple):
 
 
 def grid(quick: bool = False) -> list[FillCase]:
-    """The cases that every backend goes through; if quick, and of 8-bit floats, fewer and smaller."""
+    """The cases that every backend goes through; fewer and smaller if quick, and of float64 and 8 bits."""
     return [case for dtype in FLOAT_DTYPES for case in _grid(dtype, quick)]
 
 
 def _grid(dtype: str, quick: bool) -> list[FillCase]:
     sizes = (1025,) if quick else _SIZES
-    starts = _STARTS[:2] if quick or dtype in FLOAT8 else _STARTS
+    starts = _STARTS[:2] if quick or dtype not in _EMULATED else _STARTS
     placed = _PLACED[2:-1] if quick else _PLACED
-    n = _LARGE // 8 if quick or dtype in FLOAT8 else _LARGE
+    n = _LARGE // 8 if quick or dtype not in _EMULATED else _LARGE
     cases = []
     for fill in _FILLS:
         add = partial(FillCase, fill, dtype)
@@ -232,7 +232,7 @@ def _first_difference(case: FillCase, memory: torch.Tensor, expected: torch.Tens
 
 
 def _bits(x: torch.Tensor) -> torch.Tensor:
-    return x.view({1: torch.int8, 2: torch.int16}.get(x.itemsize, torch.int32))
+    return x.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[x.itemsize])
 
 
 def _hexadecimal(bits: torch.Tensor) -> str:

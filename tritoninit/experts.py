@@ -28,8 +28,8 @@ class Experts(Initializer):
     Fans are those of one weight. What is random in elements that are independent is drawn by their places in
     the whole, in one fill; a structured one (an orthogonal matrix) is built for each weight with
     ``key.fold_in(its number)``, in row-major order of the leading dimensions. With a window, or of a DTensor,
-    a process builds those alone of which it holds elements, one after another: what it computes in vain is at
-    most the rest of the weights that it holds parts of.
+    a process builds those alone of which it holds elements: what it computes in vain is at most the rest of
+    the weights that it holds parts of.
 
     Args:
         initializer: of a tensor of the other dimensions.

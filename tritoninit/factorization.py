@@ -6,8 +6,8 @@ of one block come, depends on the shape alone.
 
 | | bits |
 |---|---|
-| another number of threads, alone or among others | the same |
-| the same device model and the same torch | the same |
+| on a CPU, another number of threads, alone or among others | the same |
+| on a GPU, alone or among others | equal to rounding: torch chooses a routine for either |
 | another processor, LAPACK or GPU | equal to rounding |
 """
 
@@ -27,8 +27,9 @@ from torch import Tensor
 from tritoninit.fills import Normal
 from tritoninit.keys import Key
 
-BLOCK = 128  # columns; half and twice as many took longer at 2048
-_SMALL = 1 << 17  # elements of a matrix that one call of LAPACK's factorises, if it has two blocks at most
+_FEW, _MANY = 64, 128  # columns of a block: more take less time in all, fewer keep more threads busy
+_MANY_FROM = 1025  # columns of a matrix
+_ONE_CALL = 384  # as many columns, of half as many rows again, take longer by blocks
 _TOGETHER = {"cpu": 1 << 24, "cuda": 1 << 26}  # elements of matrices that are factorised at a time
 
 
@@ -57,10 +58,10 @@ class Matrix(NamedTuple):
         return self[:-1]
 
     def transposed(self) -> Tensor:
-        """The normals, of shape (short, long), in contiguous memory."""
+        """The normals, of shape (short, long)."""
         drawn = torch.empty(self.rows, self.columns, dtype=self.dtype, device=self.device)
         Normal()(drawn, key=self.key)
-        return drawn.T.contiguous() if self.rows >= self.columns else drawn
+        return drawn.T if self.rows >= self.columns else drawn
 
     def oriented(self, q: Tensor) -> Tensor:
         """Q, of the matrix's shape, of the transposed factor of the tall one."""
@@ -121,7 +122,7 @@ def _by_the_device(matrices: list[Matrix]) -> list[Tensor]:
 
 
 def _is_small(long: int, short: int) -> bool:
-    return short <= 2 * BLOCK and long * short <= _SMALL
+    return short <= _ONE_CALL and long * short <= 3 * _ONE_CALL * _ONE_CALL // 2
 
 
 def _side_by_side(matrices: list[Matrix], threads: int) -> list[Tensor]:
@@ -169,6 +170,11 @@ def _signs(reflectors: Tensor) -> Tensor:
     return torch.where(diagonal < 0, -torch.ones_like(diagonal), torch.ones_like(diagonal))
 
 
+def block_width(columns: int) -> int:
+    """Of the blocks of a matrix; a function of nothing else, since bits depend on it."""
+    return _MANY if columns >= _MANY_FROM else _FEW
+
+
 class Blocked:
     """Householder's QR factorisation by blocks of columns, which threads that call :meth:`run` share.
 
@@ -184,12 +190,13 @@ class Blocked:
     """
 
     def __init__(self, transposed: Tensor) -> None:
-        """``transposed``: the (short, long) matrix in contiguous memory, which is used up."""
-        self._matrix = transposed
-        self.q = torch.zeros_like(transposed)
-        starts = range(0, len(transposed), BLOCK)
+        """``transposed``: the (short, long) matrix, which may be used up."""
+        self._matrix = transposed.contiguous()
+        self.q = torch.zeros_like(self._matrix)
+        step = block_width(len(transposed))
+        starts = range(0, len(transposed), step)
         self.count = len(starts)
-        self._places = [slice(start, start + BLOCK) for start in starts]
+        self._places = [slice(start, start + step) for start in starts]
         self._compact: list[Tensor] = []  # T of the blocks that are factorised
         self._signs: list[Tensor] = []
         self._updates = [0] * self.count  # of each block, by how many of those before it
@@ -272,10 +279,24 @@ def _on_threads(run: Callable[[], None], count: int) -> None:
     if count == 1 and torch.get_num_threads() == 1:
         run()
         return
-    futures = [_pool().submit(copy_context().run, run) for _ in range(count)]  # of the caller's backend
-    wait(futures)
+    try:  # in the caller's context, which has its backend
+        futures = [_pool().submit(copy_context().run, run) for _ in range(count)]
+    except RuntimeError:  # the interpreter is ending, and starts no thread any more
+        _by_this_thread(run)
+        return
+    if count > 1:
+        wait(futures)
     for future in futures:
         future.result()
+
+
+def _by_this_thread(run: Callable[[], None]) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run()
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -184,7 +184,7 @@ def module_axes(module: nn.Module, name: str, shape: Sequence[int]) -> Axes | No
     return replace(axes, parts=(out // parts,) * parts)
 
 
-@cache
+@lru_cache(maxsize=1024)  # a parametrised module has a class of its own
 def _is_in_out(kind: type) -> bool:
     """Whether a class has transformers' name for a Linear whose weight is (in, out)."""
     return any(each.__name__ == "Conv1D" for each in kind.__mro__)

@@ -21,7 +21,7 @@ from tritoninit.fans import Axes
 from tritoninit.fills import Fill, Initializer, Normal, Uniform
 from tritoninit.kernels.lowering import (
     FARTHEST_NORMAL,
-    FLOAT_DTYPES,
+    ROUNDED_DTYPES,
     ParameterError,
     RangeError,
     make_plain,
@@ -83,9 +83,9 @@ class Mapped(Independent):
 
     def check(self, target: Target, window: Window) -> None:
         dtype = dtype_name(target)
-        if dtype not in FLOAT_DTYPES:
+        if dtype not in ROUNDED_DTYPES:
             what = f"{type(self).__name__} of {dtype}"
-            raise NotImplementedError(f"{what}: random fills serve {', '.join(FLOAT_DTYPES)}")
+            raise NotImplementedError(f"{what}: random fills serve {', '.join(ROUNDED_DTYPES)}")
         largest = torch.finfo(getattr(torch, dtype)).max
         ends = np.abs(self.function(*(np.array(_ENDS[source]) for source in self.sources)))
         if not (ends <= largest).all():
@@ -115,7 +115,19 @@ def _log_uniform(low: float, high: float, u: Any) -> Any:
 
 @dataclass(frozen=True)
 class LogUniform(Mapped):
-    """Numbers whose logarithms are uniform: low (high / low)**u; rounding may give ``high`` itself."""
+    """Numbers whose logarithms are uniform; rounding may give ``high`` itself.
+
+    Formula:
+        w = low (high / low)**u
+        u ~ U(0, 1)
+
+    Args:
+        low: the least number, positive.
+        high: the greatest.
+
+    Raises:
+        ParameterError: not 0 < low <= high < infinity.
+    """
 
     low: float
     high: float
@@ -131,8 +143,22 @@ class LogUniform(Mapped):
 class LogOfUniform(Mapped):
     """The logarithms of numbers that are uniform in [low, high).
 
-    Mamba-2's ``A_log`` (Dao and Gu, ICML 2024; state-spaces/mamba, ``A_init_range``), and the biases of
-    forget gates by the time that they are to remember (Tallec and Ollivier, ICLR 2018, equation 16).
+    Mamba-2's ``A_log`` (state-spaces/mamba, ``A_init_range``), and the biases of forget gates by the time
+    that they are to remember (Tallec and Ollivier, ICLR 2018, equation 16).
+
+    Formula:
+        w = log(low + (high - low) u)
+        u ~ U(0, 1)
+
+    Source:
+        Dao and Gu, ICML 2024; Tallec and Ollivier, ICLR 2018
+
+    Args:
+        low: the least number whose logarithm may come, positive.
+        high: what all of these are below.
+
+    Raises:
+        ParameterError: not 0 < low <= high < infinity.
     """
 
     low: float = 1.0
@@ -147,15 +173,25 @@ class LogOfUniform(Mapped):
 
 @dataclass(frozen=True)
 class TimeStepBias(Mapped):
-    """What softplus makes log-uniform time steps of: dt + log(1 - exp(-dt)).
+    """What softplus makes log-uniform time steps of.
 
-    The bias of Mamba's ``dt_proj`` and Mamba-2's ``dt_bias``: Gu and Dao 2023, section 3.6;
-    state-spaces/mamba.
+    The bias of Mamba's ``dt_proj``, and Mamba-2's ``dt_bias``.
+
+    Formula:
+        w = d + log(1 - exp(-d))
+        d = max(floor, low (high / low)**u)
+        u ~ U(0, 1)
+
+    Source:
+        Gu and Dao 2023, section 3.6; state-spaces/mamba
 
     Args:
         low: the smallest step.
         high: the largest.
         floor: smaller ones than this are raised to it.
+
+    Raises:
+        ParameterError: not 0 < low <= high < infinity, or a floor that is negative.
     """
 
     low: float = 1e-3
@@ -175,10 +211,24 @@ class TimeStepBias(Mapped):
 
 @dataclass(frozen=True)
 class RingDecay(Mapped):
-    """log(1 / a - 1) of decays whose squares are uniform in [low**2, high**2), so that sigmoid(-x) is a.
+    """What sigmoid makes decays of that lie evenly on a ring of the unit disk: sigmoid(-w) is the decay a.
 
-    The recurrent parameter of the RG-LRU, whose decays lie evenly on a ring of the unit disk: De et al. 2024
-    ("Griffin"), section 2.4, after Orvieto et al., ICML 2023, lemma 3.2.
+    The recurrent parameter of the RG-LRU.
+
+    Formula:
+        w = log(1 / a - 1)
+        a**2 = low**2 + (high**2 - low**2) u
+        u ~ U(0, 1)
+
+    Source:
+        De et al. 2024 ("Griffin"), section 2.4; Orvieto et al., ICML 2023, lemma 3.2
+
+    Args:
+        low: the least decay, positive.
+        high: what all decays are below; less than one.
+
+    Raises:
+        ParameterError: not 0 < low <= high < 1.
     """
 
     low: float = 0.9

@@ -21,9 +21,8 @@ from tritoninit.combinators import CopyOf, Keep, key_name
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
-from tritoninit.initializers import FanScaled
+from tritoninit.initializers import FanScaled, goes_by_shape
 from tritoninit.interception.entry import quietly
-from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
 from tritoninit.models.materialize import (
     Held,
@@ -222,13 +221,7 @@ def _initialize(
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
-    with at_rest(module):  # rules may look at weights, too
-        found = slots_at_rest(module, scope)
-        _check_names(found)
-        kept = select(found, skip, "skip")
-        if only is not None:
-            kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
-        choice = _choose(module, found, rules, kept, target, dtype)
+    found, choice = asked(module, rules, only, skip, scope, target, dtype)
     initializers, garbage, renewed, own, given, aliases = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
     noticed = [(part, "matches nothing in the model") for part in idle]
@@ -241,8 +234,8 @@ def _initialize(
             slot: key.fold_in(key_name(slot.name, how)) for slot, how in initializers.items() if how.random
         }
         with as_whole(found):
-            initializers |= _computed(module, own, key, target, dtype)
-        apart = _drawn_apart(initializers, keys, key, target, dtype, named)
+            initializers |= computed(module, own, key, target, dtype)
+        apart = drawn_apart(initializers, keys, key, target, dtype, named)
         agreement.on(_planned(found, initializers, garbage, key, dtype))
         if target is not None or dtype is not None:
             with as_whole(found):
@@ -301,27 +294,43 @@ class _Steps:
 
     def add(self, initializer: Initializer, tensor: torch.Tensor, key: Key | None) -> None:
         """Append what sets a tensor, which is known to be writable."""
+        if not goes_by_shape(type(initializer)):
+            initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
+            return
         case = id(initializer), tensor.shape, tensor.dtype, tensor.device
         step = self._first.get(case)
         if step is not None:
-            self._plan.repeat(step, tensor, _NO_KEY if key is None else key)
+            self._plan.repeat(step, tensor, key or self._key)
             return
-        before = len(self._plan)
+        before = len(self._plan.steps)
         initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
-        if len(self._plan) == before + 1 and self._plan.steps:
-            step = self._plan.steps[-1]
-            # One fill of all of it by that key: not what is made of parts, or built.
-            if step.target is tensor and _is_by(step.draw, key):
-                self._first[case] = step
+        step = self._plan.steps[-1]
+        if step.target is tensor and len(self._plan.steps) == before + 1:  # and not made of parts
+            self._first[case] = step
 
 
-# What decides what an initializer is for a tensor: its id, and the tensor's shape, dtype and device.
+# What decides what an initializer that goes by shape is for a tensor: its id, and the tensor's shape, dtype
+# and device.
 _Case: TypeAlias = "tuple[int, tuple[int, ...], torch.dtype, torch.device]"
-_NO_KEY = Key(0)
 
 
-def _is_by(draw: Draw, key: Key | None) -> bool:
-    return (draw.seed, draw.stream) == ((0, 0) if key is None else (key.seed, key.stream))
+def asked(
+    module: nn.Module,
+    rules: RuleSet,
+    only: Selection | None,
+    skip: Selection,
+    scope: Scope,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[list[Slot], Choice]:
+    """A model's slots, and what is to become of them; raises what is wrong before anything is drawn."""
+    with at_rest(module):  # rules may look at weights, too
+        found = slots_at_rest(module, scope)
+        _check_names(found)
+        kept = select(found, skip, "skip")
+        if only is not None:
+            kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
+        return found, _choose(module, found, rules, kept, device, dtype)
 
 
 def _planned(
@@ -408,7 +417,7 @@ def _check_names(found: Sequence[Slot]) -> None:
         raise ValueError(f"several tensors have one name {why}: {', '.join(twice)}")
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
     """What becomes of a model's slots.
 
     Attributes:
@@ -435,7 +444,7 @@ def _choose(
     kept: set[Slot],
     device: torch.device | None,
     dtype: torch.dtype | None,
-) -> _Choice:
+) -> Choice:
     """What is to be done; raises what can be known by now."""
     problems = _Problems()
     with as_whole(found):
@@ -457,7 +466,7 @@ def _wanted(
     device: torch.device | None,
     dtype: torch.dtype | None,
     problems: _Problems,
-) -> _Choice:
+) -> Choice:
     """What rules and own code want of the slots of a model whose modules show whole parameters."""
     wanted: dict[Slot, Initializer | None] = {}
     for slot in found:
@@ -476,7 +485,7 @@ def _wanted(
                 check_held(slot)
             wanted[slot] = wish
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = _Choice({}, [], set(), own, list(wanted.values()), [])
+    choice = Choice({}, [], set(), own, list(wanted.values()), [])
     along: set[Place] = set()  # of weights, which come first
     checks = _Checks(device, dtype)
     for slot, wish in wanted.items():
@@ -530,7 +539,7 @@ def _meant(slot: Slot, initializer: Initializer) -> Initializer:
 class _Checks:
     """Whether initializers can set slots, with memory on the device and in the dtype, if those are given.
 
-    What is asked of an initializer is asked once a shape, dtype and device, which models repeat.
+    What is asked of one that goes by shape is asked once a shape, dtype and device, which models repeat.
     """
 
     def __init__(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
@@ -557,6 +566,9 @@ class _Checks:
             writable(memory, slot.windows)
         else:
             as_target(memory)
+        if not goes_by_shape(type(initializer)):
+            self._check_initializer(slot, initializer)
+            return
         shape = memory.shape if slot.shard is None else slot.shape
         case = id(initializer), shape, memory.dtype, memory.device
         if case not in self._known:
@@ -572,7 +584,7 @@ class _Checks:
         resolve((memory.device if self._device is None else self._device).type)  # raises if none serves it
 
 
-def _computed(
+def computed(
     module: nn.Module,
     own: Mapping[Slot, Own],
     key: Key,
@@ -638,7 +650,7 @@ class _Drawn(NamedTuple):
     became: str
 
 
-def _drawn_apart(
+def drawn_apart(
     chosen: Mapping[Slot, Initializer],
     keys: Mapping[Slot, Key],
     key: Key,

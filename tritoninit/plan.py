@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from torch.utils._mode_utils import no_dispatch
 
 from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
-from tritoninit.kernels.lowering import FLOAT_DTYPES, RangeError, shown
+from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS, RangeError, shown
 from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
-from tritoninit.targets import Target, as_target, device_type, dtype_name
+from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -40,6 +41,7 @@ class Drawable(Protocol):
     @property
     def distribution(self) -> str: ...
     def parameters(self, dtype: str, /) -> tuple[Any, ...]: ...
+    def of_parts(self, dtype: str, /) -> Drawable: ...
 
 
 class Step(NamedTuple):
@@ -101,7 +103,13 @@ class Plan:
             by_ours = dtype in FLOAT_DTYPES
             served = self._served[kind] = dtype, registry.resolve(kind[1]) if by_ours else None
         dtype, backend = served
-        parameters = check_fill(fill, target) if backend is None else fill.parameters(dtype)
+        if backend is not None:
+            parameters = fill.parameters(dtype)
+        elif fill.random and dtype in PARTS:
+            parts = Window((*window.global_shape, 2), (*window.offsets, 0))
+            return self.append(as_parts(target), fill.of_parts(dtype), key, parts)
+        else:
+            parameters = check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
         step = Step(target, fill, draw, backend)
@@ -114,7 +122,9 @@ class Plan:
         The target is known to be writable.
         """
         name, parameters, _, _, start, strides = step.draw
+        key = key if step.fill.random else Key(0)
         draw = Draw(name, parameters, key.seed, key.stream, start, strides)
+        target = target if target.dtype == step.target.dtype else as_parts(target)
         self.steps.append(Step(target, step.fill, draw, step.backend))
 
     def __len__(self) -> int:
@@ -150,6 +160,60 @@ class Plan:
             write()
 
 
+class KeptPlan:
+    """Fills of tensors, checked and lowered, to be run again and again by other seeds, as a plan runs them.
+
+    Args:
+        steps: of tensors; their keys' seeds do not count.
+        strides: bytes from each target to the next of its kind.
+        count: how many of each kind there are; the k-th is drawn by the k-th seed.
+    """
+
+    def __init__(self, steps: Sequence[Step], strides: Sequence[int] = (), count: int = 1) -> None:
+        self._calls: list[tuple[torch.device | None, Callable[[torch.Tensor], None]]] = []
+        self._changed: list[torch.Tensor] = []
+        apart = {id(step): stride for step, stride in zip(steps, strides or [0] * len(steps), strict=True)}
+        for batch in _batches(steps) if steps else ():
+            alike: dict[tuple[Backend | None, torch.device], list[Step]] = {}
+            for step in batch:
+                target: Any = step.target
+                alike.setdefault((step.backend, target.device), []).append(step)
+                self._changed += [] if target.is_inference() else [target]
+            for (backend, device), found in alike.items():
+                if backend is None:
+                    whole = [step._replace(target=_all_of(step, apart[id(step)], count)) for step in found]
+                    self._calls.append((None, partial(_unserved_again, whole)))
+                    continue
+                items: Any = [(step.target, step.draw) for step in found]
+                distances = [apart[id(step)] for step in found]
+                self._calls.append((device, registry.keep(backend, items, distances, count)))
+
+    def run(self, seeds: torch.Tensor | int) -> None:
+        """Write every fill by seeds: an integer, or int64 in a tensor of one dimension, on any device."""
+        there: dict[torch.device | None, torch.Tensor] = {}
+        for device, write in self._calls:
+            if device not in there:
+                if isinstance(seeds, int):
+                    signed = seeds - 2**64 if seeds >= 2**63 else seeds
+                    there[device] = torch.full((1,), signed, dtype=torch.int64, device=device or "cpu")
+                else:
+                    there[device] = seeds if device is None else seeds.to(device)
+            write(there[device])
+        torch.autograd.graph.increment_version(self._changed)
+
+
+def _all_of(step: Step, stride: int, count: int) -> torch.Tensor:
+    """The targets of a kind as one tensor, along a first dimension."""
+    target: Any = step.target
+    strides = stride // target.itemsize, *target.stride()
+    all_of: torch.Tensor = target.detach().as_strided((count, *target.shape), strides)
+    return all_of
+
+
+def _unserved_again(steps: Sequence[Step], seeds: torch.Tensor) -> None:
+    _run(None, steps)
+
+
 def _run(backend: Backend | None, steps: Sequence[Step]) -> None:
     if backend is None:
         with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
@@ -163,6 +227,8 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     dtype = dtype_name(target)
     if dtype in FLOAT_DTYPES:
         return fill.parameters(dtype)
+    if fill.random and dtype in PARTS:
+        return fill.of_parts(dtype).parameters(PARTS[dtype])
     if fill.random:
         raise NotImplementedError(
             f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
@@ -184,9 +250,13 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=4096)
 def _try_to_hold(dtype: torch.dtype, kind: type, value: Any) -> None:
-    """Raise what torch does where a dtype cannot hold a value; 1, 1.0 and True are as many."""
-    # Of a single element torch fills 8-bit floats without a look at the range.
-    torch.empty(2, dtype=dtype, device="cpu").fill_(value)
+    """Raise what torch does where a dtype cannot hold a value; 1, 1.0 and True are as many.
+
+    Whatever modes are on, fake tensors' among them: what is found is remembered without them, too.
+    """
+    with torch._C.DisableTorchFunction(), no_dispatch():
+        # Of a single element torch fills 8-bit floats without a look at the range.
+        torch.empty(2, dtype=dtype, device="cpu").fill_(value)
 
 
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:

@@ -354,6 +354,7 @@ class _Memory:
 
 
 _TYPESTR = {
+    torch.float64: np.dtype(np.float64).str,
     torch.float32: np.dtype(np.float32).str,
     torch.float16: np.dtype(np.float16).str,
     torch.bfloat16: np.dtype(np.uint16).str,
@@ -372,6 +373,14 @@ def as_array(target: Target) -> npt.NDArray[Any]:
     if dtype_name(target) in FLOAT8:
         return array.view(np.uint8)
     return array.view(np.uint16) if dtype_name(target) == "bfloat16" else array
+
+
+def as_parts(target: Target) -> Target:
+    """A view of complex numbers as their real and imaginary parts, along a last dimension of two."""
+    if isinstance(target, torch.Tensor):
+        return torch.view_as_real(target.detach())
+    strides = (*target.strides, target.itemsize // 2)
+    return np.lib.stride_tricks.as_strided(target.real, (*target.shape, 2), strides)
 
 
 def write(target: Target, values: torch.Tensor) -> None:

@@ -44,9 +44,19 @@ GUARD = 4096 + 72
 
 Bits = npt.NDArray[Any]
 # A signalling NaN, which no fill writes; of 8 bits a NaN, or a number that none of the cases has.
-_POISON = {"float32": 0x7FA5A5A5, "float16": 0x7DA5, "bfloat16": 0x7FA5} | dict.fromkeys(BYTES, 0xFF)
-_BITS = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16} | dict.fromkeys(BYTES, np.uint8)
-_MEMORY = _BITS | {"float32": np.float32, "float16": np.float16}
+_POISON = {
+    "float32": 0x7FA5A5A5,
+    "float16": 0x7DA5,
+    "bfloat16": 0x7FA5,
+    "float64": 0x7FF4A5A5A5A5A5A5,
+} | dict.fromkeys(BYTES, 0xFF)
+_BITS = {
+    "float32": np.uint32,
+    "float16": np.uint16,
+    "bfloat16": np.uint16,
+    "float64": np.uint64,
+} | dict.fromkeys(BYTES, np.uint8)
+_MEMORY = _BITS | {"float32": np.float32, "float16": np.float16, "float64": np.float64}
 
 
 # What is drawn: its distribution, and its float32 parameters for a dtype, none of them zero but the standard
@@ -65,6 +75,8 @@ FILLS: dict[str, tuple[str, Callable[[str], tuple[float, ...]]]] = {
 def edge_parameters(name: str, dtype: str) -> list[tuple[float, ...]]:
     """Ends of ranges, subnormal numbers and zeros: where a flush to zero or another rounding would show."""
     large = 65504.0 if dtype == "float16" else 3e38
+    if dtype == "float64":
+        large = 1e307
     if dtype in BYTES:
         large = torch.finfo(getattr(torch, dtype)).max
     if name == "constant":
@@ -80,6 +92,7 @@ def edge_parameters(name: str, dtype: str) -> list[tuple[float, ...]]:
             (-1e-40, 1e-40),
             (0, large),
             (-large / 2, 0.3),
+            (-1e-310, 1e-309) if dtype == "float64" else (0.1, 0.3),
             (-0.0, 0.0),
         ]
         return [lowering.uniform(*ends, dtype) for ends in ranges]
@@ -190,7 +203,7 @@ def poisoned(layout: Layout, dtype: str) -> Bits:
 def poisoned_memory(size: int, dtype: str, device: str = "cpu") -> torch.Tensor:
     """A tensor (size,) whose elements are all that NaN."""
     patterns = np.full(size, _POISON[dtype], _BITS[dtype])
-    signed = patterns.view({1: np.int8, 2: np.int16, 4: np.int32}[patterns.itemsize])
+    signed = patterns.view({1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}[patterns.itemsize])
     return torch.from_numpy(signed).to(device).view(getattr(torch, dtype))
 
 
@@ -221,7 +234,7 @@ def tensor_bits(
 
 def tensor_patterns(memory: torch.Tensor) -> Bits:
     """A tensor's bits, as unsigned integers of its elements' size."""
-    signed = {1: torch.int8, 2: torch.int16, 4: torch.int32}[memory.itemsize]
+    signed = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[memory.itemsize]
     return memory.view(signed).cpu().numpy().view(f"u{memory.itemsize}")
 
 

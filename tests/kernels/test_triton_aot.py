@@ -155,6 +155,39 @@ def test_eight_bits_on_amd(kernel, dtype, arch):
     assert static.compile_kernel(kernel, "normal", dtype, arch).asm["hsaco"]
 
 
+def in_float64(arch: str, quick: tuple[str, ...]) -> list[object]:
+    return [
+        pytest.param(kernel, arch, marks=[] if kernel in quick else [pytest.mark.slow])
+        for kernel in (*KERNELS, *ROWS)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arch"),
+    [
+        *in_float64("sm_90", ("run_kernel", "edged_rows_table_kernel")),
+        *(each for arch in ("sm_80", "sm_100", "sm_120") for each in in_float64(arch, ())),
+    ],
+)
+@pytest.mark.parametrize("distribution", ["uniform", "normal", "truncated_normal"])
+def test_float64_on_nvidia(kernel, arch, distribution):
+    """Sums, products, quotients and roots, each rounded once: nothing is fused, nothing done in float32."""
+    ptx = static.compile_kernel(kernel, distribution, "float64", arch).asm["ptx"]
+    found = set(re.findall(r"\b(?:add|sub|mul|fma|mad|div|sqrt|rcp|rsqrt|ex2|lg2)\.[\w.]*f(?:32|64)\b", ptx))
+    assert found <= {f"{name}.rn.f64" for name in ("add", "sub", "mul", "div", "sqrt")}
+    assert {"add.rn.f64", "mul.rn.f64"} <= found
+
+
+@pytest.mark.parametrize(("kernel", "arch"), in_float64("gfx942", ("run_kernel",)))
+def test_float64_on_amd(kernel, arch):
+    """Fused multiply-adds only in what a root and a quotient are expanded to: twelve each, at most."""
+    code = static.compile_kernel(kernel, "normal", "float64", arch).asm["amdgcn"]
+    roots = code.count("v_rsq_f64")
+    fused = code.count("v_fma_f64") + code.count("v_fmac_f64")
+    assert 0 < fused <= 12 * roots
+    assert code.count("v_div_fixup_f64") == roots
+
+
 def fused_in_ptx(ptx: str) -> int:
     """Fused multiply-adds, before ptxas expands square roots."""
     return len(re.findall(r"\bfma\.rn\.f32\b", ptx)) + 2 * len(re.findall(r"\bfma\.rn\.f32x2\b", ptx))

@@ -153,7 +153,7 @@ def expected(fill: Fill, dtype: torch.dtype) -> Expected | None:
         return expected(Constant(found.mean), dtype)
     if found.std < _RESOLVED * abs(found.mean):
         return None
-    return found if dtype == torch.float32 else _rounded(fill, dtype)
+    return found if dtype in (torch.float32, torch.float64) else _rounded(fill, dtype)
 
 
 def _smooth(fill: Fill) -> Expected:

@@ -30,6 +30,7 @@ TARGETS: Final = {
     **{arch: GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")},
 }
 _TRITON_DTYPES: Final = {
+    "float64": "fp64",
     "float32": "fp32",
     "float16": "fp16",
     "bfloat16": "bf16",
@@ -66,7 +67,9 @@ def compile_kernel(
     Returns:
         Triton's CompiledKernel; its ``asm`` holds "ptx" and "cubin", or "amdgcn" and "hsaco".
     """
-    function = getattr(triton_kernels, kernel.removeprefix("edged_"))
+    name = kernel.removeprefix("edged_")
+    takes_doubles = dtype == "float64" and not kernel.endswith("table_kernel")
+    function = getattr(triton_kernels, f"double_{name}" if takes_doubles else name)
     if not isinstance(function, triton.JITFunction):
         raise RuntimeError("Triton's interpreter replaces its compiler: unset TRITON_INTERPRET")
     constants: dict[str, Any] = {"DISTRIBUTION": triton_kernels.DISTRIBUTIONS[distribution]}
@@ -81,8 +84,7 @@ def compile_kernel(
         constants |= {"WIDE": wide, "MATRIX": True, "UNIT": True, "VECTORS": aligned, "WIDTH": width}
         constants["SINGLES"] = kernel.startswith("edged_") or not aligned
         constants["GROUPS"] = 2 * triton_kernels.COUNTERS // width
-    if (form := triton_kernels.FORMATS.get(getattr(torch, dtype))) is not None:
-        constants["FORMAT"] = form
+    constants["FORMAT"] = triton_kernels.FORMATS.get(getattr(torch, dtype), triton_kernels.NO_FORMAT.value)
     if kernel.endswith("table_kernel"):
         constants["DTYPE"] = triton_kernels.DTYPES[getattr(torch, dtype)]
         pointer, attributes = "*i64", _pointer_attributes(arch, True, False)  # of the table

@@ -73,9 +73,9 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
         ValueError: the backend that ``use_backend`` or TRITONINIT_BACKEND asks for is unknown.
         RuntimeError: this torch lacks something that this needs, or others stand in for its functions.
 
-    What this library cannot serve (float64, meta tensors, subclasses of Tensor, arguments that make no
-    sense, ...) goes to torch unchanged, errors included, and is listed in ``passed_on``; but for memory that
-    ends before its tensor does, beyond which torch would write: that is a TargetError.
+    What this library cannot serve (complex numbers, meta tensors, subclasses of Tensor, arguments that make
+    no sense, ...) goes to torch unchanged, errors included, and is listed in ``passed_on``; but for memory
+    that ends before its tensor does, beyond which torch would write: that is a TargetError.
 
     >>> from torch import nn
     >>> from tritoninit import Key

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tritoninit.kernels import chunks, stream
+from tritoninit.kernels import chunks, doubles, reference_doubles, stream
 from tritoninit.kernels.chunks import Array, Coordinates, Drawer, Item, Places
 from tritoninit.kernels.stream import Draw
 
@@ -199,9 +199,9 @@ def byte(x: Floats, form: stream.Float8) -> Array:
     return patterns
 
 
-def narrow(x: Floats, dtype: str) -> Array:
+def narrow(x: Array, dtype: str) -> Array:
     """float32 rounded once, to nearest even; bfloat16 and 8-bit floats are given as their patterns."""
-    if dtype == "float32":
+    if dtype in ("float32", "float64"):
         return x
     if dtype == "float16":
         with np.errstate(all="ignore"):
@@ -213,16 +213,20 @@ def narrow(x: Floats, dtype: str) -> Array:
     return bits.astype(np.uint16)
 
 
-def values(draw: Draw, blocks: Wide) -> Floats:
-    """The values (4, n) of n blocks."""
+def values(draw: Draw, blocks: Wide, dtype: str) -> Array:
+    """The values (4, n) of n blocks: float64 for that dtype, float32 for all others."""
     with np.errstate(all="ignore"):  # whatever the caller's settings would raise
+        if dtype == "float64":
+            low = words(draw.seed, draw.stream, blocks | np.uint64(doubles.LOW_HALVES))
+            wide = reference_doubles.joined(words(draw.seed, draw.stream, blocks), low)
+            return reference_doubles.TRANSFORMS[draw.distribution](wide, *draw.parameters)
         return _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
 
 
 def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
     blocks = np.arange(first // 4, (first + out.size + 3) // 4, dtype=np.uint64)
-    in_order = narrow(values(draw, blocks), dtype).T.reshape(-1)
+    in_order = narrow(values(draw, blocks, dtype), dtype).T.reshape(-1)
     out[:] = in_order[first % 4 : first % 4 + out.size]
 
 
@@ -232,7 +236,7 @@ def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) ->
     words_before = (places % np.uint64(4)).astype(np.intp)  # of a row's first block
     count = (int(words_before.max()) + length + 3) // 4
     blocks = (places // np.uint64(4))[:, None] + np.arange(count, dtype=np.uint64)
-    in_order = narrow(values(draw, blocks.reshape(-1)), dtype).T.reshape(places.size, 4 * count)
+    in_order = narrow(values(draw, blocks.reshape(-1), dtype), dtype).T.reshape(places.size, 4 * count)
     for begin in set(words_before.tolist()):
         here = words_before == begin
         out[tuple(each[here] for each in at)] = in_order[here, begin : begin + length]
@@ -241,8 +245,8 @@ def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) ->
 def constant(out: Array, dtype: str, draw: Draw) -> None:
     """Set an array of any layout to the draw's one parameter."""
     (value,) = draw.parameters
-    if dtype == "float32":
-        out[...] = np.float32(value)
+    if dtype in ("float32", "float64"):
+        out[...] = out.dtype.type(value)
     else:
         out[...] = narrow(np.array([value], np.float32), dtype)[0]
 
@@ -265,8 +269,8 @@ def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays of any layout that do not overlap, in place.
 
     Args:
-        items: (target, dtype, draw) each, where the target is float32, float16, the uint16 patterns of
-            bfloat16 or the uint8 ones of an 8-bit float, and the dtype one of ``lowering.FLOAT_DTYPES``.
+        items: (target, dtype, draw) each, where the target is float64, float32, float16, the uint16 patterns
+            of bfloat16 or the uint8 ones of an 8-bit float, and the dtype one of ``lowering.FLOAT_DTYPES``.
         threads: how many threads share the chunks.
     """
     _reuse_scratch()

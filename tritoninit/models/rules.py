@@ -208,6 +208,8 @@ class RuleSet(Sequence[Rule]):
         """Which rules may have something for a module's parameters, whatever their names."""
         found = self._by_class.get(owner)
         if found is None:  # a model has many slots of few classes
+            if len(self._by_class) >= _MOST_CLASSES:  # of many models: a parametrised module has its own
+                self._by_class.clear()
             patterns = ((k, self._rules[k].pattern) for k in self._others)
             found = self._by_class[owner] = [
                 k for k, kind in patterns if not isinstance(kind, type) or issubclass(owner, kind)
@@ -378,6 +380,7 @@ def _is_toml(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() == ".toml"
 
 
+_MOST_CLASSES = 1024
 _FORMAT = "tritoninit rules"
 _VERSION = 1
 _KNOWN: Mapping[str, type[Any]] = {**KNOWN, "OwnCode": OwnCode}

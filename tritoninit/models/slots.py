@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -312,7 +312,7 @@ _THEIR_NAMES = frozenset(_THEIRS.values())
 _WRAPPING = _THEIR_NAMES | {*_WRAPPED, "module"}
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _wrapped_by(kind: type) -> frozenset[str]:
     """Where modules of a class of another package hold what they wrap."""
     classes = ((each.__module__.partition(".")[0], each.__name__) for each in kind.__mro__)

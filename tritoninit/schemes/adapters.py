@@ -13,7 +13,7 @@ from torch import nn
 from tritoninit.fans import TORCH_AXES, Axes
 from tritoninit.fills import Initializer, Normal, Uniform
 from tritoninit.initializers import KaimingUniform, Zeros
-from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError
+from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError
 from tritoninit.keys import Key
 from tritoninit.models.rules import RuleSet, SlotRule
 from tritoninit.models.slots import Slot
@@ -111,8 +111,8 @@ class _Complementary(Structured):
         rank = shape[0 if self.is_a else 1]
         if rank % 2:
             raise ValueError(f"orthogonal adapters have an even rank, not {rank}")
-        if dtype_name(target) not in FLOAT_DTYPES:
-            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(FLOAT_DTYPES)}")
+        if dtype_name(target) not in ROUNDED_DTYPES:
+            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(ROUNDED_DTYPES)}")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         rows, columns = window.global_shape

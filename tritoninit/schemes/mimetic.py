@@ -11,7 +11,7 @@ import torch
 
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer, Normal
-from tritoninit.kernels.lowering import FLOAT_DTYPES, integer, make_plain
+from tritoninit.kernels.lowering import ROUNDED_DTYPES, integer, make_plain
 from tritoninit.keys import Key
 from tritoninit.models.rules import RuleSet, SlotRule
 from tritoninit.models.slots import Slot
@@ -88,8 +88,8 @@ class _Mimetic(Structured):
             raise ValueError(f"mimetic attention has square weights, unlike {window.global_shape}")
         if self.heads < 1 or columns % self.heads:
             raise ValueError(f"a width of {columns} has no {self.heads} heads")
-        if dtype_name(target) not in FLOAT_DTYPES:
-            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(FLOAT_DTYPES)}")
+        if dtype_name(target) not in ROUNDED_DTYPES:
+            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(ROUNDED_DTYPES)}")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         shared, width = Key(key.seed).fold_in(self.layer), window.global_shape[1]
