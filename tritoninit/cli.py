@@ -25,6 +25,7 @@ from tritoninit.schemes import SCHEMES
 from tritoninit.terminal import fail, let_go, one_line, place, provide_streams
 
 _MOST_SECONDS = 1e9  # what a timer takes
+_MOST_ELEMENTS = 1 << 26  # of a weight that is drawn to be looked at
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,6 +142,25 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--dtype", default="float32", choices=FLOAT_DTYPES, help="default: float32")
     plan.add_argument("--json", metavar="FILE", help="write this report there, as JSON")
     plan.set_defaults(run=_plan)
+
+    catalogue = commands.add_parser(
+        "catalogue",
+        help="show every initializer, or one: its formula, bounds and a histogram",
+        description="List every initializer; or show one: its formula, its source, what others call it, and,"
+        " for shapes, its bounds, its standard deviation and a histogram of what it draws.",
+        epilog="Names of torch, Keras, JAX and timm will do, too: glorot_uniform, jax.normal.",
+    )
+    catalogue.add_argument("name", metavar="NAME", nargs="?", help="an initializer's, in any spelling")
+    catalogue.add_argument(
+        "--shape",
+        metavar="N,...",
+        action="append",
+        default=[],
+        type=_shape,
+        help="of a weight, (out, in, ...); may be repeated (default: some that are usual)",
+    )
+    catalogue.add_argument("--json", metavar="FILE", help="write this report there, as JSON")
+    catalogue.set_defaults(run=_catalogue)
 
     info = commands.add_parser("info", help="versions, devices and backends")
     info.set_defaults(run=_info)
@@ -277,6 +297,16 @@ def _cuts(text: str) -> tuple[str, str]:
     return glob, cuts
 
 
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = text.split(",") if text else []
+    if not all(size.isascii() and size.isdigit() and len(size) < 10 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape, as in 256,128")
+    shape = tuple(map(int, sizes))
+    if math.prod(shape) > _MOST_ELEMENTS:
+        raise argparse.ArgumentTypeError(f"{text!r} has more than {_MOST_ELEMENTS:,} elements to draw")
+    return shape
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of a rank")
@@ -293,6 +323,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     from tritoninit.commands import plan
 
     return plan.run(arguments)
+
+
+def _catalogue(arguments: argparse.Namespace) -> int:
+    from tritoninit.commands import catalogue
+
+    return catalogue.run(arguments)
 
 
 def _info(arguments: argparse.Namespace) -> int:

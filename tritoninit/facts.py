@@ -271,13 +271,14 @@ def rows(initializer: Initializer, shapes: Sequence[Sequence[int]] = ()) -> list
     name = type(initializer).__name__
     if shapes:
         return [numbers(initializer, shape) for shape in shapes]
-    usual = [shape for shape in _OWN_SHAPES.get(name, _SHAPES) if _takes(initializer, shape)]
+    usual = [shape for shape in _OWN_SHAPES.get(name, _SHAPES) if takes(initializer, shape)]
     found = [numbers(initializer, shape) for shape in usual]
     alike = len({each[1:4] for each in found}) == 1 and found[0].std is not None
     return found[:1] if alike else found
 
 
-def _takes(initializer: Initializer, shape: Sequence[int]) -> bool:
+def takes(initializer: Initializer, shape: Sequence[int]) -> bool:
+    """Whether an initializer serves float32 weights of a (global) shape."""
     try:
         initializer.check(torch.empty(tuple(shape), device="meta"), Window.whole(shape))
     except ValueError:
@@ -365,7 +366,8 @@ def histogram(values: torch.Tensor, bins: int) -> Histogram:
     """Of a tensor's numbers: all that are bounded, of others those within four standard deviations."""
     x = values.double().flatten().numpy()
     centre, reach = (float(x.mean()), 4 * float(x.std())) if x.size else (0.0, 0.0)
-    low, high = max(float(x.min()), centre - reach), min(float(x.max()), centre + reach)
+    low = max(float(x.min(initial=centre)), centre - reach)
+    high = min(float(x.max(initial=centre)), centre + reach)
     if not high > low:
         low, high = low - 0.5, high + 0.5
     counts, edges = np.histogram(x, bins, (low, high))

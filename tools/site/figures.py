@@ -14,6 +14,7 @@ from tritoninit.fills import Constant, Fill, Initializer, sole_fill
 
 _WIDTH, _HEIGHT, _BOTTOM, _SIDE = 640, 230, 30, 12
 _ROWS, _COLUMNS = 16, 40  # of a weight's picture
+_SMALL = ((15, 40), (3, 5, 40), (16, 1, 40), (8, 8, 5), (8, 8, 3, 3))
 
 
 def density(initializer: Initializer, shape: tuple[int, ...]) -> str:
@@ -75,12 +76,17 @@ def spark(initializer: Initializer, shape: tuple[int, ...]) -> str:
     return _svg(200, 50, "", parts, ' preserveAspectRatio="none"')
 
 
+def small_shape(initializer: Initializer, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a weight that a picture has room for; the given one if it takes no such."""
+    fit = (each for each in _SMALL if len(each) == len(shape) and facts.takes(initializer, each))
+    return next(fit, shape)
+
+
 def weight(initializer: Initializer, shape: tuple[int, ...]) -> str:
     """A weight's first rows and columns: as strong as an element is large, in one colour a sign."""
     values = facts.drawn(initializer, shape)
-    flat = values.reshape(-1, values.shape[-1]) if values.dim() != 1 else values[None]
-    picked = flat[:_ROWS, :_COLUMNS]
-    return picture(picked, f"the first elements of {type(initializer).__name__}")
+    flat = values.flatten(1) if values.dim() > 3 else values.reshape(-1, values.shape[-1])
+    return picture(flat[:_ROWS, :_COLUMNS], f"the first elements of {type(initializer).__name__}")
 
 
 def picture(values: torch.Tensor, title: str, cell: int = 14) -> str:

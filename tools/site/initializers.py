@@ -21,7 +21,7 @@ _PEERS = {
 }
 # Whose numbers say less than their places.
 _PICTURED = {"Structured", "Tables", "Made of others"}
-_TIMES = "\N{MULTIPLICATION SIGN}"
+_TIMES, _NO_BREAK = "\N{MULTIPLICATION SIGN}", "\N{NO-BREAK SPACE}"
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -48,7 +48,8 @@ def cards() -> str:
             group = known.group
             lines += [f"## {group}", "", '<div class="ti-cards" markdown>', ""]
         glimpse = figures.spark(known.example, shape_of(known))
-        inside = f"{glimpse} **{known.name}** <span>{_words(known.summary)}</span>"
+        words = re.sub(r"\[(`\w+`)\]\(\w+\.md\)", r"\1", _words(known.summary))
+        inside = f"{glimpse} **{known.name}** <span>{words}</span>"
         lines += [f"[{inside}]({known.name}.md){{ .ti-card }}", ""]
     return "\n".join([*lines, "</div>", ""])
 
@@ -117,10 +118,10 @@ def _formula(known: Facts) -> str:
 
 def _figures(known: Facts, shape: tuple[int, ...], shown: str) -> Iterator[str]:
     if known.group in _PICTURED and known.name != "Keep":
-        told = (
-            "The first rows and columns; one colour for positive numbers, one for negative, none for zeros."
-        )
-        yield _figure(figures.weight(known.example, shape), f"{told} {_code(shown)}.")
+        small = figures.small_shape(known.example, shape)
+        told = "one colour a sign, the stronger the larger; zeros are grey"
+        what = f"<code>{_written(known.example)}</code> of shape {_shape(small)}"
+        yield _figure(figures.weight(known.example, small), f"{what}: {told}.")
         yield ""
     if figures.is_spread(known.example, shape):
         law = " The line is the law's density." if figures.law_of(known.example, shape) else ""
@@ -145,7 +146,7 @@ def example(known: Facts) -> list[str]:
         "",
         f"initializer = {written}",
         f"w = initializer(torch.empty({', '.join(map(str, shape))}){key})",
-        'rule = ti.Rule("*.weight", initializer)   # in a model: ti.initialize_(model, [rule, ...], seed=0)',
+        'rule = ti.Rule("*.weight", initializer)    # for ti.initialize_(model, [rule, ...], seed=0)',
     ]
 
 
@@ -194,15 +195,14 @@ def _number(x: float | None) -> str:
 
 
 def _shape(shape: tuple[int, ...]) -> str:
-    return f" {_TIMES} ".join(map(str, shape))
+    return f"{_NO_BREAK}{_TIMES}{_NO_BREAK}".join(map(str, shape))
 
 
 def _words(text: str) -> str:
-    """A docstring's words as Markdown: roles are links to pages, or code."""
-    linked = _ROLE.sub(lambda role: _link(role[1]), text.replace("``", "`"))
-    pieces = re.split(r"(`[^`]*`)", linked)
-    pieces[::2] = (re.sub(r"(?<!\\)([*<|])", r"\\\1", piece) for piece in pieces[::2])
-    return "".join(pieces)
+    """A docstring's words as Markdown: roles are links to pages, or code, and signs mean themselves."""
+    pieces = re.split(r"(:\w+:`[^`]*`|`[^`]*`)", text.replace("``", "`"))
+    pieces[::2] = (re.sub(r"([*<|\[\]])", r"\\\1", piece) for piece in pieces[::2])
+    return _ROLE.sub(lambda role: _link(role[1]), "".join(pieces))
 
 
 def _link(name: str) -> str:
