@@ -178,7 +178,9 @@ def test_help_stands_alone(name):
     floats = "key" in parameters and name not in ("bernoulli_", "permutation_", "randint_", "random_")
     for error in ("TypeError", "ValueError", *["NotImplementedError"] * floats):
         assert f"\n    {error}: " in doc, error
-    dtypes = "float32, float16, bfloat16 or 8-bit floats" if floats else "any dtype"
+    fills = "float64, float32, or 16 or 8 bits"
+    mapped = "float32, float16, bfloat16 or 8-bit floats"
+    dtypes = "any dtype" if not floats else mapped if name in drawing.__all__ else fills
     assert dtypes in " ".join(doc.split())
     if name == "orthogonal_":
         assert "A shard builds the whole global" in doc
