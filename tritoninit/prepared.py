@@ -147,10 +147,13 @@ class Prepared:
 
     def _is_as_it_was(self) -> bool:
         """Whether modules hold the same tensors, and those lie where they lay."""
-        for module, *before in self._modules:
-            for held, each in zip(_held(module)[1:], before, strict=True):
-                if len(held) != len(each) or not all(map(is_, held, each)):
-                    return False
+        for module, children, parameters, buffers in self._modules:
+            if not (
+                _are(module._modules, children)
+                and _are(module._parameters, parameters)
+                and _are(module._buffers, buffers)
+            ):
+                return False
         return all(_place(tensor) == before for tensor, before in self._memory)
 
     def _anew(self, seeds: torch.Tensor | int) -> Plan:
@@ -205,6 +208,11 @@ def _add(slot: Slot, how: Initializer, plan: Plan, key: Key) -> None:
 
 def _held(module: nn.Module) -> tuple[Any, list[Any], list[Any], list[Any]]:
     return module, [*module._modules.values()], [*module._parameters.values()], [*module._buffers.values()]
+
+
+def _are(held: dict[str, Any], before: list[Any]) -> bool:
+    """Whether what is held is what was there before."""
+    return len(held) == len(before) and (not before or all(map(is_, held.values(), before)))
 
 
 def _place(x: torch.Tensor) -> tuple[int, torch.Size, tuple[int, ...], torch.dtype, int]:
