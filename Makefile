@@ -13,7 +13,7 @@ PIP = $(BIN)/$(INSTALL) -c constraints.txt
 NEEDS_PYTHON = import sys; sys.exit(sys.version_info < (3, 10) and "PYTHON must be 3.10 or newer")
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-floors test-newest lint types format bench report gpu clean
+.PHONY: help run test test-all test-floors test-newest lint types format docs bench report gpu clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ format: $(READY)  ## Have ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(READY)  ## Build the site into site/, strict; open site/index.html. Needs Python 3.11
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 bench: $(READY)  ## Measure this machine: bench.json, report.html; BENCH= takes minutes and measures all
 	$(BIN)/tritoninit bench $(BENCH) --out bench.json
 	$(BIN)/tritoninit compare bench.json --html report.html
@@ -70,7 +73,7 @@ gpu:  ## Everything that a GPU tells in eight minutes, into OUT, with PYTHON as 
 	$(PYTHON) tools/gpu.py --out "$(OUT)"
 
 clean:  ## Remove .venv, builds and caches
-	rm -rf .venv $(FLOORS) $(NEWEST) build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv $(FLOORS) $(NEWEST) build dist site *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An empty environment, unless there is one.

@@ -218,7 +218,9 @@ class TestUnusual:
     def test_integers_take_constants_and_values(self):
         model = nn.Linear(2, 2)
         model.table = nn.Parameter(torch.tensor([3, 1, 2]), requires_grad=False)
-        self.assert_refused(model, "table: torch.int64 takes constants and values", NOISE)
+        self.assert_refused(
+            model, "table: torch.int64 takes constants, values and what draws integers", NOISE
+        )
         initialize_(model, [Rule("table", Value([7, 8, 9])), *TORCH_DEFAULTS], seed=0)
         assert model.table.tolist() == [7, 8, 9]
         initialize_(model, [Rule("table", Constant(4)), *TORCH_DEFAULTS], seed=0)

@@ -27,6 +27,15 @@ import torch
 
 from tritoninit import registry
 from tritoninit.auditing.fingerprint import bits_hash
+from tritoninit.distributions import (
+    Bernoulli,
+    Cauchy,
+    Exponential,
+    Geometric,
+    LogNormal,
+    Permutation,
+    RandInt,
+)
 from tritoninit.extents import extent
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES
@@ -274,12 +283,19 @@ def backend_checks(seed: int, quick: bool = False) -> list[BackendCheck]:
     return found
 
 
-# What is a function in float64 of uniform numbers, or of places, by the bits of its float32 values for key 0.
+# What is a function in float64 of random numbers, or of places, by the bits of its float32 values for key 0.
 _PINNED: Final[tuple[tuple[Initializer, tuple[int, ...], int], ...]] = (
     (LogUniform(1e-3, 0.1), (4096,), 0x4E80B5383CCC1A65),
     (LogOfUniform(1.0, 16.0), (4096,), 0xE256895960945FC3),
     (TimeStepBias(), (4096,), 0x88B10B530B0E41B2),
     (RingDecay(), (4096,), 0x2CD0019574CE9B25),
+    (Exponential(), (4096,), 0xCE9C1843AFE111A5),
+    (LogNormal(), (4096,), 0x7A2212FBC40C0CD9),
+    (Cauchy(), (4096,), 0x897509D85D44180B),
+    (Geometric(0.3), (4096,), 0x658849942B2C7578),
+    (Bernoulli(0.3), (4096,), 0x8808FB65895C7578),
+    (RandInt(-1000, 1000), (4096,), 0x4668FFCF6CE8F578),
+    (Permutation(), (64, 64), 0x3EFDE0BD94A47578),
     (Sinusoids(), (64, 64), 0x5D6C9FBA00B5EC37),
     (Sinusoids(grid=(8, 8), extra=1), (65, 64), 0xA1ADCF652065D91E),
     (S4D("real", "log_decay"), (4, 64), 0xEE87B2FB07319352),

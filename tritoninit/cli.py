@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parser().parse_args(argv)
         code: int = arguments.run(arguments)
         return code
     finally:
@@ -68,7 +68,8 @@ class _Parser(argparse.ArgumentParser):
         (file or sys.stdout).write(message)  # argparse takes no notice of what goes wrong
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
     parser = _Parser(prog="tritoninit", description=__doc__)
     parser.add_argument("--version", action="version", version=_version_line())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,18 +15,32 @@ from tritoninit import registry
 from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
-from tritoninit.kernels.stream import FLOAT8
-from tritoninit.keys import Key
+from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
+from tritoninit.keys import Key, drawn_bits
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
 from tritoninit.targets import Target, as_target, device_type
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 T = TypeVar("T")
+_FLOATS = {getattr(torch, name): name for name in lowering.FLOAT_DTYPES}
+
+
+class _Abstract(ABCMeta):
+    """Of classes that have abstract methods: isinstance is as fast as any until somebody registers others."""
+
+    __instancecheck__ = type.__instancecheck__
+    __subclasscheck__ = type.__subclasscheck__
+
+    def register(cls, subclass: type[T]) -> type[T]:
+        """As ``abc.ABCMeta.register``; from now on isinstance asks who was registered."""
+        for name in ("__instancecheck__", "__subclasscheck__"):
+            setattr(_Abstract, name, getattr(ABCMeta, name))
+        return super().register(subclass)
 
 
 @dataclass(frozen=True)
-class Initializer(ABC):
+class Initializer(metaclass=_Abstract):
     """How to set a tensor, as a value: comparable, printable, callable on a tensor."""
 
     @property
@@ -263,11 +277,48 @@ def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
     return found if not others and isinstance(found, Fill) and first.shape == tuple(shape) else None
 
 
+def is_simple(tensor: object, key: Key | None, generator: torch.Generator | None) -> bool:
+    """Whether a call is about torch's own tensor, and there is nothing to say against its key."""
+    kind = type(tensor)
+    plain = kind is torch.Tensor or kind is torch.nn.Parameter
+    return plain and (key is None or (type(key) is Key and generator is None))
+
+
+def is_drawn(dtype: torch.dtype) -> bool:
+    """Whether backends draw tensors of a dtype."""
+    return dtype in _FLOATS
+
+
 @dataclass(frozen=True)
 class Fill(Atom):
     """A numeric primitive. No fill knows a shape; every backend knows every fill."""
 
     distribution: ClassVar[str]
+
+    def __call__(
+        self,
+        tensor: T,
+        *,
+        key: Key | None = None,
+        window: Window | Windows | None = None,
+        generator: torch.Generator | None = None,
+    ) -> T:
+        if window is None and is_simple(tensor, key, generator):
+            target: Any = as_target(tensor)
+            if target.dtype in _FLOATS:
+                self.draw(target, key, generator)
+                return tensor
+        return super().__call__(tensor, key=key, window=window, generator=generator)
+
+    def draw(self, target: torch.Tensor, key: Key | None, generator: torch.Generator | None) -> None:
+        """Fill all of a tensor that can be written, of a dtype that is served: as a plan of one does."""
+        device = device_type(target)
+        backend = registry.resolve(device)
+        parameters, seed, stream = self.parameters(_FLOATS[target.dtype]), 0, 0
+        if self.random:
+            seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)
+        draw = Draw(self.distribution, parameters, seed, stream, 0, row_major_strides(target.shape))
+        registry.fill_one(backend, device, target, draw)
 
     def check(self, target: Target, window: Window) -> None:
         check_fill(self, target)
@@ -293,7 +344,17 @@ class Fill(Atom):
 
 @dataclass(frozen=True)
 class Constant(Fill):
-    """Every element is ``value``, which may be infinite or NaN. Serves every dtype that can hold it."""
+    """Every element is ``value``, which may be infinite or NaN. Serves every dtype that can hold it.
+
+    Formula:
+        w = value
+
+    Args:
+        value: a number, complex ones for complex tensors; integers keep all of their digits.
+
+    Raises:
+        ParameterError: no number. What a dtype cannot hold raises when a tensor is filled.
+    """
 
     value: float
     random = False
@@ -329,6 +390,16 @@ class Uniform(Fill):
     Both are rounded to float32 first. 16-bit and 8-bit elements stay within [low, high) after rounding, too.
     Bounds that are the same float32 number give that number, or are refused where it is not below ``high``.
     float64 has its own bounds. Of complex numbers both parts are uniform, as torch has them.
+
+    Formula:
+        w ~ U(low, high)
+
+    Args:
+        low: the least number that may come.
+        high: what all numbers are below.
+
+    Raises:
+        ParameterError: no interval of float32 numbers.
     """
 
     low: float = 0.0
@@ -351,10 +422,23 @@ class Uniform(Fill):
 
 @dataclass(frozen=True)
 class Normal(Fill):
-    """The normal distribution N(mean, std**2), by Box-Muller; |z| reaches 6.66, in float64 9.42.
+    """The normal distribution, by Box-Muller; |z| reaches 6.66, in float64 9.42.
 
     Of complex numbers each part is N(mean, std**2 / 2), as torch has them: both together have the variance.
     Refused of a dtype, and at once of float32, if ``abs(mean) + 6.66 std`` is larger than any of its numbers.
+
+    Formula:
+        w ~ N(mean, std**2)
+
+    Source:
+        Box and Muller, Annals of Mathematical Statistics 29, 1958
+
+    Args:
+        mean: the mean.
+        std: the standard deviation, not negative.
+
+    Raises:
+        ParameterError: a standard deviation that is negative, or numbers that float32 cannot reach.
     """
 
     mean: float = 0.0
@@ -377,14 +461,24 @@ class Normal(Fill):
 
 @dataclass(frozen=True)
 class TruncatedNormal(Fill):
-    """N(mean, std**2) conditioned to [a, b], by the inverse of its distribution function.
+    """A normal distribution conditioned to [a, b], by the inverse of its distribution function.
 
     ``a`` and ``b`` are values, not multiples of ``std``, as in ``torch.nn.init.trunc_normal_``; either may be
     infinite. Refused of a dtype, and at once of float32, if some of the values are larger than any of its
     numbers: those of [a, b] that lie within sqrt(6.66**2 + t**2) standard deviations of the mean, where t is
     how many it lies outside.
 
-    ``std`` is that of the normal before it is cut, as in PyTorch and timm: what is left has less of it.
+    Formula:
+        w ~ N(mean, std**2) "on" [a, b]
+
+    Args:
+        mean: of the normal, before it is cut.
+        std: of the normal, before it is cut; positive. What is left has a smaller one.
+        a: the least value.
+        b: the greatest value.
+
+    Raises:
+        ParameterError: no such distribution, or values that float32 cannot reach.
     """
 
     mean: float = 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -79,7 +80,20 @@ def uniform_(
     >>> uniform_(torch.empty(2, 3), -0.1, 0.1, key=Key(0)).abs().max() < 0.1
     tensor(True)
     """
-    return fills.Uniform(plain("a", a), plain("b", b))(tensor, key=key, window=window, generator=generator)
+    fill = _uniform(a, b) if type(a) is type(b) is float else fills.Uniform(plain("a", a), plain("b", b))
+    return fill(tensor, key=key, window=window, generator=generator)
+
+
+# By Python's floats, which compare as what they are: to make one takes as long as to draw dozens of elements.
+_uniform = lru_cache(maxsize=256)(fills.Uniform)
+_normal = lru_cache(maxsize=256)(fills.Normal)
+_kaiming_uniform = lru_cache(maxsize=256)(initializers.KaimingUniform)
+_kaiming_normal = lru_cache(maxsize=256)(initializers.KaimingNormal)
+
+
+def _are_plain(a: object, mode: object, nonlinearity: object) -> bool:
+    """Whether these are what they compare as."""
+    return type(a) in (float, int) and type(mode) is type(nonlinearity) is str
 
 
 def normal_(
@@ -118,7 +132,8 @@ def normal_(
     >>> normal_(torch.empty(4), key=Key(0))[:2].equal(normal_(torch.empty(2), key=Key(0)))
     True
     """
-    return fills.Normal(mean, std)(tensor, key=key, window=window, generator=generator)
+    fill = _normal(mean, std) if type(mean) is type(std) is float else fills.Normal(mean, std)
+    return fill(tensor, key=key, window=window, generator=generator)
 
 
 def trunc_normal_(
@@ -400,8 +415,8 @@ def kaiming_uniform_(
     """
     if _is_empty(tensor, window):
         return tensor
-    kaiming = initializers.KaimingUniform(a, mode, nonlinearity)
-    return kaiming(tensor, key=key, window=window, generator=generator)
+    make = _kaiming_uniform if _are_plain(a, mode, nonlinearity) else initializers.KaimingUniform
+    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_normal_(
@@ -447,8 +462,8 @@ def kaiming_normal_(
     """
     if _is_empty(tensor, window):
         return tensor
-    kaiming = initializers.KaimingNormal(a, mode, nonlinearity)
-    return kaiming(tensor, key=key, window=window, generator=generator)
+    make = _kaiming_normal if _are_plain(a, mode, nonlinearity) else initializers.KaimingNormal
+    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
 
 
 def orthogonal_(
@@ -463,7 +478,8 @@ def orthogonal_(
 
     Saxe, McClelland and Ganguli, ICLR 2014: Q of the QR factorisation of standard normals, in float32, with
     the signs of R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007). The normals are equal
-    everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only.
+    everywhere; Q is LAPACK's or cuSOLVER's: on a CPU the same for any number of threads, elsewhere equal to
+    rounding. For each of the matrices that leading dimensions number: ``Experts(Orthogonal(), dims)``.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
@@ -504,7 +520,7 @@ def sparse_(
     """Fill a matrix with N(0, std**2) and ceil(sparsity * rows) zeros in each column.
 
     Martens, "Deep learning via Hessian-free optimization", ICML 2010. Zeros are where an independent stream
-    of uniforms (``key.fold_in("sparse")``) is smallest.
+    of uniforms (``key.fold_in("sparse")``) is smallest in the column.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; two dimensions;
@@ -514,8 +530,8 @@ def sparse_(
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
             tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
-        window: which part of a global tensor this one is; all of it if None. A shard builds the whole global
-            matrix, in float32, and keeps its part.
+        window: which part of a global tensor this one is; all of it if None. A shard draws the uniforms
+            of its columns' other rows, too.
 
     Returns:
         ``tensor``, set in place.

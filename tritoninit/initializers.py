@@ -7,10 +7,23 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from tritoninit.fans import TORCH_AXES, Axes
-from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, Piece, TruncatedNormal, Uniform
+from tritoninit.fills import (
+    Constant,
+    Elementwise,
+    Fill,
+    Initializer,
+    Normal,
+    Piece,
+    TruncatedNormal,
+    Uniform,
+    is_drawn,
+    is_simple,
+)
 from tritoninit.kernels.lowering import (
     NumberError,
     ParameterError,
@@ -21,7 +34,13 @@ from tritoninit.kernels.lowering import (
     scalar,
     shown,
 )
+from tritoninit.keys import Key
+from tritoninit.targets import as_target
+from tritoninit.window import Window
+from tritoninit.windows import Windows
 
+_ZERO, _ONE = Constant(0.0), Constant(1.0)
+T = TypeVar("T")
 _LINEAR = ("linear", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)))
 # The standard deviation of a standard normal truncated to [-2, 2].
 _TRUNCATED_STD = 0.87962566103423978
@@ -74,12 +93,33 @@ class FanScaled(Initializer):
         if self.axes is not None and not isinstance(self.axes, Axes):
             raise TypeError(f"axes are tritoninit.Axes, not {self.axes!r}")
 
+    def __call__(
+        self,
+        tensor: T,
+        *,
+        key: Key | None = None,
+        window: Window | Windows | None = None,
+        generator: torch.Generator | None = None,
+    ) -> T:
+        # As a fill has it: what that is, is known for the shape.
+        if window is None and is_simple(tensor, key, generator) and type(self).add is Initializer.add:
+            target: Any = as_target(tensor)
+            pieces = self.pieces(target.shape) if is_drawn(target.dtype) else ()
+            if (
+                len(pieces) == 1
+                and pieces[0].shape == target.shape
+                and isinstance(pieces[0].initializer, Fill)
+            ):
+                pieces[0].initializer.draw(target, key, generator)
+                return tensor
+        return super().__call__(tensor, key=key, window=window, generator=generator)
+
     @abstractmethod
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
         """The fill of a weight with these fans."""
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
-        if self.axes is not None or axes == TORCH_AXES:
+        if self.axes is not None or axes is TORCH_AXES or axes == TORCH_AXES:
             return self
         if axes is None:
             raise ValueError(f"which dimensions of shape {tuple(shape)} fan in is not known: give axes=")
@@ -87,6 +127,19 @@ class FanScaled(Initializer):
 
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
         return _pieces(self, integers("shape", shape))
+
+
+@lru_cache(maxsize=4096)
+def goes_by_shape(kind: type[Initializer]) -> bool:
+    """Whether an initializer of a class is the same for all tensors of a shape, dtype and device.
+
+    So are those of this library that are made of no others. Somebody else's may go by a tensor's strides, by
+    what is in it, by the key, or by how often it was asked.
+    """
+    return issubclass(kind, (Elementwise, FanScaled, Fill)) and kind.__module__.partition(".")[0] == _OURS
+
+
+_OURS = __name__.partition(".")[0]
 
 
 @lru_cache(maxsize=4096)
@@ -113,6 +166,14 @@ class VarianceScaling(FanScaled):
     deviation of what is left, so that the variance is scale / fan; :class:`~tritoninit.TruncatedNormal`,
     ``torch.nn.init.trunc_normal_`` and plain truncated normals of JAX and Keras are not divided.
 
+    Formula:
+        w ~ U(-b, b), b = sqrt(3 scale / fan)
+        "or" w ~ N(0, scale / fan)
+        "or" w ~ N(0, s**2) "on" [-2 s, 2 s], s = sqrt(scale / fan) / 0.8796
+
+    Source:
+        LeCun, Bottou, Orr and Müller 1998, "Efficient BackProp" (scale 1, fan_in)
+
     Args:
         scale: the variance times the fan.
         mode: "fan_in", "fan_out", "fan_avg", their mean, or "fan_geo_avg", the root of their product.
@@ -120,6 +181,9 @@ class VarianceScaling(FanScaled):
             "truncated_normal": a normal cut at two of its standard deviations and widened so that the
             variance is still scale / fan. What Keras calls "normal" is the last.
         axes: see :class:`FanScaled`; with them weights of one dimension, or of none, have fans, too.
+
+    Raises:
+        ParameterError: a scale that is negative or not finite, an unknown mode or distribution.
 
     >>> lecun_normal = VarianceScaling(1.0, "fan_in", "truncated_normal")
     >>> VarianceScaling(2.0, "fan_in", "untruncated_normal")
@@ -171,27 +235,50 @@ def _fan(mode: str, fan_in: float, fan_out: float) -> float:
 
 @dataclass(frozen=True)
 class Zeros(Elementwise):
-    """Every element 0. Serves every dtype."""
+    """Every element 0. Serves every dtype.
+
+    Formula:
+        w = 0
+    """
 
     random = False
 
     def fill(self, shape: Sequence[int]) -> Fill:
-        return Constant(0.0)
+        return _ZERO
 
 
 @dataclass(frozen=True)
 class Ones(Elementwise):
-    """Every element 1. Serves every dtype."""
+    """Every element 1. Serves every dtype.
+
+    Formula:
+        w = 1
+    """
 
     random = False
 
     def fill(self, shape: Sequence[int]) -> Fill:
-        return Constant(1.0)
+        return _ONE
 
 
 @dataclass(frozen=True)
 class XavierUniform(FanScaled):
-    """U(-a, a) with a = gain sqrt(6 / (fan_in + fan_out)); Glorot and Bengio, AISTATS 2010, equation 16."""
+    """Uniform, so wide that signals and gradients both keep their variance through linear layers and tanh.
+
+    Formula:
+        w ~ U(-a, a)
+        a = gain sqrt(6 / (fan_in + fan_out))
+
+    Source:
+        Glorot and Bengio, AISTATS 2010, equation 16
+
+    Args:
+        gain: for what follows the layer, see :func:`calculate_gain`; not negative.
+        axes: see :class:`FanScaled`.
+
+    Raises:
+        ParameterError: a gain that is negative or not finite.
+    """
 
     gain: float = 1.0
 
@@ -206,7 +293,22 @@ class XavierUniform(FanScaled):
 
 @dataclass(frozen=True)
 class XavierNormal(FanScaled):
-    """N(0, std**2) with std = gain sqrt(2 / (fan_in + fan_out)); Glorot and Bengio, AISTATS 2010."""
+    """Normal, so wide that signals and gradients both keep their variance through linear layers and tanh.
+
+    Formula:
+        w ~ N(0, std**2)
+        std = gain sqrt(2 / (fan_in + fan_out))
+
+    Source:
+        Glorot and Bengio, AISTATS 2010
+
+    Args:
+        gain: for what follows the layer, see :func:`calculate_gain`; not negative.
+        axes: see :class:`FanScaled`.
+
+    Raises:
+        ParameterError: a gain that is negative or not finite.
+    """
 
     gain: float = 1.0
 
@@ -221,12 +323,25 @@ class XavierNormal(FanScaled):
 
 @dataclass(frozen=True)
 class KaimingUniform(FanScaled):
-    """U(-b, b) with b = gain sqrt(3 / fan); He, Zhang, Ren and Sun, ICCV 2015, section 2.2.
+    """Uniform, so wide that a signal keeps its variance through layers that are followed by a (leaky) ReLU.
+
+    Formula:
+        w ~ U(-b, b)
+        b = gain sqrt(3 / fan)
+        gain = sqrt(2 / (1 + a**2))
+
+    Source:
+        He, Zhang, Ren and Sun, ICCV 2015, section 2.2
 
     Args:
         a: the negative slope of the leaky ReLU that follows the layer; 0.01 if None.
         mode: "fan_in" keeps the forward pass's variance, "fan_out" the backward pass's.
         nonlinearity: what follows the layer, see :func:`calculate_gain`.
+        axes: see :class:`FanScaled`.
+
+    Raises:
+        ParameterError: an unknown mode, or a slope that is no number.
+        ValueError: an unknown nonlinearity.
     """
 
     a: float = 0.0
@@ -244,12 +359,25 @@ class KaimingUniform(FanScaled):
 
 @dataclass(frozen=True)
 class KaimingNormal(FanScaled):
-    """N(0, std**2) with std = gain / sqrt(fan); He, Zhang, Ren and Sun, ICCV 2015, equations 10 and 14.
+    """Normal, so wide that a signal keeps its variance through layers that are followed by a (leaky) ReLU.
+
+    Formula:
+        w ~ N(0, std**2)
+        std = gain / sqrt(fan)
+        gain = sqrt(2 / (1 + a**2))
+
+    Source:
+        He, Zhang, Ren and Sun, ICCV 2015, equations 10 and 14
 
     Args:
         a: the negative slope of the leaky ReLU that follows the layer; 0.01 if None.
         mode: "fan_in" keeps the forward pass's variance, "fan_out" the backward pass's.
         nonlinearity: what follows the layer, see :func:`calculate_gain`.
+        axes: see :class:`FanScaled`.
+
+    Raises:
+        ParameterError: an unknown mode, or a slope that is no number.
+        ValueError: an unknown nonlinearity.
     """
 
     a: float = 0.0

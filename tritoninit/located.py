@@ -17,10 +17,22 @@ class DeltaOrthogonal(Initializer):
     """An orthogonal matrix in the middle of a convolution's kernel, and zeros around it, times ``gain``.
 
     For weights (out, in, *field) of 3 to 5 dimensions with at least as many outputs as inputs: the
-    convolution keeps the norm of its input. Xiao et al., "Dynamical Isometry and a Mean Field Theory of
-    CNNs", ICML 2018; the middle of an even size is the place below it, as in
+    convolution keeps the norm of its input. The middle of an even size is the place below it, as in
     ``jax.nn.initializers.delta_orthogonal``. The matrix is that of :class:`~tritoninit.Orthogonal` for (out,
     in) and the same key.
+
+    Formula:
+        w["centre"] = gain Q, Q**T Q = I
+        w = 0 "elsewhere"
+
+    Source:
+        Xiao et al., "Dynamical Isometry and a Mean Field Theory of CNNs", ICML 2018
+
+    Args:
+        gain: what the matrix is multiplied by.
+
+    Raises:
+        ParameterError: a gain that float32 cannot hold.
     """
 
     gain: float = 1.0

@@ -20,7 +20,7 @@ from tritoninit.fills import Initializer
 from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError, integer, integers, make_plain
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
 _SERVED = (*ROUNDED_DTYPES, "float64", "complex64", "complex128")
@@ -57,21 +57,27 @@ class Table(Structured):
         found = torch.from_numpy(np.array(values)).reshape(tuple(target.shape))
         if dtype_name(target) in ROUNDED_DTYPES:
             found = found.to(torch.float32)
-        return found.to(target.device) if isinstance(target, torch.Tensor) else found
+        return found.to(device_of(target))
 
 
 @dataclass(frozen=True)
 class STFT(Table):
     """The kernel of a short-term Fourier transform, the weight (F // 2 + 1, 1, T) of a ``nn.Conv1d``.
 
-    Element (k, 0, t) is cos or sin(-2 pi t k / F), times the window and divided by its scale. As
-    ``keras.initializers.STFTInitializer``, whose kernels are (T, 1, F // 2 + 1).
+    As ``keras.initializers.STFTInitializer``, whose kernels are (T, 1, F // 2 + 1).
+
+    Formula:
+        w[k, 0, t] = window[t] cos(2 pi t k / F) / scale
+        "or" w[k, 0, t] = -window[t] sin(2 pi t k / F) / scale
 
     Args:
         side: "real" or "imag".
         window: "hann", "hamming" or None.
         scaling: "density" divides by the window's norm, "spectrum" by its sum, None by nothing.
         periodic: the window has a period of T, not of T - 1.
+
+    Raises:
+        ParameterError: an argument that is none of these.
     """
 
     side: str
@@ -116,7 +122,12 @@ class STFT(Table):
 class Sinusoids(Table):
     """Fixed positions: (length, width), or more dimensions before them that are all alike.
 
-    Of pair k the angle is position * base**(-2 k / width), Vaswani et al. 2017, section 3.5.
+    Formula:
+        w[p, 2 k] = sin(p base**(-2 k / width))
+        w[p, 2 k + 1] = cos(p base**(-2 k / width))
+
+    Source:
+        Vaswani et al., NeurIPS 2017, section 3.5
 
     Args:
         base: of the geometric sequence of periods.
@@ -127,6 +138,9 @@ class Sinusoids(Table):
         extra: how many positions come before the grid's, such as a class token's, that are zero.
         closed: the last pair has ``base`` itself, by the exponent -k / (width / 2 - 1), as in Tensor2Tensor,
             fairseq and Whisper.
+
+    Raises:
+        ParameterError: a base that is not positive and finite, or no grid.
     """
 
     base: float = 10000.0
@@ -176,16 +190,26 @@ _PARTS = ("whole", "log_decay", "frequency")
 
 @dataclass(frozen=True)
 class S4D(Table):
-    """The diagonal state matrices of Gu, Goel, Gupta and Re, NeurIPS 2022, along the last dimension.
+    """The diagonal state matrices of S4D, along the last dimension.
 
-    Of state n, from 0, and N = 2 times the size of that dimension, which holds one of each conjugate pair,
-    the eigenvalue is -(n + 1) ("real", where N plays no part), -1/2 + i pi n ("lin"), or -1/2 + i
-    N / pi (N / (2 n + 1) - 1) ("inv").
+    States n count from 0, and N is twice the size of that dimension, which holds one of each conjugate
+    pair; it plays no part where the eigenvalues are real.
+
+    Formula:
+        "real:" lambda[n] = -(n + 1)
+        "lin:" lambda[n] = -1 / 2 + i pi n
+        "inv:" lambda[n] = -1 / 2 + i (N / pi) (N / (2 n + 1) - 1)
+
+    Source:
+        Gu, Goel, Gupta and Ré, NeurIPS 2022
 
     Args:
-        kind: which of them.
+        kind: "real", "lin" or "inv".
         part: "whole", for complex tensors unless it is real; "log_decay", the logarithm of minus the real
             part, which is Mamba's ``A_log`` if real; or "frequency", the imaginary part.
+
+    Raises:
+        ParameterError: an argument that is none of these.
     """
 
     kind: str = "real"

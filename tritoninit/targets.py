@@ -323,6 +323,11 @@ def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def device_of(target: Target) -> torch.device:
+    """Where a target's memory is."""
+    return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
+
+
 def device_type(target: Target) -> str:
     if isinstance(target, torch.Tensor) and not target.is_cpu:  # its device takes four times as long
         return target.device.type

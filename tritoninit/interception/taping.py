@@ -450,12 +450,14 @@ def _filled_by(
         return None
     if not all(is_number(each) for each in (*numbers, *named.values())):
         return None
-    if not tensor.is_floating_point() and kind not in (Constant, Zeros, Ones):
-        return None
     try:
-        return tensor, kind(*map(number, numbers), **{name: number(each) for name, each in named.items()})
+        initializer = kind(*map(number, numbers), **{name: number(each) for name, each in named.items()})
+        if initializer.random and not tensor.is_floating_point():
+            here = torch.empty(tensor.shape, device="meta", dtype=tensor.dtype)
+            initializer.check(here, Window.whole(tuple(tensor.shape)))
     except REFUSALS:
         return None
+    return tensor, initializer
 
 
 @contextmanager

@@ -61,7 +61,12 @@ def fill(drawer: Drawer, items: Sequence[Item], threads: int = 1) -> None:
         for chunk in _chunks(drawer, *items[0]):
             chunk()
         return
-    work = _Work(chunk for item in items for chunk in _chunks(drawer, *item))
+    share((chunk for item in items for chunk in _chunks(drawer, *item)), threads)
+
+
+def share(chunks: Iterator[Callable[[], None]], threads: int) -> None:
+    """Do all chunks, in any order, on so many threads, the caller's one of them."""
+    work = _Work(chunks)
     helpers = [future for _ in range(min(threads, work.peek(threads)) - 1) if (future := _submit(work.run))]
     try:
         work.run()

@@ -387,14 +387,14 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
     cap = largest_rounding_within(high32, dtype, strict=False)
     if floor > cap:
         raise ParameterError(f"no {dtype} number lies in [{low}, {high}]")
-    share = computed(float(mass), dtype) * (2.0**-64 if dtype == "float64" else 2.0**-32)
+    unit = 2.0**-64 if dtype == "float64" else 2.0**-32
     return TruncatedNormalNumbers(
         mean32,
         std32,
         computed(float(below), dtype),
         computed(float(above), dtype),
         computed(float(difference), dtype),
-        computed(share, dtype),
+        computed(computed(float(mass), dtype) * unit, dtype),
         floor,
         cap,
     )

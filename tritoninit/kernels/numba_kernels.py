@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from llvmlite import ir
 from numba import carray, config, njit, types
@@ -45,6 +47,7 @@ u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
 
+CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 DTYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
 FLOAT8 = len(DTYPES)  # the first of them
@@ -300,16 +303,12 @@ def float32s(p0, p1, p2, p3, p4, p5, p6, p7):
     return f32(p0), f32(p1), f32(p2), f32(p3), f32(p4), f32(p5), f32(p6), f32(p7)
 
 
-@kernel(types.uint64, types.int64, types.int64, types.int64, types.uint64, *NUMBERS)
-def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
-    """``size`` elements from ``first`` on in the stream, to contiguous memory."""
-    key = key_words(seed, stream)
-    p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
+@njit(nogil=True, error_model="numpy")
+def write_run(address, size, dtype, distribution, first, key, p, x, z):
+    """``size`` elements from ``first`` on in the stream, to contiguous memory, by way of a tile."""
     # The same memory; only the one of the dtype is written.
     wide, narrow = carray(pointer(address), size, np.float32), carray(pointer(address), size, np.uint16)
     short = carray(pointer(address), size, np.uint8)
-    x = np.empty((4, BLOCKS), np.uint32)
-    z = np.empty((4, BLOCKS), np.float32)
     block = first >> u64(2)
     at = -i64(first & u64(3))  # where the tile's first element goes: before the output, at first
     while at < size:
@@ -322,6 +321,15 @@ def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, 
                     store(z[k & 3, k >> 2], wide, narrow, short, dtype, at + k)
         at += 4 * BLOCKS
         block += u64(BLOCKS)
+
+
+@kernel(types.uint64, types.int64, types.int64, types.int64, types.uint64, *NUMBERS)
+def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
+    """``size`` elements from ``first`` on in the stream, to contiguous memory."""
+    p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
+    x = np.empty((4, BLOCKS), np.uint32)
+    z = np.empty((4, BLOCKS), np.float32)
+    write_run(address, size, dtype, distribution, first, key_words(seed, stream), p, x, z)
 
 
 @kernel(types.uint64, types.int64[::1], types.uint64[::1], *(types.int64,) * 4, *NUMBERS)
@@ -440,6 +448,105 @@ def fill_short(target: torch.Tensor, draw: Draw) -> bool:
         dtype, (_, p, seed, stream, first, _) = _TORCH_DTYPES[target.dtype], draw
         run_kernel(target.data_ptr(), size, dtype, code, first, seed, stream, *p, *_REST[len(p)])
     return True
+
+
+# What a table says of each row: where it begins in memory, how many elements, where they begin in the stream
+# (of a constant the bits of one), the stream, which of the seeds, the dtype and the distribution.
+_COLUMNS = 7
+
+
+def _table(numbers, parameters, seeds, pieces, begin, end):
+    """Pieces ``begin`` to ``end`` of many runs: (row, the first element of it, how many).
+
+    Args:
+        numbers: (rows, _COLUMNS) of 64 bits.
+        parameters: (rows, 8).
+        seeds: of which each row names one.
+    """
+    x = np.empty((4, BLOCKS), np.uint32)
+    z = np.empty((4, BLOCKS), np.float32)
+    for piece in range(begin, end):
+        row, first, size = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
+        address, start, stream = numbers[row, 0], numbers[row, 2], numbers[row, 3]
+        dtype, distribution = i64(numbers[row, 5]), i64(numbers[row, 6])
+        itemsize = u64(4 if dtype == FLOAT32 else 1 if dtype >= FLOAT8 else 2)
+        at = address + u64(first) * itemsize
+        q = parameters[row]
+        if distribution == CONSTANT:
+            if dtype == FLOAT32:
+                carray(pointer(at), size, np.uint32)[:] = u32(start)
+            elif dtype >= FLOAT8:
+                carray(pointer(at), size, np.uint8)[:] = u8(start)
+            else:
+                carray(pointer(at), size, np.uint16)[:] = u16(start)
+        else:
+            key = key_words(seeds[numbers[row, 4]], stream)
+            p = (q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
+            write_run(at, size, dtype, distribution, start + u64(first), key, p, x, z)
+
+
+@cache
+def _table_kernel() -> Any:
+    """Compiled, or loaded, where something is kept: not on import, which has to be quick."""
+    numbers, pieces = types.uint64[:, ::1], types.int64[:, ::1]
+    return kernel(numbers, types.float32[:, ::1], types.uint64[::1], pieces, types.int64, types.int64)(_table)
+
+
+class Table:
+    """Runs in CPU memory, written again and again by other seeds.
+
+    Args:
+        items: as of :func:`fill_many`, contiguous, in the stream's order; each the first of ``count``.
+        strides: bytes from one of those to the next.
+        count: of each; the k-th by the k-th seed.
+    """
+
+    def __init__(self, items: Sequence[Item], strides: Sequence[int], count: int) -> None:
+        first = np.zeros((len(items), _COLUMNS), np.uint64)
+        parameters = np.zeros((len(items), 8), np.float32)
+        for row, (array, dtype, draw) in enumerate(items):
+            code = CONSTANT if draw.distribution == "constant" else DISTRIBUTIONS[draw.distribution]
+            address = array.__array_interface__["data"][0]
+            start = _bits_of(array, dtype, draw) if code == CONSTANT else draw.start
+            first[row] = address, array.size, start, draw.stream, 0, DTYPES[dtype], code
+            parameters[row, : len(draw.parameters)] = draw.parameters
+        self._numbers = np.repeat(first, count, axis=0)
+        which = np.tile(np.arange(count, dtype=np.uint64), len(items))
+        self._numbers[:, 0] += which * np.repeat(np.array(strides, np.uint64), count)
+        self._numbers[:, 4] = which
+        self._parameters = np.repeat(parameters, count, axis=0)
+        self._pieces = _cut(self._numbers[:, 1].view(np.int64))
+        # As many pieces a call as have the elements of a chunk; each costs as much as some elements.
+        cost = np.cumsum(self._pieces[:, 2] + 256)
+        total = cost[-1] if len(cost) else 0
+        edges = np.searchsorted(cost, np.arange(CHUNK, total, CHUNK))
+        self._bounds = np.unique([0, *edges, len(cost)]).tolist()
+        self._write = _table_kernel()
+
+    def write(self, seeds: npt.NDArray[np.uint64], threads: int) -> None:
+        """Write all rows by these seeds."""
+        fixed = self._numbers, self._parameters, seeds, self._pieces
+        chunks.share((partial(self._write, *fixed, *ends) for ends in pairwise(self._bounds)), threads)
+
+
+def _bits_of(array: Array, dtype: str, draw: Draw) -> int:
+    """An element that is a constant, by its bits."""
+    one = np.empty(1, array.dtype)
+    reference.constant(one, dtype, draw)
+    return int(one.view(f"u{one.itemsize}")[0])
+
+
+def _cut(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(row, first element, how many) of the pieces of rows of these sizes, none larger than a chunk."""
+    counts = -(-sizes // CHUNK)
+    row = np.repeat(np.arange(len(sizes)), counts)
+    first = (np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)) * CHUNK
+    return np.stack([row, first, np.minimum(sizes[row] - first, CHUNK)], axis=1)
+
+
+def is_run(target: torch.Tensor, draw: Draw) -> bool:
+    """Whether a CPU tensor lies as a :class:`Table` takes it, and is no float64, which is drawn elsewhere."""
+    return target.dtype in _TORCH_DTYPES and target.is_contiguous() and target.stride() == draw.strides
 
 
 def _require_the_bits() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -403,7 +403,7 @@ def run_kernel(
     DISTRIBUTION: tl.constexpr,
     ALIGNED: tl.constexpr,
     COUNTERS: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """Elements start to stop of a stream into contiguous memory; ALIGNED says that 16 divides start."""
     TILE: tl.constexpr = 4 * COUNTERS
@@ -466,7 +466,7 @@ def table_kernel(
     DTYPE: tl.constexpr,
     ALIGNED: tl.constexpr,
     COUNTERS: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """Many tensors as run_kernel writes one: each program ``tiles`` tiles of a tensor, or those left of it.
 
@@ -636,7 +636,7 @@ def rows_kernel(
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
     GROUPS: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """A 4-d tensor of any memory strides m, whose rows of n3 elements are runs of a stream with strides i.
 
@@ -686,7 +686,7 @@ def rows_table_kernel(
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
     GROUPS: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """Many tensors as rows_kernel writes one: each program ``tiles`` times GROUPS groups, or those left.
 
@@ -772,7 +772,7 @@ def scattered_kernel(
     DISTRIBUTION: tl.constexpr,
     WIDE: tl.constexpr,
     PLACES: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """A 4-d tensor of any memory strides m from places of a stream with strides i; stop is its size.
 
@@ -826,11 +826,12 @@ double_scattered_kernel = _taking_doubles(scattered_kernel)
 
 def variant(draw: Draw) -> int:
     """The kernels' DISTRIBUTION for a draw."""
-    if draw.distribution == "truncated_normal":
+    name = draw.distribution
+    if name == "truncated_normal":
         numbers = TruncatedNormalNumbers(*draw.parameters)
         if min(numbers.below, numbers.above) >= CENTRAL_TAIL:
-            return DISTRIBUTIONS["central_normal"]
-    return DISTRIBUTIONS[draw.distribution]
+            name = "central_normal"
+    return DISTRIBUTIONS[name]
 
 
 def is_run(dims: list[tuple[int, int, int]]) -> bool:
@@ -851,6 +852,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
     """
     if not tensor.numel():
         return
+    tensor = tensor.detach()
     dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
     numbers = (
         draw.stream & 0xFFFFFFFF,
@@ -927,7 +929,7 @@ def _parts(tensor: torch.Tensor, draw: Draw) -> list[tuple[torch.Tensor, Draw]]:
     """What is left to draw of a tensor of more dimensions than a kernel walks, without the first."""
     first, *strides = draw.strides
     inner = [draw._replace(start=draw.start + k * first, strides=tuple(strides)) for k in range(len(tensor))]
-    return list(zip(tensor.unbind(), inner, strict=True))
+    return list(zip(tensor.detach().unbind(), inner, strict=True))
 
 
 def _grouping(
@@ -977,9 +979,6 @@ class Run(NamedTuple):
     tensor: torch.Tensor
     draw: Draw
     origin: int
-
-    def group(self) -> Group:
-        return Group(self.tensor.dtype, variant(self.draw), self.origin % 16 == 0)
 
 
 class CutGroup(NamedTuple):
@@ -1066,18 +1065,85 @@ def fill_many(
                 _launch(device, groups, counters, tiles_per_program)
 
 
+class KeptTable:
+    """Tensors of one device, written again and again by other seeds, which lie in its memory.
+
+    Nothing passes from the host to the device at a call but launches: one writes the seeds to where kernels
+    read them, and one serves each distribution and dtype, as in :func:`fill_many`. So a call can be captured
+    in a CUDA graph, whose replays draw by the seeds that are there then.
+
+    Args:
+        items: as :func:`fill_many` takes them; each the first of ``count``.
+        strides: bytes from one of those to the next.
+        count: of each; the k-th by the k-th seed.
+
+    Attributes:
+        left: of the items, with their strides, those that no launch over many serves.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], strides: Sequence[int], count: int, *, counters: int = COUNTERS
+    ) -> None:
+        self.left: list[tuple[Item, int]] = []
+        self._counters, self._count = counters, count
+        groups: Groups = defaultdict(list)
+        steps: dict[Group, list[int]] = defaultdict(list)
+        for item, stride in zip(items, strides, strict=True):
+            found, alone = _grouped([item], counters) if item[0].numel() else ({}, [])
+            if alone or (count > 1 and not all(isinstance(group, Group) for group in found)):
+                self.left.append((item, stride))
+                continue
+            for group, members in found.items():
+                if isinstance(group, Group):  # 16 has to divide every origin
+                    group = group._replace(aligned=group.aligned and (count == 1 or stride % 16 == 0))
+                    steps[group].append(stride)
+                groups[group] += members
+        words, self._launches = _laid_out(groups, counters, None, steps, count)
+        places, which = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for (group, members), (_, rows_at, *_) in zip(groups.items(), self._launches, strict=True):
+            one, cut = (DOUBLE_ROW, DOUBLE_CUT_ROW) if group.dtype == torch.float64 else (ROW, CUT_ROW)
+            row = one if isinstance(group, Group) else cut
+            number = np.arange(len(members) * count)
+            offset = row.fields["seed"][1]  # type: ignore[index]
+            places.append(rows_at + (number * row.itemsize + offset) // 8)
+            which.append(number % count)
+        tables = (
+            np.concatenate([np.empty(0, np.int64), *words]),
+            np.concatenate(places),
+            np.concatenate(which),
+        )
+        device = items[0][0].device
+        self._words, self._places, self._which = (torch.from_numpy(each).to(device) for each in tables)
+
+    def write(self, seeds: torch.Tensor) -> None:
+        """Write all of them by seeds: int64, on the tensors' device; the k-th is that of the k-th of each."""
+        with torch.cuda.device_of(self._words):
+            own = seeds.expand(self._places.shape) if self._count == 1 else seeds[self._which]
+            self._words.index_copy_(0, self._places, own)
+            for group, rows_at, programs_at, tiles, grid in self._launches:
+                group.launch(grid, self._counters, self._words, rows_at, programs_at, tiles)
+
+
 def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device that share launches, and those to launch one by one."""
-    alone = []
+    groups, alone = _grouped(items, counters)
+    alone += [(found[0].tensor, found[0].draw) for found in groups.values() if len(found) == 1]
+    return {group: found for group, found in groups.items() if len(found) > 1}, alone
+
+
+def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
+    """The tensors of a device by what launches over many have in common, and those that none serves."""
+    alone: list[Item] = []
     groups: Groups = defaultdict(list)
-    waiting = items[::-1]
+    waiting = [*items[::-1]]
     while waiting:
         tensor, draw = waiting.pop()
+        if tensor.is_contiguous() and tensor.stride() == draw.strides:  # as most: a run without a look
+            _add_run(groups, tensor, draw)
+            continue
         dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
         if is_run(dims):
-            origin = (tensor.data_ptr() - draw.start * tensor.element_size()) & 0xFFFFFFFFFFFFFFFF
-            run = Run(tensor, draw, origin)
-            groups[run.group()].append(run)
+            _add_run(groups, tensor, draw)
         elif len(dims) > MAX_DIMS:
             waiting += _parts(tensor, draw)[::-1]
         elif goes_by_rows(dims):
@@ -1085,40 +1151,77 @@ def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Group
             groups[cut.group(counters)].append(cut)
         else:
             alone.append((tensor, draw))
-    alone += [(found[0].tensor, found[0].draw) for found in groups.values() if len(found) == 1]
-    return {group: found for group, found in groups.items() if len(found) > 1}, alone
+    return groups, alone
+
+
+def _add_run(groups: Groups, tensor: torch.Tensor, draw: Draw) -> None:
+    origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
+    alike = tensor.dtype, variant(draw), origin % 16 == 0
+    found = groups.get(alike)  # type: ignore[call-overload]  # a Group is a tuple, and takes longer to make
+    if found is None:
+        found = groups[Group(*alike)]
+    found.append(Run(tensor, draw, origin))
 
 
 def _launch(device: torch.device, groups: Groups, counters: int, tiles_per_program: int | None) -> None:
     """Launch the groups of the current device, behind one copy of their tables."""
-    words: list[npt.NDArray[np.int64]] = []
-    launches = []
-    end = 0
-    for group, members in groups.items():
-        if isinstance(group, Group):
-            rows, programs, tiles = _table(members, 4 * counters, tiles_per_program)
-        else:
-            rows, programs, tiles = _cut_table(members, 2 * counters // group.width, tiles_per_program)
-        padded = np.append(programs, programs[: programs.size % 2])  # two to a word
-        launches.append((group, end, end + rows.nbytes // 8, tiles, programs.size))
-        words += [rows.view(np.int64).ravel(), padded.view(np.int64)]
-        end += (rows.nbytes + padded.nbytes) // 8
+    words, launches = _laid_out(groups, counters, tiles_per_program)
     # Pinned, so that the host need not wait; torch keeps the memory until the stream has read it.
-    host = torch.empty(end, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
+    size = sum(map(len, words))
+    host = torch.empty(size, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
     np.concatenate(words, out=host.numpy())
     table = host.to(device, non_blocking=True)
     for group, rows_at, programs_at, tiles, grid in launches:
         group.launch(grid, counters, table, rows_at, programs_at, tiles)
 
 
+Launch: TypeAlias = tuple[Group | CutGroup, int, int, int, int]
+
+
+def _laid_out(
+    groups: Groups,
+    counters: int,
+    tiles_per_program: int | None,
+    strides: Mapping[Group, Sequence[int]] | None = None,
+    count: int = 1,
+) -> tuple[list[npt.NDArray[np.int64]], list[Launch]]:
+    """The words of groups' tables, one after another, and of each launch what it is given.
+
+    Of runs there are ``count`` each, so many bytes apart.
+    """
+    words: list[npt.NDArray[np.int64]] = []
+    launches: list[Launch] = []
+    end = 0
+    for group, members in groups.items():
+        if isinstance(group, Group):
+            apart = strides[group] if strides else ()
+            rows, programs, tiles = _table(members, 4 * counters, tiles_per_program, apart, count)
+        else:
+            rows, programs, tiles = _cut_table(members, 2 * counters // group.width, tiles_per_program)
+        padded = np.append(programs, programs[: programs.size % 2])  # two to a word
+        launches.append((group, end, end + rows.nbytes // 8, tiles, programs.size))
+        words += [rows.view(np.int64).ravel(), padded.view(np.int64)]
+        end += (rows.nbytes + padded.nbytes) // 8
+    return words, launches
+
+
 Table: TypeAlias = tuple[npt.NDArray[np.void], npt.NDArray[np.int32], int]
 
 
-def _table(runs: list[Run], tile: int, tiles_per_program: int | None) -> Table:
-    """The rows of a launch, the number of each program's row, and how many tiles a program draws."""
+def _table(
+    runs: list[Run], tile: int, tiles_per_program: int | None, strides: Sequence[int] = (), count: int = 1
+) -> Table:
+    """The rows of a launch, the number of each program's row, and how many tiles a program draws.
+
+    Of each run there are ``count``, so many bytes apart.
+    """
     rows = _rows(DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW, runs)
-    rows["origin"] = [run.origin for run in runs]
+    rows["origin"] = np.array([run.origin for run in runs], np.uint64)
     rows["stop"] = [run.draw.start + run.tensor.numel() for run in runs]
+    if count > 1:
+        rows = np.repeat(rows, count)
+        number = np.tile(np.arange(count, dtype=np.uint64), len(runs))
+        rows["origin"] += number * np.repeat(np.array(strides, np.uint64), count)
     first = rows["start"] // tile
     return _shared(rows, first, (rows["stop"] - 1) // tile - first + 1, tiles_per_program)
 
@@ -1135,10 +1238,11 @@ def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> T
 def _rows(dtype: np.dtype[np.void], members: Sequence[Run | Cut]) -> npt.NDArray[np.void]:
     """Rows of a table, as far as all kinds have the same."""
     rows = np.zeros(len(members), dtype)
-    draws = [member.draw for member in members]
-    for name in ("start", "stream", "seed"):
-        rows[name] = [getattr(draw, name) for draw in draws]
-    rows["parameters"][:, : len(draws[0].parameters)] = [draw.parameters for draw in draws]
+    _, parameters, seeds, streams, starts, _ = zip(*[member.draw for member in members], strict=True)
+    rows["start"] = starts
+    rows["stream"] = np.array(streams, np.uint64)
+    rows["seed"] = np.array(seeds, np.uint64)
+    rows["parameters"][:, : len(parameters[0])] = np.array(parameters, dtype["parameters"].base)
     return rows
 
 

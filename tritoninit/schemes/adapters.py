@@ -18,7 +18,7 @@ from tritoninit.keys import Key
 from tritoninit.models.rules import RuleSet, SlotRule
 from tritoninit.models.slots import Slot
 from tritoninit.structured import Orthogonal, Structured, Value
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
 # PEFT's names, torchtune's and loralib's; an embedding's factors change places.
@@ -120,9 +120,8 @@ class _Complementary(Structured):
         basis = Orthogonal()(_empty(rank, rank), key=Key(key.seed).fold_in(self.pair)).double()
         gaussian = Normal()(_empty(size, rank // 2), key=key).double()
         values = (gaussian @ basis[0 if self.is_a else 1 :: 2]) / 10
-        cut = tuple(slice(o, o + n) for o, n in zip(window.offsets, target.shape, strict=True))
-        found = (values.T if self.is_a else values)[cut].float()
-        return found.to(target.device) if isinstance(target, torch.Tensor) else found
+        found = window.cut(values.T if self.is_a else values, target.shape)
+        return found.to(device_of(target), torch.float32)
 
 
 def _empty(rows: int, columns: int) -> torch.Tensor:

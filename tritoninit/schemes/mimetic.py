@@ -16,7 +16,7 @@ from tritoninit.keys import Key
 from tritoninit.models.rules import RuleSet, SlotRule
 from tritoninit.models.slots import Slot
 from tritoninit.structured import Structured
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
 # The projections of an attention layer, by the names of timm, torch.nn, Llama and BERT, and what holds them.
@@ -95,8 +95,7 @@ class _Mimetic(Structured):
         shared, width = Key(key.seed).fold_in(self.layer), window.global_shape[1]
         parts = ["out"] if self.part == "out" else list(self.part)
         values = torch.cat([self._projection(each, shared, width) for each in parts]).float()
-        cut = tuple(slice(o, o + n) for o, n in zip(window.offsets, target.shape, strict=True))
-        return values[cut].to(target.device) if isinstance(target, torch.Tensor) else values[cut]
+        return window.cut(values, target.shape).to(device_of(target))
 
     def _projection(self, part: str, key: Key, width: int) -> torch.Tensor:
         if part in "qk":

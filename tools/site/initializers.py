@@ -1,0 +1,209 @@
+"""The pages of the catalogue: one an initializer, from its class and from what the library draws."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import tritoninit as ti
+from tools.site import figures, formula
+from tritoninit import facts
+from tritoninit.facts import Facts
+from tritoninit.words import short
+
+_ROLE = re.compile(r":\w+:`~?(?:tritoninit\.)?([\w.]+)`")
+_PEERS = {
+    "torch": "torch.nn.init",
+    "jax": "jax.nn.initializers",
+    "keras": "keras.initializers",
+    "timm": "timm.layers",
+}
+# Whose numbers say less than their places.
+_PICTURED = {"Structured", "Tables", "Made of others"}
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """(path in docs/, text) of each."""
+    for known in facts.catalogue().values():
+        yield f"initializers/{known.name}.md", page(known)
+
+
+def navigation() -> list[Any]:
+    """The pages, in their groups."""
+    groups: dict[str, list[Any]] = {}
+    for known in facts.catalogue().values():
+        groups.setdefault(known.group, []).append({known.name: f"initializers/{known.name}.md"})
+    return ["initializers/index.md", *({group: found} for group, found in groups.items())]
+
+
+def cards() -> str:
+    """All of them, in groups, each with a glimpse of its numbers."""
+    lines: list[str] = []
+    group = ""
+    for known in facts.catalogue().values():
+        if known.group != group:
+            lines += ["</div>", ""] if group else []
+            group = known.group
+            lines += [f"## {group}", "", '<div class="ti-cards" markdown>', ""]
+        glimpse = figures.spark(known.example, shape_of(known))
+        inside = f"{glimpse} **{known.name}** <span>{_words(known.summary)}</span>"
+        lines += [f"[{inside}]({known.name}.md){{ .ti-card }}", ""]
+    return "\n".join([*lines, "</div>", ""])
+
+
+def reference() -> str:
+    """What the reference has of all of them, in groups."""
+    lines: list[str] = []
+    group = ""
+    for known in facts.catalogue().values():
+        if known.group != group:
+            group = known.group
+            lines += [f"## {group}", ""]
+        lines += [f"::: tritoninit.{known.name}", "    options:", "      heading_level: 3", ""]
+    return "\n".join(lines)
+
+
+def shape_of(known: Facts) -> tuple[int, ...]:
+    """Of which a page shows an initializer."""
+    return facts.rows(known.example)[0].shape
+
+
+def page(known: Facts) -> str:
+    """A page's Markdown."""
+    shape = shape_of(known)
+    shown = f"`{_written(known.example)}` of shape {_shape(shape)}, drawn by the library for `Key(0)`"
+    lines = [f"# {known.name}", "", *_chips(known), "", _words(known.summary), ""]
+    if known.formula:
+        lines += [_formula(known), ""]
+    if known.source:
+        lines += [f"Source: {known.source}.", ""]
+    lines += _figures(known, shape, shown)
+    lines += ["## Use", "", "```python", *example(known), "```", ""]
+    if known.arguments:
+        lines += ["| argument | default | |", "|---|---|---|"]
+        lines += [
+            f"| `{name}` | {f'`{default}`' if default is not None else ''} | {_words(text)} |"
+            for name, default, text in known.arguments
+        ]
+        lines.append("")
+    lines += [*_elsewhere(known), "## Bounds and variance", "", *_table(known), ""]
+    if known.text:
+        lines += ["## In detail", "", _words(known.text), ""]
+    lines += [
+        f"How it is called: [`ti.{known.name}`](../reference/initializers.md#tritoninit.{known.name}).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _chips(known: Facts) -> list[str]:
+    chips = [known.group, f"ti.{known.name}"]
+    function = f"{re.sub(r'(?<=[a-z])(?=[A-Z])', '_', known.name).lower()}_".replace("truncated", "trunc")
+    if hasattr(ti, function):
+        chips.append(f"ti.{function}")
+    if not known.example.random:
+        chips.append("draws nothing")
+    return [
+        '<p class="ti-chips">' + "".join(f'<span class="ti-chip">{each}</span>' for each in chips) + "</p>"
+    ]
+
+
+def _formula(known: Facts) -> str:
+    lines = "".join(f"<span>{formula.as_svg(line)}</span>" for line in known.formula)
+    return f'<div class="ti-formula">{lines}</div>'
+
+
+def _figures(known: Facts, shape: tuple[int, ...], shown: str) -> Iterator[str]:
+    if known.group in _PICTURED and known.name != "Keep":
+        told = (
+            "The first rows and columns; one colour for positive numbers, one for negative, none for zeros."
+        )
+        yield _figure(figures.weight(known.example, shape), f"{told} {_code(shown)}.")
+        yield ""
+    if figures.is_spread(known.example, shape):
+        law = " The line is the law's density." if figures.law_of(known.example, shape) else ""
+        yield _figure(figures.density(known.example, shape), f"{_code(shown)}.{law}")
+        yield ""
+
+
+def _figure(drawing: str, caption: str) -> str:
+    return f'<figure class="ti-figure">{drawing}<figcaption>{caption}</figcaption></figure>'
+
+
+def _code(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+
+
+def example(known: Facts) -> list[str]:
+    """Code that runs: on a tensor, and in a rule."""
+    written, shape = _written(known.example, "ti."), shape_of(known)
+    key = ", key=ti.Key(0)" if known.example.random else ""
+    return [
+        "import torch, tritoninit as ti",
+        "",
+        f"initializer = {written}",
+        f"w = initializer(torch.empty({', '.join(map(str, shape))}){key})",
+        'rule = ti.Rule("*.weight", initializer)   # in a model: ti.initialize_(model, [rule, ...], seed=0)',
+    ]
+
+
+def _written(initializer: Any, prefix: str = "") -> str:
+    """An initializer as a person would write it: without what is the default."""
+    if isinstance(initializer, tuple):
+        inside = ", ".join(_written(each, prefix) for each in initializer)
+        return f"({inside}{',' * (len(initializer) == 1)})"
+    if type(initializer).__name__ == "Value":
+        return f"{prefix}Value({initializer.values.tolist()})"
+    if not isinstance(initializer, (ti.Initializer, ti.Patch)):
+        return repr(initializer)
+    plain = {name: field for name, field in type(initializer).__dataclass_fields__.items() if field.init}
+    given = [
+        f"{name}={_written(getattr(initializer, name), prefix)}"
+        for name, field in plain.items()
+        if getattr(initializer, name) != field.default
+    ]
+    return f"{prefix}{type(initializer).__name__}({', '.join(given)})"
+
+
+def _elsewhere(known: Facts) -> Iterator[str]:
+    found = [*facts.elsewhere(known.kind)]
+    if found:
+        yield from ("## Elsewhere", "", "| | called | which is |", "|---|---|---|")
+        for each in found:
+            yield f"| {_PEERS[each.peer]} | `{each.name}` | `{_written(each.here)}` |"
+        yield ""
+        yield "`ti.initializer` takes these names, too; [what each was tested against](../peers.md)."
+        yield ""
+
+
+def _table(known: Facts) -> Iterator[str]:
+    yield from (
+        "| shape | least possible | greatest possible | std | least drawn | greatest drawn | std drawn |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    )
+    found = facts.rows(known.example)
+    for row in found:
+        shape = _shape(row.shape) + (", or any" if len(found) == 1 and known.group == "Fills" else "")
+        yield f"| {shape} | {' | '.join(_number(each) for each in row[1:])} |"
+
+
+def _number(x: float | None) -> str:
+    return short(x, 4).replace("-", "\N{MINUS SIGN}") if x is not None else "\N{EN DASH}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f" {_TIMES} ".join(map(str, shape))
+
+
+def _words(text: str) -> str:
+    """A docstring's words as Markdown: roles are links to pages, or code."""
+    linked = _ROLE.sub(lambda role: _link(role[1]), text.replace("``", "`"))
+    pieces = re.split(r"(`[^`]*`)", linked)
+    pieces[::2] = (re.sub(r"(?<!\\)([*<|])", r"\\\1", piece) for piece in pieces[::2])
+    return "".join(pieces)
+
+
+def _link(name: str) -> str:
+    return f"[`{name}`]({name}.md)" if name in facts.catalogue() else f"`{name}`"
