@@ -179,6 +179,8 @@ def test_help_stands_alone(name):
     for error in ("TypeError", "ValueError", *["NotImplementedError"] * floats):
         assert f"\n    {error}: " in doc, error
     dtypes = "float64, float32, or 16 or 8 bits" if floats else "any dtype"
+    if name in ("cauchy_", "exponential_", "geometric_", "log_normal_"):  # functions of float32 uniforms
+        dtypes = "float32, float16, bfloat16 or 8-bit floats"
     assert dtypes in " ".join(doc.split())
     if name == "orthogonal_":
         assert "A shard builds the whole global" in doc

@@ -51,7 +51,8 @@ def zero_smallest(parts: Sequence[tuple[Target, Window]], count: int, key: Key) 
         above, before = window.offsets[0], window.offsets[1] - left
         here = chosen[above : above + target.shape[0], before : before + target.shape[1]]
         if isinstance(target, torch.Tensor):
-            target.detach().masked_fill_(here, 0)
+            memory = target.detach()  # of 8 bits by its bytes, for which few operations are made
+            (memory.view(torch.uint8) if memory.itemsize == 1 else memory).masked_fill_(here, 0)
         else:
             as_array(target)[here.numpy()] = 0
 
