@@ -138,7 +138,9 @@ class TestCompare:
     def test_one_wrong_bit_is_found_and_shown(self, dtype):
         def write(tensor, draw):
             reference([(tensor, draw)])
-            bits = tensor.view({1: torch.int8, 2: torch.int16, 4: torch.int32}[tensor.itemsize])
+            bits = tensor.view(
+                {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize]
+            )
             bits[2, 4] ^= 1
 
         case = FillCase(Normal(), dtype, (3, 5), Window((9, 9), (1, 2)), "transposed")

@@ -403,7 +403,7 @@ def run_kernel(
     DISTRIBUTION: tl.constexpr,
     ALIGNED: tl.constexpr,
     COUNTERS: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """Elements start to stop of a stream into contiguous memory; ALIGNED says that 16 divides start."""
     TILE: tl.constexpr = 4 * COUNTERS
@@ -466,7 +466,7 @@ def table_kernel(
     DTYPE: tl.constexpr,
     ALIGNED: tl.constexpr,
     COUNTERS: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """Many tensors as run_kernel writes one: each program ``tiles`` tiles of a tensor, or those left of it.
 
@@ -636,7 +636,7 @@ def rows_kernel(
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
     GROUPS: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """A 4-d tensor of any memory strides m, whose rows of n3 elements are runs of a stream with strides i.
 
@@ -686,7 +686,7 @@ def rows_table_kernel(
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
     GROUPS: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """Many tensors as rows_kernel writes one: each program ``tiles`` times GROUPS groups, or those left.
 
@@ -772,7 +772,7 @@ def scattered_kernel(
     DISTRIBUTION: tl.constexpr,
     WIDE: tl.constexpr,
     PLACES: tl.constexpr,
-    FORMAT: tl.constexpr,
+    FORMAT: tl.constexpr = -1,
 ):
     """A 4-d tensor of any memory strides m from places of a stream with strides i; stop is its size.
 
