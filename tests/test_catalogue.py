@@ -87,6 +87,7 @@ NEEDED = {
     ti.Sparse: {"sparsity": 0.5},
     ti.STFT: {"side": "imag"},
     ti.LogUniform: {"low": 0.1, "high": 0.2},
+    ti.Geometric: {"p": 0.5},
 }
 
 
@@ -205,15 +206,15 @@ class TestLookup:
     def test_every_initializer_of_ours_has_its_name(self):
         public = [each for each in map(vars(ti).get, ti.__all__) if isinstance(each, type)]
         ours = {each for each in public if issubclass(each, Initializer) and not each.__abstractmethods__}
-        made_of_others = {ti.AsOne, ti.CopyOf, ti.Experts, ti.Keep, ti.Patched, ti.Scaled, ti.Stacked}
-        named = ours - made_of_others - {ti.ZeroRow, ti.Recorded, ti.Value}
+        made_of_others = {ti.AsOne, ti.BlockDiagonal, ti.CopyOf, ti.Experts, ti.Keep, ti.Patched, ti.Scaled}
+        named = ours - made_of_others - {ti.Stacked, ti.ZeroRow, ti.Recorded, ti.Value}
         assert set(PEERS["tritoninit"].values()) == named
         for each in named:
             needed = NEEDED.get(each, {})
             assert ti.initializer(each.__name__, **needed) == each(**needed)
 
     def test_every_name_is_found(self):
-        given = {"constant": 1.0, "sparse": 0.5, "stft": "real", "log_uniform": 0.5}
+        given = {"constant": 1.0, "sparse": 0.5, "stft": "real", "log_uniform": 0.5, "geometric": 0.5}
         for name in names():
             peer, short = name.split(".")
             required = [

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+import tritoninit as ti
 from tests.initializer_helpers import DTYPES, KEY, bits, drawn, gram_error, in_every_dtype
 from tritoninit import (
     Axes,
+    BlockDiagonal,
     Constant,
     Dirac,
     Elementwise,
@@ -592,3 +594,40 @@ class TestKeptParts:
         with pytest.raises(ValueError, match="weight: a part of it is to be kept"):
             initialize_(model, self.RULES, seed=0, device="cpu")
         assert model.weight.is_meta
+
+
+class TestBlockDiagonal:
+    def test_by_place_and_by_number(self):
+        """Independent elements are those of the whole's places, with one block's fans; others have keys."""
+        x = BlockDiagonal(ti.XavierNormal(), 3)(torch.full((9, 6), math.nan), key=KEY)
+        everywhere = ti.Normal(0.0, math.sqrt(2 / 5))(torch.empty(9, 6), key=KEY)
+        inside = torch.block_diag(*[torch.ones(3, 2)] * 3).bool()
+        assert x.equal(torch.where(inside, everywhere, 0.0))
+        y = BlockDiagonal(ti.Orthogonal(), 3)(torch.empty(9, 6), key=KEY)
+        blocks = [ti.Orthogonal()(torch.empty(3, 2), key=KEY.fold_in(number)) for number in range(3)]
+        assert y.equal(torch.block_diag(*blocks))
+
+    def test_of_convolutions_and_parts(self):
+        whole = BlockDiagonal(ti.Dirac(), 2)(torch.empty(4, 6, 3))
+        assert whole[:2, :3].equal(ti.Dirac()(torch.empty(2, 3, 3)))
+        assert whole[2:, 3:].equal(whole[:2, :3])
+        assert not whole[:2, 3:].any()
+        assert not whole[2:, :3].any()
+        inner = BlockDiagonal(ti.Stacked((ti.Orthogonal(), ti.Uniform(1, 2))), 2)
+        x = inner(torch.empty(8, 6), key=KEY)
+        assert inner(torch.empty(3, 4), key=KEY, window=ti.Window((8, 6), (2, 1))).equal(x[2:5, 1:5])
+        assert ti.Scaled(inner, 0.5)(torch.empty(8, 6), key=KEY).equal(x * 0.5)
+
+    @pytest.mark.parametrize(("blocks", "shape"), [(3, (6, 4)), (2, (5, 4)), (2, (4,)), (1, ())])
+    def test_shapes_without_blocks(self, blocks, shape):
+        with pytest.raises(ValueError, match=r"equal parts|two dimensions"):
+            BlockDiagonal(ti.Normal(), blocks)(torch.empty(shape))
+
+    @pytest.mark.parametrize("blocks", [0, -1])
+    def test_no_block(self, blocks):
+        with pytest.raises(ti.ParameterError, match="at least one block"):
+            BlockDiagonal(ti.Normal(), blocks)
+
+    def test_not_of_what_is_none(self):
+        with pytest.raises(TypeError, match="not an Initializer"):
+            BlockDiagonal(torch.nn.init.normal_, 2)

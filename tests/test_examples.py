@@ -17,6 +17,7 @@ EXAMPLES = {
     "train_mlp.py": "step 200  loss 0.0",
     "intercept_transformers.py": "transformer.wte.weight",
     "meta_llama.py": "logits (2, 6, 1000) tied: True",
+    "ensemble.py": "64 members  loss 0.0",
     "fsdp2_llama.py": f"one model on 2 ranks, fingerprint {FINGERPRINT}",
 }
 LAUNCHERS = {"fsdp2_llama.py": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]}

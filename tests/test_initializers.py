@@ -21,17 +21,24 @@ from tritoninit import (
     STFT,
     AsOne,
     Axes,
+    Bernoulli,
+    BlockDiagonal,
+    Cauchy,
     Constant,
     CopyOf,
     DeltaOrthogonal,
     Dirac,
     Experts,
+    Exponential,
     Eye,
+    Geometric,
+    Identity,
     Initializer,
     KaimingNormal,
     KaimingUniform,
     Keep,
     Key,
+    LogNormal,
     LogOfUniform,
     LogUniform,
     Normal,
@@ -39,6 +46,8 @@ from tritoninit import (
     Orthogonal,
     Patch,
     Patched,
+    Permutation,
+    RandInt,
     Recorded,
     RingDecay,
     Scaled,
@@ -59,6 +68,7 @@ from tritoninit import (
     use_backend,
 )
 from tritoninit.fills import sole_fill
+from tritoninit.mapped import Mapped
 
 # One of each, on shapes small enough to look at from every side.
 EXAMPLES = [
@@ -77,6 +87,9 @@ EXAMPLES = [
     (KaimingUniform(5**0.5), (7, 9)),
     (KaimingNormal(mode="fan_out", nonlinearity="relu"), (6, 4, 3, 3)),
     (Eye(), (7, 9)),
+    (Identity(0.5), (3, 7, 9)),
+    (BlockDiagonal(Orthogonal(), 3), (9, 6)),
+    (BlockDiagonal(XavierUniform(), 2), (6, 4, 3)),
     (Dirac(), (5, 6, 3)),
     (Dirac(2), (6, 2, 3, 4)),
     (Dirac(3), (6, 3, 3, 2, 1)),
@@ -99,6 +112,13 @@ EXAMPLES = [
     (LogOfUniform(1.0, 16.0), (13,)),
     (TimeStepBias(), (7, 9)),
     (RingDecay(), (13,)),
+    (Exponential(2.0), (7, 9)),
+    (LogNormal(0.5, 0.25), (7, 9)),
+    (Cauchy(0.0, 1e-10), (7, 9)),  # whose numbers float16 holds
+    (Geometric(0.3), (7, 9)),
+    (Bernoulli(0.3), (7, 9)),
+    (RandInt(-3, 5), (7, 9)),
+    (Permutation(), (5, 13)),
     (ZeroRow(Normal(), 2), (9, 7)),
     (Scaled(Uniform(-1, 2), 0.5), (9, 7)),
     (Experts(Sparse(0.4, 0.1)), (3, 5, 4)),
@@ -196,6 +216,18 @@ class TestValues:
             lambda: Sinusoids(0.0),
             lambda: Sinusoids(grid=(2, 0)),
             lambda: Sinusoids(extra=-1),
+            lambda: Exponential(0.0),
+            lambda: Exponential(math.inf),
+            lambda: LogNormal(0.0, 0.0),
+            lambda: LogNormal(math.nan),
+            lambda: Cauchy(0.0, -1.0),
+            lambda: Geometric(0.0),
+            lambda: Geometric(1.0),
+            lambda: Bernoulli(1.1),
+            lambda: Bernoulli(math.nan),
+            lambda: RandInt(3, 3),
+            lambda: RandInt(0.5, 3),
+            lambda: RandInt(None, 3),
             lambda: S4D("legs"),
             lambda: S4D(part="imag"),
         ],
@@ -501,6 +533,10 @@ def mapped(function):
     return Law(centre, *moments, ends.min() - slack, ends.max() + slack, function)
 
 
+def inside(u):
+    return np.clip(u, 2.0**-40, 1 - 2.0**-40)
+
+
 def symmetric(bound):
     return Law.uniform(-bound, bound)
 
@@ -573,6 +609,12 @@ LAWS = [
     (TimeStepBias(), LINEAR, mapped(lambda u: np.log(np.expm1(1e-3 * 100**u)))),
     (TimeStepBias(floor=0.01), LINEAR, mapped(lambda u: np.log(np.expm1(np.maximum(1e-3 * 100**u, 0.01))))),
     (RingDecay(), LINEAR, mapped(lambda u: np.log((0.81 + (0.999**2 - 0.81) * u) ** -0.5 - 1))),
+    # By their quantiles, in scipy's terms.
+    (Exponential(2.0), LINEAR, mapped(lambda u: -np.log1p(-np.minimum(u, 1 - 2.0**-40)) / 2)),
+    (LogNormal(0.5, 0.25), LINEAR, mapped(lambda u: stats.lognorm(0.25, 0, np.exp(0.5)).ppf(inside(u)))),
+    (Geometric(0.3), LINEAR, mapped(lambda u: stats.geom(0.3).ppf(inside(u)))),
+    (Bernoulli(0.3), LINEAR, mapped(lambda u: (u > 0.7).astype(float))),
+    (RandInt(-3, 5), LINEAR, mapped(lambda u: np.floor(8 * np.minimum(u, 1 - 2.0**-40)) - 3)),
     (
         VarianceScaling(),
         LINEAR,
@@ -655,13 +697,31 @@ class TestLaws:
         assert VarianceScaling(1.0, mode)(torch.empty(shape)).shape == shape
 
 
+def needs_real(initializer, shape):
+    """Whether it is made of what complex numbers do not have: an order, or a structure that we build."""
+    pieces = [piece.initializer for piece in initializer.pieces(shape)]
+    return any(each.random and not isinstance(each, (Normal, Uniform)) for each in pieces)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.complex64, torch.bool])
 @examples
 def test_other_dtypes(initializer, shape, dtype):
-    """What is not random serves them all; what is raises, and names the dtype."""
+    """What is not random serves them all; what is serves float64 and complex64, or raises, and names it."""
     target = torch.zeros(shape, dtype=dtype)
     if isinstance(initializer, Table) and dtype in (torch.float64, torch.complex64):
         assert initializer(target).to(torch.complex64).real.equal(drawn(initializer, shape))
+        return
+    if isinstance(initializer, (Bernoulli, RandInt, Permutation)):  # see test_distributions.py
+        return
+    if initializer.random and dtype == torch.float64 and not isinstance(initializer, Mapped):
+        initializer(target, key=KEY)
+        assert (target - drawn(initializer, shape)).abs().max() < 1e-3
+        assert not target.float().double().equal(target)
+        return
+    if initializer.random and dtype.is_complex and not needs_real(initializer, shape):
+        initializer(target, key=KEY)
+        assert target.real.any()
+        assert target.imag.any()
         return
     if initializer.random or isinstance(initializer, Table):
         with pytest.raises(NotImplementedError, match=str(dtype).removeprefix("torch.")):

@@ -30,6 +30,7 @@ from tritoninit import (
     Ones,
     Rule,
     RuleSet,
+    TruncatedNormal,
     Uniform,
     Value,
     XavierUniform,
@@ -210,13 +211,16 @@ class TestUnusual:
         model.extra = nn.Parameter(torch.ones(2))
         self.assert_refused(model, r"1\.weight: a lazy .*; no rule matches 1 parameters: extra")
 
-    def test_float64(self):
-        self.assert_refused(nn.Linear(2, 2).double(), "weight: .*float64")
+    def test_truncated_normals_are_not_complex(self):
+        model = nn.Linear(2, 2, dtype=torch.complex64)
+        self.assert_refused(model, "weight: TruncatedNormal of complex64", [Rule("*", TruncatedNormal())])
 
     def test_integers_take_constants_and_values(self):
         model = nn.Linear(2, 2)
         model.table = nn.Parameter(torch.tensor([3, 1, 2]), requires_grad=False)
-        self.assert_refused(model, "table: torch.int64 takes constants and values", NOISE)
+        self.assert_refused(
+            model, "table: torch.int64 takes constants, values and what draws integers", NOISE
+        )
         initialize_(model, [Rule("table", Value([7, 8, 9])), *TORCH_DEFAULTS], seed=0)
         assert model.table.tolist() == [7, 8, 9]
         initialize_(model, [Rule("table", Constant(4)), *TORCH_DEFAULTS], seed=0)

@@ -5,9 +5,33 @@ import inspect
 import pytest
 
 import tritoninit as ti
-from tritoninit.functional import __all__ as functions
+from tritoninit import drawing, functional
 
 PUBLIC = [
+    "BlockDiagonal",
+    "Identity",
+    "CoordCheck",
+    "Coordinate",
+    "coord_check",
+    "mup_groups",
+    "mup_rates",
+    "LayerVariance",
+    "lsuv_",
+    "Bernoulli",
+    "Cauchy",
+    "Exponential",
+    "Geometric",
+    "LogNormal",
+    "Permutation",
+    "RandInt",
+    "bernoulli_",
+    "cauchy_",
+    "exponential_",
+    "geometric_",
+    "log_normal_",
+    "permutation_",
+    "randint_",
+    "random_",
     "reinitialize_",
     "shrink_and_perturb_",
     "S4D",
@@ -56,6 +80,7 @@ PUBLIC = [
     "Patched",
     "Piece",
     "Plan",
+    "Prepared",
     "Recorded",
     "Report",
     "Rule",
@@ -85,6 +110,7 @@ PUBLIC = [
     "dirac",
     "dirac_",
     "distributed",
+    "ensemble",
     "eye",
     "eye_",
     "initialize_",
@@ -98,6 +124,7 @@ PUBLIC = [
     "normal_",
     "ones_",
     "plan_mesh",
+    "prepare",
     "orthogonal",
     "orthogonal_",
     "presets",
@@ -138,7 +165,7 @@ def test_docstrings(name):
     assert not doc.startswith(f"{name}(")
 
 
-@pytest.mark.parametrize("name", functions)
+@pytest.mark.parametrize("name", [*functional.__all__, *drawing.__all__])
 def test_help_stands_alone(name):
     function = getattr(ti, name)
     parameters = inspect.signature(function).parameters
@@ -148,9 +175,10 @@ def test_help_stands_alone(name):
     arguments = doc[doc.index("Args:") : doc.index("Returns:")]
     for parameter in parameters:
         assert f"\n    {parameter}: " in arguments, parameter
-    for error in ("TypeError", "ValueError", *["NotImplementedError"] * ("key" in parameters)):
+    floats = "key" in parameters and name not in ("bernoulli_", "permutation_", "randint_", "random_")
+    for error in ("TypeError", "ValueError", *["NotImplementedError"] * floats):
         assert f"\n    {error}: " in doc, error
-    dtypes = "float32, float16 or bfloat16" if "key" in parameters else "any dtype"
+    dtypes = "float32, float16, bfloat16 or 8-bit floats" if floats else "any dtype"
     assert dtypes in " ".join(doc.split())
-    if name in ("orthogonal_", "sparse_"):
+    if name == "orthogonal_":
         assert "A shard builds the whole global" in doc

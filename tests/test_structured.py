@@ -9,9 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from tests.initializer_helpers import DTYPES, KEY, Z, drawn, gram_error, in_every_dtype
-from tritoninit import Dirac, Eye, Normal, Orthogonal, Scaled, Sparse, Value
-from tritoninit.structured import _smallest
+from tests.initializer_helpers import DTYPES, KEY, Z, bits, drawn, gram_error, in_every_dtype
+from tritoninit import (
+    Dirac,
+    Experts,
+    Eye,
+    Identity,
+    Normal,
+    Orthogonal,
+    Scaled,
+    Sparse,
+    Value,
+    Window,
+    Windows,
+    use_backend,
+)
+from tritoninit.selection import _bound_by_bits, _bound_by_partition, smallest
 
 
 class TestFixed:
@@ -49,6 +62,30 @@ class TestFixed:
         kernel = Dirac(2)(torch.empty(6, 3, 3, 3))
         assert torch.nn.functional.conv2d(signal, kernel, padding=1, groups=2).equal(signal)
 
+    @pytest.mark.parametrize("shape", [(4, 4), (3, 7), (7, 3), (2, 3, 5), (2, 2, 4, 3), (0, 3), (2, 0, 3)])
+    @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64, torch.int64, torch.complex64])
+    def test_identity(self, shape, dtype):
+        """The last two dimensions', by NumPy; where it is one matrix of ones, torch's."""
+        target = Identity(3.0)(torch.ones(shape, dtype=dtype))
+        expected = np.broadcast_to(3.0 * np.eye(*shape[-2:]), shape)
+        assert np.array_equal(target.to(torch.complex128).numpy(), expected)
+        if len(shape) == 2:
+            assert Identity()(torch.ones(shape, dtype=dtype)).equal(Eye()(torch.ones(shape, dtype=dtype)))
+
+    def test_identity_of_a_part(self):
+        whole = Identity(0.1)(torch.empty(3, 6, 8))
+        part = Identity(0.1)(torch.empty(2, 4, 3), window=Window((3, 6, 8), (1, 2, 3)))
+        assert part.equal(whole[1:, 2:, 3:6])
+        assert whole[0, 1, 1] == torch.tensor(0.1)
+        assert Identity(0.1)(torch.empty(1, 1, dtype=torch.float64)).item() == 0.1
+
+    @pytest.mark.parametrize(
+        ("gain", "shape"), [(math.nan, (2, 2)), (math.inf, (2, 2)), (1.0, (3,)), (1.0, ())]
+    )
+    def test_no_identity(self, gain, shape):
+        with pytest.raises(ValueError, match=r"finite|2 or more dimensions"):
+            Identity(gain)(torch.empty(shape))
+
     @pytest.mark.parametrize("shape", [(), (3,), (3, 3, 3)])
     def test_eye_is_a_matrix(self, shape):
         with pytest.raises(ValueError, match="2 dimensions"):
@@ -58,6 +95,13 @@ class TestFixed:
     def test_dirac_is_a_convolution(self, shape):
         with pytest.raises(ValueError, match="3, 4, or 5 dimensions"):
             Dirac()(torch.empty(shape))
+
+
+@pytest.fixture
+def threads_kept():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
@@ -135,6 +179,45 @@ def rotations():
     return orthogonals((3, 3))
 
 
+LARGE = 40  # rows, of as many columns
+
+
+@pytest.fixture(scope="module")
+def large():
+    shape = (ROTATIONS, LARGE, LARGE)
+    return Experts(Orthogonal())(torch.empty(shape), key=KEY.fold_in("large")).double()
+
+
+@pytest.fixture(scope="module")
+def angles(large):
+    """Those of each matrix's eigenvalues in the upper half of the circle, in order; infinity for -1 and 1."""
+    found = torch.linalg.eigvals(large).angle().sort(dim=1).values[:, LARGE // 2 :]
+    return torch.where((found > 1e-5) & (found < math.pi - 1e-5), found, torch.inf).sort(dim=1).values
+
+
+def arc_of(size, sign, begin, end):
+    """Of the number of angles in an arc of the upper half circle the mean, variance and fourth moment.
+
+    The angles of matrices of an even size, but for fixed 1 and -1, are a determinantal process with kernel
+    (S(x - y) + sign S(x + y)) / 2 pi, S(t) = sin((size - 1) t / 2) / sin(t / 2): Katz and Sarnak, Random
+    Matrices, Frobenius Eigenvalues, and Monodromy, 5.5. So their number in an arc is a sum of independent
+    Bernoulli variables, of probabilities that are the kernel's eigenvalues on the arc; by Gauss's quadrature.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(80)
+    x = (begin + end + (end - begin) * nodes) / 2
+    root = np.sqrt(weights * (end - begin) / 2)
+
+    def series(t):
+        half = np.where(np.abs(t) < 1e-12, 1e-12, t / 2)
+        return np.sin((size - 1) * half) / np.sin(half)
+
+    kernel = (series(x[:, None] - x) + sign * series(x[:, None] + x)) / (2 * math.pi)
+    p = np.linalg.eigvalsh(root[:, None] * kernel * root).clip(0, 1)
+    variances = p * (1 - p)
+    fourth = 3 * variances.sum() ** 2 + (variances * (1 - 6 * variances)).sum()
+    return p.sum(), variances.sum(), fourth
+
+
 def kolmogorov_smirnov(uniforms):
     """sup |F_n - F| sqrt(n) against U(0, 1). It exceeds 2.69 with probability 1e-6."""
     ordered = uniforms.sort().values
@@ -172,6 +255,43 @@ class TestHaar:
         traces = rotations.diagonal(dim1=1, dim2=2).sum(1)
         assert abs(traces.mean()) < Z * math.sqrt(1 / ROTATIONS)
         assert abs(traces.square().mean() - 1) < Z * math.sqrt((3 - 1) / ROTATIONS)
+
+    def test_powers_have_the_traces_of_the_orthogonal_group(self, large):
+        """E tr Q^k is 1 for even k and 0 for odd, its variance k, for n >= 2k (Diaconis and Shahshahani 1994,
+        theorem 4); that of its square is below 2 k**2 + 4 k in the mean of a shifted normal.
+        """
+        power = torch.eye(large.shape[-1], dtype=torch.float64).expand_as(large)
+        for k in range(1, 9):
+            power = power @ large
+            traces = power.diagonal(dim1=1, dim2=2).sum(1)
+            even = 1 - k % 2
+            count = len(traces)
+            assert abs(traces.mean() - even) < Z * math.sqrt(k / count)
+            spread = math.sqrt((2 * k * k + 4 * k * even) / count)
+            assert abs(traces.square().mean() - k - even) < Z * spread
+
+    @pytest.mark.parametrize("arc", [(0.0, 0.4), (0.5, 1.2), (1.0, 2.0), (2.7, math.pi)], ids=str)
+    def test_angles_in_an_arc(self, large, angles, arc):
+        """How many eigenvalues lie there, the mean and the variance: see :func:`arc_of`."""
+        for sign in (1, -1):
+            found = angles[torch.linalg.det(large).sign() == sign]
+            counts = ((found > arc[0]) & (found < arc[1])).sum(1).double()
+            mean, variance, fourth = arc_of(large.shape[-1], sign, *arc)
+            assert abs(counts.mean() - mean) < Z * math.sqrt(variance / len(counts))
+            spread = math.sqrt((fourth - variance**2) / len(counts))
+            assert abs((counts - mean).square().mean() - variance) < Z * spread
+
+    def test_angles_repel_each_other(self, angles):
+        """Neighbours within a fifth of the mean distance: of independent angles 18 in a hundred, here 0.85.
+
+        The density of distances is pi**2 s**2 / 3 - 2 pi**4 s**4 / 45 near zero, as of the circular unitary
+        ensemble (Mehta, Random Matrices, appendix A.13).
+        """
+        size = angles.shape[1] * 2
+        distances = angles.diff(dim=1)[:, 3:-3].flatten() * size / (2 * math.pi)
+        near = (distances < 0.2).double().mean()
+        expected = math.pi**2 / 9 * 0.2**3 - 2 * math.pi**4 / 225 * 0.2**5
+        assert abs(near - expected) < Z * math.sqrt(expected / len(distances))
 
     def test_entries_are_uncorrelated(self, rotations):
         """Cov(Q_ij, Q_kl) = 0 for other entries, and E Q_ij**2 Q_kl**2 <= 1/5, so z <= mean * sqrt(5 n)."""
@@ -227,7 +347,57 @@ class TestSparse:
         order = x.argsort(dim=0, stable=True)
         for count in {0, min(1, shape[0]), shape[0] // 2, shape[0]}:
             expected = torch.zeros(shape, dtype=torch.bool, device=device).scatter_(0, order[:count], True)
-            assert _smallest(x, count).equal(expected)
+            assert smallest(x, count).equal(expected)
+
+    @pytest.mark.parametrize("values", [1, 2, 2**24])
+    @pytest.mark.parametrize("count", [1, 20, 61])
+    def test_both_ways_to_the_bound(self, values, count):
+        x = torch.randint(0, values, (61, 30), generator=torch.Generator().manual_seed(5)).float()
+        expected = x.sort(dim=0).values[count - 1]
+        assert _bound_by_bits(x, count).equal(expected)
+        assert _bound_by_partition(x, count).equal(expected)
+
+    @pytest.mark.parametrize("values", [1, 2, 5, 2**24])
+    @pytest.mark.parametrize("count", [1, 2, 30, 60])
+    def test_numba_finds_the_same_bounds(self, values, count):
+        """Of made-up uniforms: of 2**24 real ones too few are equal to tell."""
+        numba_selection = pytest.importorskip("tritoninit.kernels.numba_selection")
+        x = torch.randint(0, values, (60, 9), generator=torch.Generator().manual_seed(5)) * (2**24 // values)
+        bounds, last = np.empty((2, 9), np.uint32)
+        numba_selection.find_bounds.py_func(x.numpy().astype(np.uint32), count, bounds, last)
+        rows = torch.arange(60)[:, None]
+        limits, ends = torch.from_numpy(bounds.astype(np.int64)), torch.from_numpy(last.astype(np.int64))
+        assert ((x < limits) | ((x == limits) & (rows <= ends))).equal(smallest(x.float(), count))
+
+    @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (300, 130), (20_000, 3), (3, 12001), (5000, 37)])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_numpy_writes_the_same(self, shape, dtype, threads_kept):
+        for sparsity in (0.001, 0.5, 0.9, 1.0):
+            with use_backend("numpy"):
+                expected = drawn(Sparse(sparsity, 1.0), shape, dtype)
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                assert bits(drawn(Sparse(sparsity, 1.0), shape, dtype)).equal(bits(expected))
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_memory_of_any_strides(self, dtype):
+        whole = drawn(Sparse(0.4, 1.0), (310, 170), dtype)
+        for memory in (
+            torch.full((170, 310), math.nan, dtype=dtype).T,
+            torch.full((620, 510), math.nan, dtype=dtype)[1::2, ::3],
+        ):
+            assert Sparse(0.4, 1.0)(memory, key=KEY).equal(whole)
+        array = np.full((310, 340), np.nan, np.float32)
+        Sparse(0.4, 1.0)(array[::-1, 1::2], key=KEY)
+        assert np.array_equal(array[::-1, 1::2], drawn(Sparse(0.4, 1.0), (310, 170)).numpy())
+        assert np.isnan(array[:, ::2]).all()
+
+    def test_parts(self):
+        whole = drawn(Sparse(0.4), (310, 170))
+        window = Windows.runs((310, 170), [[(3, 20), (40, 310)], [(1, 30), (65, 170)]])
+        part = Sparse(0.4)(torch.full((287, 134), math.nan), key=KEY, window=window)
+        rows, columns = [*range(3, 20), *range(40, 310)], [*range(1, 30), *range(65, 170)]
+        assert part.equal(whole[rows][:, columns])
 
     def test_the_generator_governs_the_places(self):
         """torch.nn.init.sparse_ takes them from the default generator, whatever generator it is given."""

@@ -37,11 +37,11 @@ PREFIX = "stand-in-"
 # has read PyTorch from the disk before, and without it nothing would be predicted.
 SECONDS = {
     "environment": 45,
-    "bits": 35,
-    "fills": 90,
-    "models": 80,
-    "tests": 150,
-    "sweeps": 60,
+    "bits": 60,
+    "fills": 75,
+    "models": 120,
+    "tests": 110,
+    "sweeps": 50,
     "slow-tests": 20,
 }
 SHOWN = 11_000  # characters of the summary: who sees only the end of what is printed sees all of it

@@ -18,6 +18,7 @@ from tritoninit import schemes
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "peers.md"
 
 _CATALOGUE = "tests/test_catalogue.py"
+_LSUV = "tests/test_lsuv.py::TestVariances"
 _LAWS = f"{_CATALOGUE}::TestLaws"
 _TORCH = f"{_CATALOGUE}::TestTorch::test_distribution"
 _SAME = f"{_LAWS}::test_the_same_everywhere"
@@ -98,9 +99,22 @@ _NOTES: Mapping[str, str] = {
 }
 _TITLES = {
     "torch": "torch.nn.init",
+    "draws": "torch's other draws",
     "jax": "jax.nn.initializers",
     "keras": "keras.initializers",
     "timm": "timm.layers.weight_init",
+}
+
+# Of torch.Tensor's methods that draw, those that torch.nn.init has no name for; and functions of indices.
+_DRAWS: Mapping[str, ti.Initializer] = {
+    "Tensor.exponential_": ti.Exponential(),
+    "Tensor.log_normal_": ti.LogNormal(),
+    "Tensor.cauchy_": ti.Cauchy(),
+    "Tensor.geometric_": ti.Geometric(0.5),
+    "Tensor.bernoulli_": ti.Bernoulli(),
+    "Tensor.random_": ti.RandInt(),
+    "randint": ti.RandInt(0, 10),
+    "randperm": ti.Permutation(),
 }
 
 
@@ -121,6 +135,12 @@ def rows() -> Iterator[Row]:
             ours = repr(made).replace("axes=None, ", "").replace("axes=None", "")
             tested = _TESTS.get(full, _TORCH if peer == "torch" else _FORMULA)
             yield Row(peer, name, f"`{ours}`", tested, _NOTES.get(full, ""))
+    against = "tests/test_distributions.py::TestAgainstTorch"
+    for name, initializer in _DRAWS.items():
+        tests = {"randint": "test_random_of_every_dtype", "randperm": "test_randperm"}
+        note = {"Tensor.bernoulli_": "one probability for all", "randperm": "any dimensions before the last"}
+        tested = f"{against}::{tests.get(name, 'test_distribution')}"
+        yield Row("draws", name, f"`{initializer!r}`", tested, note.get(name, ""))
     layers = "tests/schemes/test_architectures.py::TestTimm::test_as_timm_draws_them"
     yield Row("timm", "init_weight_vit", "`schemes.vit_timm_layers()`", layers, "rules for a model")
     yield Row("timm", "init_weight_jax", "`schemes.vit_jax_layers()`", layers, "rules for a model")
@@ -204,6 +224,22 @@ The others of PEFT take data or the pretrained weight itself, and are not initia
 "lora_ga"; "pissa", "olora", "loftq", "mica".
 """
 
+_BY_DATA = (  # what is made of a model's passes: its call, the source, the test
+    ("LSUV", "`ti.lsuv_(model, batch)`", "Mishkin and Matas, ICLR 2016", f"{_LSUV}::test_by_hand"),
+    (
+        "muP's rates",
+        "`ti.mup_groups(model, base, lr)`",
+        "Yang et al. 2022, table 3",
+        "tests/test_coordinates.py::TestRates::test_adam",
+    ),
+    (
+        "muP's check",
+        "`ti.coord_check(make, loss, widths)`",
+        "Yang et al. 2022",
+        "tests/test_coordinates.py::TestCheck::test_mup_is_flat_and_the_standard_is_not",
+    ),
+)
+
 _DIFFERENCES = """\
 ## Differences
 
@@ -226,6 +262,12 @@ def page() -> str:
         lines.append("")
     lines += [
         _BESIDES,
+        "## By what a model does",
+        "",
+        "| what | here | source | tested against |",
+        "|---|---|---|---|",
+        *_cells(_BY_DATA),
+        "",
         _DIFFERENCES,
         "## Schemes",
         "",

@@ -174,12 +174,17 @@ def _others(results: Results) -> list[str]:
                 continue
             what = {
                 "model": f"{row.subject}, {row.dtype}, against `module.apply`",
-                "structured": f"`{row.subject}_`, {size(row.elements)} elements",
+                "structured": f"{_structured(row.subject)}, {size(row.elements)} elements",
                 "call": f"{row.subject}, {row.elements} elements",
             }[kind]
             lines.append([what, _time(row), _time(theirs), short(row.torch_ratio, 3)])
             goals.append(_goal(results, kind, row.subject, row.dtype))
     return _table(["what", "tritoninit", "torch", "x torch"], lines, goals)
+
+
+def _structured(subject: str) -> str:
+    """What several functions of ours make has no function's name."""
+    return f"`{subject}_`" if subject.isidentifier() else subject
 
 
 def _time(row: Row) -> str:

@@ -11,7 +11,38 @@ from tritoninit.auditing.fingerprint import bits_hash
 from tritoninit.auditing.records import Audit, Coverage, TensorRecord
 from tritoninit.auditing.report import Report
 from tritoninit.catalogue import initializer
-from tritoninit.combinators import AsOne, CopyOf, Keep, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.combinators import (
+    AsOne,
+    BlockDiagonal,
+    CopyOf,
+    Keep,
+    Patch,
+    Patched,
+    Scaled,
+    Stacked,
+    ZeroRow,
+)
+from tritoninit.coordinates import CoordCheck, Coordinate, coord_check
+from tritoninit.distributions import (
+    Bernoulli,
+    Cauchy,
+    Exponential,
+    Geometric,
+    LogNormal,
+    Permutation,
+    RandInt,
+)
+from tritoninit.drawing import (
+    bernoulli_,
+    cauchy_,
+    exponential_,
+    geometric_,
+    log_normal_,
+    permutation_,
+    randint_,
+    random_,
+)
+from tritoninit.ensembles import ensemble
 from tritoninit.experts import Experts
 from tritoninit.fans import Axes
 from tritoninit.fills import (
@@ -68,18 +99,20 @@ from tritoninit.kernels.lowering import ParameterError
 from tritoninit.kernels.stream import STREAM_VERSION
 from tritoninit.keys import Key
 from tritoninit.located import DeltaOrthogonal
+from tritoninit.lsuv import LayerVariance, lsuv_
 from tritoninit.mapped import LogOfUniform, LogUniform, Mapped, RingDecay, TimeStepBias
 from tritoninit.meshes.layouts import Layout
 from tritoninit.meshes.mesh_plan import MeshPlan, plan_mesh
 from tritoninit.model_initialization import initialize_
-from tritoninit.models.mup import mup
+from tritoninit.models.mup import mup, mup_groups, mup_rates
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.plan import Plan
+from tritoninit.prepared import Prepared, prepare
 from tritoninit.recorded import Recorded
 from tritoninit.registry import Backend, backends, use_backend
 from tritoninit.reinitialization import reinitialize_, shrink_and_perturb_
 from tritoninit.schemes import OWN_CODE, TORCH_DEFAULTS
-from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse, Structured, Value
+from tritoninit.structured import Dirac, Eye, Identity, Orthogonal, Sparse, Structured, Value
 from tritoninit.tables import S4D, STFT, Sinusoids, Table
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
@@ -96,23 +129,33 @@ __all__ = [
     "Audit",
     "Axes",
     "Backend",
+    "Bernoulli",
+    "BlockDiagonal",
+    "Cauchy",
     "Constant",
+    "CoordCheck",
+    "Coordinate",
     "CopyOf",
     "Coverage",
     "DeltaOrthogonal",
     "Dirac",
     "Elementwise",
     "Experts",
+    "Exponential",
     "Eye",
     "FanScaled",
     "Fill",
+    "Geometric",
+    "Identity",
     "Initializer",
     "Intercepted",
     "KaimingNormal",
     "KaimingUniform",
     "Keep",
     "Key",
+    "LayerVariance",
     "Layout",
+    "LogNormal",
     "LogOfUniform",
     "LogUniform",
     "Mapped",
@@ -124,8 +167,11 @@ __all__ = [
     "PassedOn",
     "Patch",
     "Patched",
+    "Permutation",
     "Piece",
     "Plan",
+    "Prepared",
+    "RandInt",
     "Recorded",
     "Report",
     "RingDecay",
@@ -153,15 +199,21 @@ __all__ = [
     "__version__",
     "audit",
     "backends",
+    "bernoulli_",
     "bits_hash",
     "calculate_gain",
+    "cauchy_",
     "constant",
     "constant_",
+    "coord_check",
     "dirac",
     "dirac_",
     "distributed",
+    "ensemble",
+    "exponential_",
     "eye",
     "eye_",
+    "geometric_",
     "initialize_",
     "initializer",
     "intercept",
@@ -169,14 +221,22 @@ __all__ = [
     "kaiming_normal_",
     "kaiming_uniform",
     "kaiming_uniform_",
+    "log_normal_",
+    "lsuv_",
     "mup",
+    "mup_groups",
+    "mup_rates",
     "normal",
     "normal_",
     "ones_",
     "orthogonal",
     "orthogonal_",
+    "permutation_",
     "plan_mesh",
+    "prepare",
     "presets",
+    "randint_",
+    "random_",
     "record",
     "registry",
     "reinitialize_",

@@ -14,6 +14,15 @@ from functools import partial
 from typing import Any, Final
 
 from tritoninit.combinators import Scaled
+from tritoninit.distributions import (
+    Bernoulli,
+    Cauchy,
+    Exponential,
+    Geometric,
+    LogNormal,
+    Permutation,
+    RandInt,
+)
 from tritoninit.fans import Axes
 from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.initializers import (
@@ -28,7 +37,7 @@ from tritoninit.initializers import (
 from tritoninit.kernels.lowering import ParameterError
 from tritoninit.located import DeltaOrthogonal
 from tritoninit.mapped import LogOfUniform, LogUniform, RingDecay, TimeStepBias
-from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
+from tritoninit.structured import Dirac, Eye, Identity, Orthogonal, Sparse
 from tritoninit.tables import S4D, STFT, Sinusoids
 
 Maker = Callable[..., Initializer]
@@ -166,6 +175,7 @@ PEERS: Final[Mapping[str, Mapping[str, Maker]]] = {
         "kaiming_uniform": KaimingUniform,
         "kaiming_normal": KaimingNormal,
         "eye": Eye,
+        "identity": Identity,
         "dirac": Dirac,
         "orthogonal": Orthogonal,
         "delta_orthogonal": DeltaOrthogonal,
@@ -177,6 +187,13 @@ PEERS: Final[Mapping[str, Mapping[str, Maker]]] = {
         "log_of_uniform": LogOfUniform,
         "time_step_bias": TimeStepBias,
         "ring_decay": RingDecay,
+        "bernoulli": Bernoulli,
+        "cauchy": Cauchy,
+        "exponential": Exponential,
+        "geometric": Geometric,
+        "log_normal": LogNormal,
+        "permutation": Permutation,
+        "rand_int": RandInt,
     },
     "torch": {
         "uniform": _torch_uniform,

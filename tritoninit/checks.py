@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,6 +27,15 @@ import torch
 
 from tritoninit import registry
 from tritoninit.auditing.fingerprint import bits_hash
+from tritoninit.distributions import (
+    Bernoulli,
+    Cauchy,
+    Exponential,
+    Geometric,
+    LogNormal,
+    Permutation,
+    RandInt,
+)
 from tritoninit.extents import extent
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES
@@ -59,6 +68,8 @@ _PLACED = (
     ((2, 3, 2, 3, 2, 2), "transposed"),  # more dimensions than a kernel takes
 )
 _LARGE = 2**20 + 1
+# What the emulator decodes, and most fills are of. Others are compared on a GPU and in the interpreter.
+_EMULATED = ("float32", "float16", "bfloat16")
 _SMALL = 5000  # elements of the tensors that are filled in one call
 _GUARD = 32  # elements of poison on each side of a tensor's memory
 
@@ -145,15 +156,19 @@ class Outcome(NamedTuple):
 
 
 def grid(quick: bool = False) -> list[FillCase]:
-    """The cases that every backend goes through; if quick, fewer and smaller ones."""
+    """The cases that every backend goes through; fewer and smaller if quick, and of float64 and 8 bits."""
+    return [case for dtype in FLOAT_DTYPES for case in _grid(dtype, quick)]
+
+
+def _grid(dtype: str, quick: bool) -> list[FillCase]:
     sizes = (1025,) if quick else _SIZES
-    starts = _STARTS[:2] if quick else _STARTS
+    starts = _STARTS[:2] if quick or dtype not in _EMULATED else _STARTS
     placed = _PLACED[2:-1] if quick else _PLACED
-    n = _LARGE // 8 if quick else _LARGE
+    n = _LARGE // 8 if quick or dtype not in _EMULATED else _LARGE
     cases = []
-    for fill, dtype in product(_FILLS, FLOAT_DTYPES):
+    for fill in _FILLS:
         add = partial(FillCase, fill, dtype)
-        cases += [add((n,), Window((start + n,), (start,))) for n, start in product(sizes, starts)]
+        cases += [add((n,), Window((start + n,), (start,))) for n in sizes for start in starts]
         for shape, layout in placed:
             inside = Window(tuple(n + 7 for n in shape), tuple(range(1, len(shape) + 1)))
             cases.append(add(shape, inside, layout))
@@ -217,7 +232,7 @@ def _first_difference(case: FillCase, memory: torch.Tensor, expected: torch.Tens
 
 
 def _bits(x: torch.Tensor) -> torch.Tensor:
-    return x.view(torch.int32 if x.itemsize == 4 else torch.int16)
+    return x.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[x.itemsize])
 
 
 def _hexadecimal(bits: torch.Tensor) -> str:
@@ -268,12 +283,19 @@ def backend_checks(seed: int, quick: bool = False) -> list[BackendCheck]:
     return found
 
 
-# What is a function in float64 of uniform numbers, or of places, by the bits of its float32 values for key 0.
+# What is a function in float64 of random numbers, or of places, by the bits of its float32 values for key 0.
 _PINNED: Final[tuple[tuple[Initializer, tuple[int, ...], int], ...]] = (
     (LogUniform(1e-3, 0.1), (4096,), 0x4E80B5383CCC1A65),
     (LogOfUniform(1.0, 16.0), (4096,), 0xE256895960945FC3),
     (TimeStepBias(), (4096,), 0x88B10B530B0E41B2),
     (RingDecay(), (4096,), 0x2CD0019574CE9B25),
+    (Exponential(), (4096,), 0xCE9C1843AFE111A5),
+    (LogNormal(), (4096,), 0x7A2212FBC40C0CD9),
+    (Cauchy(), (4096,), 0x897509D85D44180B),
+    (Geometric(0.3), (4096,), 0x658849942B2C7578),
+    (Bernoulli(0.3), (4096,), 0x8808FB65895C7578),
+    (RandInt(-1000, 1000), (4096,), 0x4668FFCF6CE8F578),
+    (Permutation(), (64, 64), 0x3EFDE0BD94A47578),
     (Sinusoids(), (64, 64), 0x5D6C9FBA00B5EC37),
     (Sinusoids(grid=(8, 8), extra=1), (65, 64), 0xA1ADCF652065D91E),
     (S4D("real", "log_decay"), (4, 64), 0xEE87B2FB07319352),
@@ -311,7 +333,7 @@ def emulations(archs: Sequence[str], seed: int, quick: bool = False) -> list[Bac
     archs = compilable(archs, "check --emulate")
     from tritoninit.emulated import launch
 
-    cases = grid(quick)
+    cases = [case for case in grid(quick) if case.dtype in _EMULATED]
     return [
         BackendCheck(
             "triton",

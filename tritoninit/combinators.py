@@ -122,6 +122,51 @@ class Stacked(Initializer):
         return found
 
 
+@dataclass(frozen=True)
+class BlockDiagonal(Initializer):
+    """Equal blocks along the diagonal of dimensions 0 and 1, each by ``initializer``; zeros beside them.
+
+    Fans are those of one block. What is random in elements that are independent is drawn by their places in
+    the whole; a structured block (an orthogonal matrix) with ``key.fold_in(number of the block)``.
+
+    Args:
+        initializer: of one block, a tensor of the whole's dimensions.
+        blocks: how many there are; both dimensions are multiples.
+    """
+
+    initializer: Initializer
+    blocks: int
+
+    def __post_init__(self) -> None:
+        _check_initializer(self.initializer)
+        object.__setattr__(self, "blocks", integer("blocks", self.blocks))
+        if self.blocks < 1:
+            raise ParameterError(f"at least one block, not {self.blocks}")
+
+    @property
+    def random(self) -> bool:
+        return self.initializer.random
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        """The same; what the dimensions of one block mean, modules do not say."""
+        return replace(self, initializer=self.initializer.of_weight(None, self._block(shape)))
+
+    def _block(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return part_shape(part_shape(shape, 0, self.blocks), 1, self.blocks)
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        if len(shape) < 2:
+            raise ValueError(f"blocks along a diagonal have two dimensions or more, unlike {tuple(shape)}")
+        block = self._block(shape)
+        found = [Piece(Constant(0.0), (0,) * len(shape), tuple(shape))]
+        for number in range(self.blocks):
+            for piece in pieces_of(self.initializer, block):
+                row, column, *others = piece.offsets
+                offsets = (number * block[0] + row, number * block[1] + column, *others)
+                found.append(piece._replace(offsets=offsets, path=(number, *piece.path)))
+        return found
+
+
 def part_shape(shape: Sequence[int], axis: int, count: int) -> tuple[int, ...]:
     """The shape of each of ``count`` equal parts along an axis.
 

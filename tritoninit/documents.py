@@ -11,6 +11,7 @@ import torch
 
 from tritoninit import (
     combinators,
+    distributions,
     experts,
     fills,
     initializers,
@@ -32,11 +33,14 @@ KNOWN: Mapping[str, type[Any]] = {
         *(initializers.Zeros, initializers.Ones, initializers.VarianceScaling),
         *(initializers.XavierUniform, initializers.XavierNormal),
         *(initializers.KaimingUniform, initializers.KaimingNormal),
-        *(structured.Orthogonal, structured.Sparse, structured.Eye, structured.Dirac),
+        *(structured.Orthogonal, structured.Sparse, structured.Eye, structured.Dirac, structured.Identity),
         *(combinators.ZeroRow, combinators.Stacked, combinators.Scaled, combinators.Keep),
         *(combinators.Patched, combinators.Patch, combinators.AsOne, combinators.CopyOf, Axes),
+        combinators.BlockDiagonal,
         *(experts.Experts, located.DeltaOrthogonal),
         *(tables.Sinusoids, tables.STFT, tables.S4D),
+        *(distributions.Exponential, distributions.LogNormal, distributions.Cauchy),
+        *(distributions.Geometric, distributions.Bernoulli, distributions.RandInt, distributions.Permutation),
         *(mapped.LogUniform, mapped.LogOfUniform, mapped.TimeStepBias, mapped.RingDecay),
         *(recorded.Recorded, recorded.Drawn, recorded.Given, recorded.Call),
         *(recorded.Part, recorded.Named, recorded.Slice),
@@ -73,6 +77,27 @@ def as_data(value: Any, known: Mapping[str, type[Any]] = KNOWN) -> Any:
             field.name: as_data(getattr(value, field.name), known) for field in fields(kind) if field.init
         }
     }
+
+
+def for_people(data: Any, known: Mapping[str, type[Any]] = KNOWN) -> Any:
+    """The same data without arguments that are nothing by default, and with numbers that are not finite.
+
+    >>> for_people({"KaimingNormal": {"axes": None, "a": {"float": "inf"}}})
+    {'KaimingNormal': {'a': inf}}
+    """
+    if isinstance(data, list):
+        return [for_people(each, known) for each in data]
+    if not isinstance(data, dict):
+        return data
+    if data.keys() == {_NUMBER}:
+        return float(data[_NUMBER])
+    found = {}
+    for name, given in data.items():
+        if name in known and isinstance(given, dict):
+            idle = {field.name for field in fields(known[name]) if field.default is None}
+            given = {each: value for each, value in given.items() if value is not None or each not in idle}
+        found[name] = for_people(given, known)
+    return found
 
 
 def initializer_of(data: Any, known: Mapping[str, type[Any]] = KNOWN) -> Initializer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -29,8 +28,8 @@ class Experts(Initializer):
     Fans are those of one weight. What is random in elements that are independent is drawn by their places in
     the whole, in one fill; a structured one (an orthogonal matrix) is built for each weight with
     ``key.fold_in(its number)``, in row-major order of the leading dimensions. With a window, or of a DTensor,
-    a process builds those alone of which it holds elements, one after another: what it computes in vain is at
-    most the rest of the weights that it holds parts of.
+    a process builds those alone of which it holds elements: what it computes in vain is at most the rest of
+    the weights that it holds parts of.
 
     Args:
         initializer: of a tensor of the other dimensions.
@@ -100,21 +99,13 @@ class _Each(OfAnother):
         return torch.stack(built).reshape(tuple(target.shape))
 
     def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        plan.afterwards(partial(self._write_parts, parts, key))
-
-    def _write(self, target: Target, key: Key, window: Window) -> None:
-        self._write_parts([(target, window)], key)
-
-    def _write_parts(self, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        """Each weight is built once, however many parts of it there are, and gone before the next."""
+        """Each weight is built once, however many parts of it there are."""
         held: dict[int, list[tuple[Target, Window]]] = defaultdict(list)
         for target, window in parts:
             for number, part, inside in self._weights(target, window):
                 held[number].append((part, inside))
         for number, inner in held.items():
-            plan = Plan()
             self.structured.add_parts(plan, inner, key.fold_in(number))
-            plan.run()
 
     def _weights(self, target: Any, window: Window) -> Iterator[tuple[int, Target, Window]]:
         """The number, the memory and the window of the part of each weight that a target holds."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate, pairwise
+from typing import Any
 
 from torch import nn
 
@@ -121,6 +123,7 @@ def _index(axis: int, shape: Sequence[int]) -> int:
 
 
 TORCH_AXES = Axes()
+_IN_OUT = Axes((0,), (1,))
 
 
 def fans(shape: Sequence[int]) -> tuple[int, int]:
@@ -170,9 +173,8 @@ def module_axes(module: nn.Module, name: str, shape: Sequence[int]) -> Axes | No
         return Axes((1, 2), (0,))
     if len(shape) > 2:
         return None
-    # transformers' name for a Linear whose weight is (in, out)
-    transposed = any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
-    axes = Axes((0,), (1,)) if transposed else TORCH_AXES
+    kind: Any = type(module)
+    axes = _IN_OUT if _is_in_out(kind) else TORCH_AXES
     parts = _FUSED.get(path[-1], 1) if path and local == "weight" and len(shape) == 2 else 1
     if parts == 1:
         return axes
@@ -180,6 +182,12 @@ def module_axes(module: nn.Module, name: str, shape: Sequence[int]) -> Axes | No
     if out % parts or (parts == 3 and out != 3 * into):
         return None
     return replace(axes, parts=(out // parts,) * parts)
+
+
+@lru_cache(maxsize=1024)  # a parametrised module has a class of its own
+def _is_in_out(kind: type) -> bool:
+    """Whether a class has transformers' name for a Linear whose weight is (in, out)."""
+    return any(each.__name__ == "Conv1D" for each in kind.__mro__)
 
 
 def _gates(module: nn.RNNBase | nn.RNNCellBase) -> int:

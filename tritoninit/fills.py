@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,17 +15,32 @@ from tritoninit import registry
 from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
-from tritoninit.keys import Key
+from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
+from tritoninit.keys import Key, drawn_bits
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
 from tritoninit.targets import Target, as_target, device_type
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 T = TypeVar("T")
+_FLOATS = {getattr(torch, name): name for name in lowering.FLOAT_DTYPES}
+
+
+class _Abstract(ABCMeta):
+    """Of classes that have abstract methods: isinstance is as fast as any until somebody registers others."""
+
+    __instancecheck__ = type.__instancecheck__
+    __subclasscheck__ = type.__subclasscheck__
+
+    def register(cls, subclass: type[T]) -> type[T]:
+        """As ``abc.ABCMeta.register``; from now on isinstance asks who was registered."""
+        for name in ("__instancecheck__", "__subclasscheck__"):
+            setattr(_Abstract, name, getattr(ABCMeta, name))
+        return super().register(subclass)
 
 
 @dataclass(frozen=True)
-class Initializer(ABC):
+class Initializer(metaclass=_Abstract):
     """How to set a tensor, as a value: comparable, printable, callable on a tensor."""
 
     @property
@@ -262,11 +277,48 @@ def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
     return found if not others and isinstance(found, Fill) and first.shape == tuple(shape) else None
 
 
+def is_simple(tensor: object, key: Key | None, generator: torch.Generator | None) -> bool:
+    """Whether a call is about torch's own tensor, and there is nothing to say against its key."""
+    kind = type(tensor)
+    plain = kind is torch.Tensor or kind is torch.nn.Parameter
+    return plain and (key is None or (type(key) is Key and generator is None))
+
+
+def is_drawn(dtype: torch.dtype) -> bool:
+    """Whether backends draw tensors of a dtype."""
+    return dtype in _FLOATS
+
+
 @dataclass(frozen=True)
 class Fill(Atom):
     """A numeric primitive. No fill knows a shape; every backend knows every fill."""
 
     distribution: ClassVar[str]
+
+    def __call__(
+        self,
+        tensor: T,
+        *,
+        key: Key | None = None,
+        window: Window | Windows | None = None,
+        generator: torch.Generator | None = None,
+    ) -> T:
+        if window is None and is_simple(tensor, key, generator):
+            target: Any = as_target(tensor)
+            if target.dtype in _FLOATS:
+                self.draw(target, key, generator)
+                return tensor
+        return super().__call__(tensor, key=key, window=window, generator=generator)
+
+    def draw(self, target: torch.Tensor, key: Key | None, generator: torch.Generator | None) -> None:
+        """Fill all of a tensor that can be written, of a dtype that is served: as a plan of one does."""
+        device = device_type(target)
+        backend = registry.resolve(device)
+        parameters, seed, stream = self.parameters(_FLOATS[target.dtype]), 0, 0
+        if self.random:
+            seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)
+        draw = Draw(self.distribution, parameters, seed, stream, 0, row_major_strides(target.shape))
+        registry.fill_one(backend, device, target, draw)
 
     def check(self, target: Target, window: Window) -> None:
         check_fill(self, target)
@@ -280,6 +332,14 @@ class Fill(Atom):
 
     @abstractmethod
     def times(self, factor: float) -> Fill: ...
+
+    def of_parts(self, dtype: str) -> Fill:
+        """What the real and the imaginary part of a complex number are drawn from, independently.
+
+        Raises:
+            NotImplementedError: complex numbers have no such distribution.
+        """
+        raise NotImplementedError(f"{type(self).__name__} of {dtype}: complex numbers have no order")
 
 
 @dataclass(frozen=True)
@@ -310,7 +370,9 @@ class Constant(Fill):
             if value.imag:
                 raise lowering.ParameterError(f"value {value} has an imaginary part, unlike {dtype}")
             value = value.real
-        if dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
+        if dtype in FLOAT8:
+            lowering.check_held(value, dtype)
+        elif dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
             lowering.check_range("value", value, dtype)
         return lowering.constant(value, dtype)
 
@@ -325,8 +387,9 @@ class Constant(Fill):
 class Uniform(Fill):
     """The uniform distribution on [low, high): ``high`` itself never comes back, in any dtype.
 
-    Both are rounded to float32 first. 16-bit elements stay within [low, high) after rounding, too. Bounds
-    that are the same float32 number give that number, or are refused where it is not below ``high``.
+    Both are rounded to float32 first. 16-bit and 8-bit elements stay within [low, high) after rounding, too.
+    Bounds that are the same float32 number give that number, or are refused where it is not below ``high``.
+    float64 has its own bounds. Of complex numbers both parts are uniform, as torch has them.
 
     Formula:
         w ~ U(low, high)
@@ -353,11 +416,15 @@ class Uniform(Fill):
     def times(self, factor: float) -> Fill:
         return Uniform(self.low * factor, self.high * factor)
 
+    def of_parts(self, dtype: str) -> Fill:
+        return self
+
 
 @dataclass(frozen=True)
 class Normal(Fill):
-    """The normal distribution, by Box-Muller; |z| reaches 6.66.
+    """The normal distribution, by Box-Muller; |z| reaches 6.66, in float64 9.42.
 
+    Of complex numbers each part is N(mean, std**2 / 2), as torch has them: both together have the variance.
     Refused of a dtype, and at once of float32, if ``abs(mean) + 6.66 std`` is larger than any of its numbers.
 
     Formula:
@@ -387,6 +454,9 @@ class Normal(Fill):
 
     def times(self, factor: float) -> Fill:
         return Normal(self.mean * factor, self.std * factor)
+
+    def of_parts(self, dtype: str) -> Fill:
+        return Normal(self.mean, self.std / math.sqrt(2))
 
 
 @dataclass(frozen=True)

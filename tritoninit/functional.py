@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -58,7 +59,7 @@ def uniform_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
-            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         a: the lower bound, which can come back.
         b: the upper bound.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -79,7 +80,20 @@ def uniform_(
     >>> uniform_(torch.empty(2, 3), -0.1, 0.1, key=Key(0)).abs().max() < 0.1
     tensor(True)
     """
-    return fills.Uniform(plain("a", a), plain("b", b))(tensor, key=key, window=window, generator=generator)
+    fill = _uniform(a, b) if type(a) is type(b) is float else fills.Uniform(plain("a", a), plain("b", b))
+    return fill(tensor, key=key, window=window, generator=generator)
+
+
+# By Python's floats, which compare as what they are: to make one takes as long as to draw dozens of elements.
+_uniform = lru_cache(maxsize=256)(fills.Uniform)
+_normal = lru_cache(maxsize=256)(fills.Normal)
+_kaiming_uniform = lru_cache(maxsize=256)(initializers.KaimingUniform)
+_kaiming_normal = lru_cache(maxsize=256)(initializers.KaimingNormal)
+
+
+def _are_plain(a: object, mode: object, nonlinearity: object) -> bool:
+    """Whether these are what they compare as."""
+    return type(a) in (float, int) and type(mode) is type(nonlinearity) is str
 
 
 def normal_(
@@ -97,7 +111,7 @@ def normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
-            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         mean: the mean.
         std: the standard deviation, not negative.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
@@ -118,7 +132,8 @@ def normal_(
     >>> normal_(torch.empty(4), key=Key(0))[:2].equal(normal_(torch.empty(2), key=Key(0)))
     True
     """
-    return fills.Normal(mean, std)(tensor, key=key, window=window, generator=generator)
+    fill = _normal(mean, std) if type(mean) is type(std) is float else fills.Normal(mean, std)
+    return fill(tensor, key=key, window=window, generator=generator)
 
 
 def trunc_normal_(
@@ -140,7 +155,7 @@ def trunc_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any shape
-            and strides; float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         mean: of the whole normal distribution.
         std: of the whole normal distribution, positive.
         a: the lower bound, a value and not a multiple of std; may be -inf.
@@ -297,8 +312,7 @@ def xavier_uniform_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
-            once.
+            dimensions or more; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         gain: a factor, not negative; see :func:`~tritoninit.calculate_gain`.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
             tensor's device. Not together with ``key``.
@@ -335,8 +349,7 @@ def xavier_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
-            once.
+            dimensions or more; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         gain: a factor, not negative; see :func:`~tritoninit.calculate_gain`.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
             tensor's device. Not together with ``key``.
@@ -377,8 +390,7 @@ def kaiming_uniform_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
-            once.
+            dimensions or more; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone;
             0.01 if None.
         mode: "fan_in" keeps the variance of the forward pass, "fan_out" that of the backward pass.
@@ -403,8 +415,8 @@ def kaiming_uniform_(
     """
     if _is_empty(tensor, window):
         return tensor
-    kaiming = initializers.KaimingUniform(a, mode, nonlinearity)
-    return kaiming(tensor, key=key, window=window, generator=generator)
+    make = _kaiming_uniform if _are_plain(a, mode, nonlinearity) else initializers.KaimingUniform
+    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_normal_(
@@ -424,8 +436,7 @@ def kaiming_normal_(
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more; float32, float16 or bfloat16, where 16 bits are the float32 value rounded
-            once.
+            dimensions or more; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         a: the negative slope of the leaky ReLU that follows; counts with nonlinearity "leaky_relu" alone;
             0.01 if None.
         mode: "fan_in" keeps the variance of the forward pass, "fan_out" that of the backward pass.
@@ -451,8 +462,8 @@ def kaiming_normal_(
     """
     if _is_empty(tensor, window):
         return tensor
-    kaiming = initializers.KaimingNormal(a, mode, nonlinearity)
-    return kaiming(tensor, key=key, window=window, generator=generator)
+    make = _kaiming_normal if _are_plain(a, mode, nonlinearity) else initializers.KaimingNormal
+    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
 
 
 def orthogonal_(
@@ -467,12 +478,13 @@ def orthogonal_(
 
     Saxe, McClelland and Ganguli, ICLR 2014: Q of the QR factorisation of standard normals, in float32, with
     the signs of R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007). The normals are equal
-    everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only.
+    everywhere; Q is LAPACK's or cuSOLVER's: on a CPU the same for any number of threads, elsewhere equal to
+    rounding. For each of the matrices that leading dimensions number: ``Experts(Orthogonal(), dims)``.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of two
-            dimensions or more, those after the first flattened to one; float32, float16 or bfloat16, where 16
-            bits are the float32 value rounded once.
+            dimensions or more, those after the first flattened to one; float64, float32, or 16 or
+            8 bits: the float32 value rounded once.
         gain: a finite factor.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
             tensor's device. Not together with ``key``.
@@ -508,18 +520,18 @@ def sparse_(
     """Fill a matrix with N(0, std**2) and ceil(sparsity * rows) zeros in each column.
 
     Martens, "Deep learning via Hessian-free optimization", ICML 2010. Zeros are where an independent stream
-    of uniforms (``key.fold_in("sparse")``) is smallest.
+    of uniforms (``key.fold_in("sparse")``) is smallest in the column.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; two dimensions;
-            float32, float16 or bfloat16, where 16 bits are the float32 value rounded once.
+            float64, float32, or 16 or 8 bits: the float32 value rounded once.
         sparsity: the fraction of each column that is zero, in [0, 1].
         std: the standard deviation of the rest.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever the
             tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
-        window: which part of a global tensor this one is; all of it if None. A shard builds the whole global
-            matrix, in float32, and keeps its part.
+        window: which part of a global tensor this one is; all of it if None. A shard draws the uniforms
+            of its columns' other rows, too.
 
     Returns:
         ``tensor``, set in place.

@@ -7,10 +7,23 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from tritoninit.fans import TORCH_AXES, Axes
-from tritoninit.fills import Constant, Elementwise, Fill, Initializer, Normal, Piece, TruncatedNormal, Uniform
+from tritoninit.fills import (
+    Constant,
+    Elementwise,
+    Fill,
+    Initializer,
+    Normal,
+    Piece,
+    TruncatedNormal,
+    Uniform,
+    is_drawn,
+    is_simple,
+)
 from tritoninit.kernels.lowering import (
     NumberError,
     ParameterError,
@@ -21,7 +34,13 @@ from tritoninit.kernels.lowering import (
     scalar,
     shown,
 )
+from tritoninit.keys import Key
+from tritoninit.targets import as_target
+from tritoninit.window import Window
+from tritoninit.windows import Windows
 
+_ZERO, _ONE = Constant(0.0), Constant(1.0)
+T = TypeVar("T")
 _LINEAR = ("linear", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)))
 # The standard deviation of a standard normal truncated to [-2, 2].
 _TRUNCATED_STD = 0.87962566103423978
@@ -74,12 +93,33 @@ class FanScaled(Initializer):
         if self.axes is not None and not isinstance(self.axes, Axes):
             raise TypeError(f"axes are tritoninit.Axes, not {self.axes!r}")
 
+    def __call__(
+        self,
+        tensor: T,
+        *,
+        key: Key | None = None,
+        window: Window | Windows | None = None,
+        generator: torch.Generator | None = None,
+    ) -> T:
+        # As a fill has it: what that is, is known for the shape.
+        if window is None and is_simple(tensor, key, generator) and type(self).add is Initializer.add:
+            target: Any = as_target(tensor)
+            pieces = self.pieces(target.shape) if is_drawn(target.dtype) else ()
+            if (
+                len(pieces) == 1
+                and pieces[0].shape == target.shape
+                and isinstance(pieces[0].initializer, Fill)
+            ):
+                pieces[0].initializer.draw(target, key, generator)
+                return tensor
+        return super().__call__(tensor, key=key, window=window, generator=generator)
+
     @abstractmethod
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
         """The fill of a weight with these fans."""
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
-        if self.axes is not None or axes == TORCH_AXES:
+        if self.axes is not None or axes is TORCH_AXES or axes == TORCH_AXES:
             return self
         if axes is None:
             raise ValueError(f"which dimensions of shape {tuple(shape)} fan in is not known: give axes=")
@@ -87,6 +127,19 @@ class FanScaled(Initializer):
 
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
         return _pieces(self, integers("shape", shape))
+
+
+@lru_cache(maxsize=4096)
+def goes_by_shape(kind: type[Initializer]) -> bool:
+    """Whether an initializer of a class is the same for all tensors of a shape, dtype and device.
+
+    So are those of this library that are made of no others. Somebody else's may go by a tensor's strides, by
+    what is in it, by the key, or by how often it was asked.
+    """
+    return issubclass(kind, (Elementwise, FanScaled, Fill)) and kind.__module__.partition(".")[0] == _OURS
+
+
+_OURS = __name__.partition(".")[0]
 
 
 @lru_cache(maxsize=4096)
@@ -191,7 +244,7 @@ class Zeros(Elementwise):
     random = False
 
     def fill(self, shape: Sequence[int]) -> Fill:
-        return Constant(0.0)
+        return _ZERO
 
 
 @dataclass(frozen=True)
@@ -205,7 +258,7 @@ class Ones(Elementwise):
     random = False
 
     def fill(self, shape: Sequence[int]) -> Fill:
-        return Constant(1.0)
+        return _ONE
 
 
 @dataclass(frozen=True)

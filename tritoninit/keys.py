@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +29,11 @@ class Key:
     stream: int = 0
 
     def __post_init__(self) -> None:
+        seed, stream = self.seed, self.stream
+        if type(seed) is type(stream) is int and 0 <= seed <= _MASK and 0 <= stream <= _MASK:
+            return
         for name in ("seed", "stream"):
             value = getattr(self, name)
-            if type(value) is int and 0 <= value <= _MASK:
-                continue
             value = _integer(name, value)
             if not -(2**63) <= value < 2**64:
                 raise ParameterError(f"{name} must fit 64 bits, not {shown(value)}")
@@ -78,11 +80,30 @@ class Key:
     @classmethod
     def from_generator(cls, generator: torch.Generator | None = None) -> Key:
         """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator."""
-        device = getattr(generator, "device", "cpu")
-        bits = torch.empty((), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
-        return cls(int(bits))
+        return cls(drawn_bits(generator))
 
     from_torch = from_generator  # what it is called where generators of others are about
+
+
+class _Scratch(threading.local):
+    """Where a thread draws bits of the default generator: to make a tensor takes longer than to draw."""
+
+    def __init__(self) -> None:
+        with torch.inference_mode(False):
+            self.bits = torch.empty((), dtype=torch.int64, device="cpu")
+
+
+_SCRATCH = _Scratch()
+
+
+def drawn_bits(generator: torch.Generator | None) -> int:
+    """64 bits of a generator, PyTorch's default CPU generator if None, by one call of it."""
+    if generator is None:
+        bits = _SCRATCH.bits.random_(-(2**63), None)
+    else:
+        device = getattr(generator, "device", "cpu")
+        bits = torch.empty((), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
+    return int(bits) & _MASK
 
 
 def _integer(name: str, x: object) -> int:

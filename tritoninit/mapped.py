@@ -1,9 +1,8 @@
-"""Initializers whose elements are a function of one uniform number each, for small parameters.
+"""Initializers whose elements are a function of random numbers each, for small parameters.
 
-The uniforms are the stream's, the same on every device, in every shard. The function is computed in float64
-on the host and rounded to float32, from there once more to 16 bits: the results are equal, too, but where two
-mathematical libraries differ in the last place of a float64 number that lies between two float32 numbers, one
-time in 2**28.
+The random numbers are the stream's, the same on every device, in every shard. The function is computed on the
+host in float64, of sums, products and quotients alone (:mod:`tritoninit.exact`), and rounded to float32, from
+there once more to 16 or 8 bits: the results are equal, too.
 """
 
 from __future__ import annotations
@@ -12,47 +11,93 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
 
+from tritoninit import exact
 from tritoninit.fans import Axes
-from tritoninit.fills import Initializer, Uniform
-from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError, RangeError, make_plain
+from tritoninit.fills import Fill, Initializer, Normal, Uniform
+from tritoninit.kernels.lowering import (
+    FARTHEST_NORMAL,
+    ROUNDED_DTYPES,
+    ParameterError,
+    RangeError,
+    make_plain,
+)
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
+
+_CHUNK: Final = 1 << 16  # elements at a time, which a processor's cache holds in float64
+# Between what numbers those of a source lie.
+_ENDS: Final = {Uniform(): (0.0, 1 - 2.0**-24), Normal(): (-FARTHEST_NORMAL, FARTHEST_NORMAL)}
 
 
 @dataclass(frozen=True)
-class Mapped(Structured):
-    """A function of uniform numbers, element by element. To derive from."""
+class Independent(Structured):
+    """Elements that are independent, each of numbers of its own from the stream.
+
+    Attributes:
+        sources: what is drawn for each element: the first with the key itself, others with
+            ``key.fold_in("source").fold_in(number)``.
+    """
+
+    sources: ClassVar[tuple[Fill, ...]] = (Uniform(),)
 
     @abstractmethod
-    def function(self, u: Any) -> Any:
-        """The elements, of numbers in [0, 1), as arrays in float64."""
+    def values(self, drawn: Sequence[Any], dtype: str) -> Any:
+        """The elements for a tensor of a dtype, of float32 arrays, one a source."""
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
-        return self  # elements do not depend on each other, whatever lies in it
+        return self  # whatever lies in it
+
+    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
+        flat = [each.reshape(-1) for each in self.drawn(target, key, window)]
+        dtype = dtype_name(target)
+        parts = [
+            self.values([each[begin : begin + _CHUNK] for each in flat], dtype)
+            for begin in range(0, max(flat[0].size, 1), _CHUNK)
+        ]
+        return on_device(np.concatenate(parts), target)
+
+    def drawn(self, target: Target, key: Key, window: Window) -> list[Any]:
+        """What each source has for a part of a tensor, on the host."""
+        found = []
+        for number, source in enumerate(self.sources):
+            memory = torch.empty(tuple(target.shape), dtype=torch.float32, device=device_of(target))
+            source(memory, key=key.fold_in("source").fold_in(number) if number else key, window=window)
+            found.append(memory.cpu().numpy())
+        return found
+
+
+@dataclass(frozen=True)
+class Mapped(Independent):
+    """A function of random numbers, element by element, in float32 and fewer bits. To derive from."""
+
+    @abstractmethod
+    def function(self, *drawn: Any) -> Any:
+        """The elements, of what is drawn from each source, as arrays in float64."""
 
     def check(self, target: Target, window: Window) -> None:
         dtype = dtype_name(target)
-        if dtype not in FLOAT_DTYPES:
+        if dtype not in ROUNDED_DTYPES:
             what = f"{type(self).__name__} of {dtype}"
-            raise NotImplementedError(f"{what}: random fills serve {', '.join(FLOAT_DTYPES)}")
+            raise NotImplementedError(f"{what}: random fills serve {', '.join(ROUNDED_DTYPES)}")
         largest = torch.finfo(getattr(torch, dtype)).max
-        ends = self.function(np.array([0.0, 1 - 2.0**-24]))
-        if not (np.abs(ends) <= largest).all():
-            raise RangeError(f"{dtype} cannot hold the values of {self}, up to {np.abs(ends).max()}")
+        ends = np.abs(self.function(*(np.array(_ENDS[source]) for source in self.sources)))
+        if not (ends <= largest).all():
+            raise RangeError(f"{dtype} cannot hold the values of {self}, up to {ends.max():g}")
 
-    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        device = target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
-        drawn = torch.empty(tuple(target.shape), dtype=torch.float32, device=device)
-        Uniform()(drawn, key=key, window=window)
-        values = self.function(drawn.cpu().numpy().astype(np.float64))
-        return torch.from_numpy(np.asarray(values).astype(np.float32)).to(device)
+    def values(self, drawn: Sequence[Any], dtype: str) -> Any:
+        return self.function(*(each.astype(np.float64) for each in drawn)).astype(np.float32)
+
+
+def on_device(values: Any, target: Target) -> torch.Tensor:
+    """An array as a tensor of a target's shape, on its device."""
+    return torch.from_numpy(values).reshape(tuple(target.shape)).to(device_of(target))
 
 
 def _check_interval(initializer: Any, least: float) -> None:
@@ -64,9 +109,8 @@ def _check_interval(initializer: Any, least: float) -> None:
 
 def _log_uniform(low: float, high: float, u: Any) -> Any:
     """low (high / low)**u, also where no float holds the ratio."""
-    ratio = high / low
-    values = low * ratio**u if ratio < math.inf else low ** (1 - u) * high**u
-    return np.clip(values, low, high)
+    first, last = exact.log(np.array([low, high]))
+    return np.clip(exact.exp(first + (last - first) * u), low, high)
 
 
 @dataclass(frozen=True)
@@ -124,7 +168,7 @@ class LogOfUniform(Mapped):
         _check_interval(self, 0.0)
 
     def function(self, u: Any) -> Any:
-        return np.log(self.low + (self.high - self.low) * u)
+        return exact.log(self.low + (self.high - self.low) * u)
 
 
 @dataclass(frozen=True)
@@ -162,7 +206,7 @@ class TimeStepBias(Mapped):
 
     def function(self, u: Any) -> Any:
         step = np.maximum(_log_uniform(self.low, self.high, u), self.floor)
-        return step + np.log(-np.expm1(-step))
+        return step + exact.log(-exact.expm1(-step))
 
 
 @dataclass(frozen=True)
@@ -198,4 +242,4 @@ class RingDecay(Mapped):
     def function(self, u: Any) -> Any:
         decay = np.sqrt(self.low**2 + (self.high**2 - self.low**2) * u)
         decay = np.clip(decay, self.low, self.high)  # of which the square of a small one may be zero
-        return np.log(1 / decay - 1)
+        return exact.log(1 / decay - 1)

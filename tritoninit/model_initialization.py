@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from tritoninit.combinators import CopyOf, Keep, key_name
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
+from tritoninit.initializers import FanScaled, goes_by_shape
 from tritoninit.interception.entry import quietly
 from tritoninit.keys import Key
 from tritoninit.models.materialize import (
@@ -37,10 +38,20 @@ from tritoninit.models.materialize import (
 from tritoninit.models.placeholders import check_engine, check_held, settle
 from tritoninit.models.rules import OwnCode, Rule, RuleSet
 from tritoninit.models.scopes import Names, Scope
-from tritoninit.models.slots import Place, Selection, Slot, at_rest, check_module, places, select, slots
+from tritoninit.models.slots import (
+    Place,
+    Selection,
+    Slot,
+    at_rest,
+    check_module,
+    places,
+    select,
+    slots,
+    slots_at_rest,
+)
 from tritoninit.own_code import Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
-from tritoninit.plan import Plan
+from tritoninit.plan import Plan, Step
 from tritoninit.recorded import Recorded
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
@@ -162,16 +173,17 @@ def initialize_(
     what a second run does not give again.
 
     Unusual parameters: a parametrised weight is drawn as if it were plain and assigned, which its
-    parametrisation inverts (``right_inverse``); what it makes of that is looked at first, and is a remark of
-    the report where it is something else (``orthogonal``). The vectors of ``parametrizations.spectral_norm``
-    are drawn by the name of the weight that they belong to, where that is set. Integer parameters take
-    constants and values only. Kept ones on the meta device stay there. Buffers that no rule sets stay as
-    they are; those on the meta device are computed, in the dtype that they come in, by the first that does
-    of their module's ``reset_buffers``, ``rope_init``, ``reset_parameters``, ``init_non_persistent_buffers``
-    and ``_init_buffers`` and the ``_init_weights(module)`` of modules around it, as transformers' models
-    have it; what these draw comes of the first one's name, as under :func:`~tritoninit.intercept`. Where
-    nothing computes them, build the model with its parameters on the meta device and its buffers real, as
-    accelerate's ``init_empty_weights`` does.
+    parametrisation inverts (``right_inverse``); what it makes of that is looked at first, and is a remark
+    of the report where it is something else (``orthogonal``). The vectors of
+    ``parametrizations.spectral_norm`` are drawn by the name of the weight that they belong to, where that
+    is set. Integer parameters take constants, values and what draws integers. Kept ones on the meta
+    device stay there. Buffers that no rule sets stay as they are; those on the meta device are computed,
+    in the dtype that they come in, by the first that does of their module's ``reset_buffers``,
+    ``rope_init``, ``reset_parameters``, ``init_non_persistent_buffers`` and ``_init_buffers`` and the
+    ``_init_weights(module)`` of modules around it, as transformers' models have it; what these draw comes
+    of the first one's name, as under :func:`~tritoninit.intercept`. Where nothing computes them, build
+    the model with its parameters on the meta device and its buffers real, as accelerate's
+    ``init_empty_weights`` does.
 
     Returns:
         What was done, one :class:`~tritoninit.auditing.assignments.Assignment` a parameter in the order of
@@ -209,13 +221,7 @@ def _initialize(
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
-    found = slots(module, scope)
-    _check_names(found)
-    kept = select(found, skip, "skip")
-    if only is not None:
-        kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
-    with at_rest(module):  # rules may look at weights
-        choice = _choose(module, found, rules, kept, target, dtype)
+    found, choice = asked(module, rules, only, skip, scope, target, dtype)
     initializers, garbage, renewed, own, given, aliases = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
     noticed = [(part, "matches nothing in the model") for part in idle]
@@ -228,8 +234,8 @@ def _initialize(
             slot: key.fold_in(key_name(slot.name, how)) for slot, how in initializers.items() if how.random
         }
         with as_whole(found):
-            initializers |= _computed(module, own, key, target, dtype)
-        apart = _drawn_apart(initializers, keys, key, target, dtype, named)
+            initializers |= computed(module, own, key, target, dtype)
+        apart = drawn_apart(initializers, keys, key, target, dtype, named)
         agreement.on(_planned(found, initializers, garbage, key, dtype))
         if target is not None or dtype is not None:
             with as_whole(found):
@@ -245,6 +251,7 @@ def _initialize(
     plan = Plan()
     assignments: list[Assignment] = []
     backends: dict[torch.device, str] = {}
+    steps = _Steps(plan, key)
     for slot in found:
         initializer = initializers.get(slot, keep)
         if not isinstance(initializer, Keep):
@@ -256,11 +263,13 @@ def _initialize(
                 tensor = slot.memory
                 add_held(initializer, plan, writable(tensor, slot.windows), used or key)
             else:
-                initializer.add(plan, tensor, used or key, Window.whole(tensor.shape))
+                steps.add(initializer, tensor, used)
                 if hasattr(tensor, "ds_tensor"):
                     plan.afterwards(partial(settle, slot))
-            backend = backends.get(tensor.device) or resolve(tensor.device.type).name
-            backends[tensor.device] = backend
+            device_of = tensor.device
+            backend = backends.get(device_of, "")
+            if not backend:
+                backend = backends[device_of] = resolve(device_of.type).name
             code = own[slot].call.code if slot in own else ""
             done = slot.tensor if slot.shard is not None else tensor
             assignments.append(Assignment(slot.name, done, initializer, used, backend, became, code))
@@ -268,6 +277,60 @@ def _initialize(
             assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
     plan.run()
     return Report(assignments, seed=key.seed, module=module, noticed=noticed, scope=scope)
+
+
+class _Steps:
+    """The steps of a plan, of which a model has many that differ in the tensor and the key alone.
+
+    Args:
+        plan: to which they are appended.
+        key: of what takes none of its own.
+    """
+
+    def __init__(self, plan: Plan, key: Key) -> None:
+        self._plan = plan
+        self._key = key
+        self._first: dict[_Case, Step] = {}
+
+    def add(self, initializer: Initializer, tensor: torch.Tensor, key: Key | None) -> None:
+        """Append what sets a tensor, which is known to be writable."""
+        if not goes_by_shape(type(initializer)):
+            initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
+            return
+        case = id(initializer), tensor.shape, tensor.dtype, tensor.device
+        step = self._first.get(case)
+        if step is not None:
+            self._plan.repeat(step, tensor, key or self._key)
+            return
+        before = len(self._plan.steps)
+        initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
+        step = self._plan.steps[-1]
+        if step.target is tensor and len(self._plan.steps) == before + 1:  # and not made of parts
+            self._first[case] = step
+
+
+# What decides what an initializer that goes by shape is for a tensor: its id, and the tensor's shape, dtype
+# and device.
+_Case: TypeAlias = "tuple[int, tuple[int, ...], torch.dtype, torch.device]"
+
+
+def asked(
+    module: nn.Module,
+    rules: RuleSet,
+    only: Selection | None,
+    skip: Selection,
+    scope: Scope,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[list[Slot], Choice]:
+    """A model's slots, and what is to become of them; raises what is wrong before anything is drawn."""
+    with at_rest(module):  # rules may look at weights, too
+        found = slots_at_rest(module, scope)
+        _check_names(found)
+        kept = select(found, skip, "skip")
+        if only is not None:
+            kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
+        return found, _choose(module, found, rules, kept, device, dtype)
 
 
 def _planned(
@@ -354,7 +417,7 @@ def _check_names(found: Sequence[Slot]) -> None:
         raise ValueError(f"several tensors have one name {why}: {', '.join(twice)}")
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
     """What becomes of a model's slots.
 
     Attributes:
@@ -381,7 +444,7 @@ def _choose(
     kept: set[Slot],
     device: torch.device | None,
     dtype: torch.dtype | None,
-) -> _Choice:
+) -> Choice:
     """What is to be done; raises what can be known by now."""
     problems = _Problems()
     with as_whole(found):
@@ -403,7 +466,7 @@ def _wanted(
     device: torch.device | None,
     dtype: torch.dtype | None,
     problems: _Problems,
-) -> _Choice:
+) -> Choice:
     """What rules and own code want of the slots of a model whose modules show whole parameters."""
     wanted: dict[Slot, Initializer | None] = {}
     for slot in found:
@@ -422,8 +485,9 @@ def _wanted(
                 check_held(slot)
             wanted[slot] = wish
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = _Choice({}, [], set(), own, list(wanted.values()), [])
+    choice = Choice({}, [], set(), own, list(wanted.values()), [])
     along: set[Place] = set()  # of weights, which come first
+    checks = _Checks(device, dtype)
     for slot, wish in wanted.items():
         with problems.of(slot):
             initializer = rules.find(slot, own_code=False) if slot in failures else wish
@@ -433,9 +497,10 @@ def _wanted(
             elif initializer is not None:
                 initializer = _meant(slot, initializer)
             if initializer is not None:
-                _check(slot, initializer, device, dtype)
+                checks.on(slot, initializer)
                 choice.initializers[slot] = initializer
-                along |= set() if isinstance(initializer, Keep) else set_with(slot)
+                if slot.originals and not isinstance(initializer, Keep):
+                    along |= set_with(slot)
             elif not slot.is_buffer:
                 problems.unmatched.append((slot.name, failures.get(slot, ())))
             elif slot.tensor.is_meta and device is not None and along & places(slot):
@@ -465,37 +530,61 @@ def _meant(slot: Slot, initializer: Initializer) -> Initializer:
     """What a rule's initializer is for a slot, with the fans of its module; raises if it is not known."""
     if type(initializer).of_weight is Initializer.of_weight:  # most do not ask, and it takes a while
         return initializer
+    if type(initializer).of_weight is FanScaled.of_weight and getattr(initializer, "axes", None) is not None:
+        return initializer  # which says it itself
     axes = module_axes(slot.owner, slot.name, slot.shape)
     return initializer.of_weight(axes, slot.shape)
 
 
-def _check(
-    slot: Slot, initializer: Initializer, device: torch.device | None, dtype: torch.dtype | None
-) -> None:
-    """Raise why an initializer cannot set a slot."""
-    memory = slot.memory
-    if isinstance(initializer, Keep):
-        return
-    if not isinstance(initializer, Value):
-        _check_plain(slot, initializer)
-    if slot.shard is not None and slot.is_parametrized:
-        raise TargetError("what it is computed from is a part of it: keep it, or initialise before it is cut")
-    if memory.is_meta and device is not None:
-        check_memorable(local_of(memory))
-        if _keeps(initializer, slot):
-            raise ValueError("a part of it is to be kept, and on the meta device it has no values")
-    elif slot.shard is not None or is_dtensor(memory):
-        writable(memory, slot.windows)
-    else:
-        as_target(memory)
-    whole: Target = memory if slot.shard is None else whole_like(local_of(memory), slot.shape)
-    if dtype is not None and memory.is_floating_point():
-        whole = torch.empty(slot.shape, dtype=dtype, device="meta")
-    initializer.check(whole, Window.whole(slot.shape))
-    resolve((memory.device if device is None else device).type)  # raises if no backend serves it
+class _Checks:
+    """Whether initializers can set slots, with memory on the device and in the dtype, if those are given.
+
+    What is asked of one that goes by shape is asked once a shape, dtype and device, which models repeat.
+    """
+
+    def __init__(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._known: dict[_Case, Initializer] = {}
+
+    def on(self, slot: Slot, initializer: Initializer) -> None:
+        """Raise why an initializer cannot set a slot."""
+        if isinstance(initializer, Keep):
+            return
+        memory = slot.memory
+        if not isinstance(initializer, Value):
+            _check_plain(slot, initializer)
+        if slot.shard is not None and slot.is_parametrized:
+            raise TargetError(
+                "what it is computed from is a part of it: keep it, or initialise before it is cut"
+            )
+        if memory.is_meta and self._device is not None:
+            check_memorable(local_of(memory))
+            if _keeps(initializer, slot):
+                raise ValueError("a part of it is to be kept, and on the meta device it has no values")
+        elif slot.shard is not None or is_dtensor(memory):
+            writable(memory, slot.windows)
+        else:
+            as_target(memory)
+        if not goes_by_shape(type(initializer)):
+            self._check_initializer(slot, initializer)
+            return
+        shape = memory.shape if slot.shard is None else slot.shape
+        case = id(initializer), shape, memory.dtype, memory.device
+        if case not in self._known:
+            self._check_initializer(slot, initializer)
+            self._known[case] = initializer  # which keeps its id
+
+    def _check_initializer(self, slot: Slot, initializer: Initializer) -> None:
+        memory = slot.memory
+        whole: Target = memory if slot.shard is None else whole_like(local_of(memory), slot.shape)
+        if self._dtype is not None and memory.is_floating_point():
+            whole = torch.empty(slot.shape, dtype=self._dtype, device="meta")
+        initializer.check(whole, Window.whole(slot.shape))
+        resolve((memory.device if self._device is None else self._device).type)  # raises if none serves it
 
 
-def _computed(
+def computed(
     module: nn.Module,
     own: Mapping[Slot, Own],
     key: Key,
@@ -505,9 +594,10 @@ def _computed(
     """The numbers that own code computes for a key; raises why they cannot set their slots."""
     problems = _Problems()
     computed = drawn(module, own, key)
+    checks = _Checks(device, dtype)
     for slot, initializer in computed.items():
         with problems.of(slot):
-            _check(slot, initializer, device, dtype)
+            checks.on(slot, initializer)
     problems.raise_any()
     return computed
 
@@ -522,11 +612,11 @@ def _keeps(initializer: Initializer, slot: Slot) -> bool:
 def _check_plain(slot: Slot, initializer: Initializer) -> None:
     """Raise unless drawing the slot's elements makes its owner's weight what the initializer says."""
     tensor, owner = slot.tensor, slot.owner
-    if any(map(is_dtensor, slot.originals)):
+    if slot.originals and any(map(is_dtensor, slot.originals)):
         raise TargetError("a DTensor is what it is computed from: keep it, or initialise before sharding")
     if not (tensor.is_floating_point() or tensor.is_complex()):
         if initializer.random and not _is_recorded(initializer):
-            raise ValueError(f"{tensor.dtype} takes constants and values only: keep it, or give a Value")
+            _check_integers(slot, initializer)
         if not (slot.is_buffer or type(tensor) is nn.Parameter or is_dtensor(tensor)):
             raise ValueError(f"a quantised {type(tensor).__name__}: keep it, or give a Value")
     for hook in owner._forward_pre_hooks.values():
@@ -536,6 +626,16 @@ def _check_plain(slot: Slot, initializer: Initializer) -> None:
             )
     if slot.is_parametrized:
         check_invertible(slot)
+
+
+def _check_integers(slot: Slot, initializer: Initializer) -> None:
+    """Raise unless what is drawn is of the slot's dtype, which has no fractions."""
+    dtype = slot.tensor.dtype
+    try:
+        initializer.check(torch.empty(slot.shape, dtype=dtype, device="meta"), Window.whole(slot.shape))
+    except NotImplementedError as error:
+        what = "constants, values and what draws integers"
+        raise ValueError(f"{dtype} takes {what}: keep it, or give a Value") from error
 
 
 def _is_recorded(initializer: Initializer) -> bool:
@@ -550,7 +650,7 @@ class _Drawn(NamedTuple):
     became: str
 
 
-def _drawn_apart(
+def drawn_apart(
     chosen: Mapping[Slot, Initializer],
     keys: Mapping[Slot, Key],
     key: Key,

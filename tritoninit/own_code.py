@@ -72,7 +72,7 @@ def ask(module: nn.Module, wanted: Sequence[Slot]) -> tuple[dict[Slot, Own], dic
     found: dict[Slot, Own] = {}
     failures: dict[Slot, list[str]] = {slot: [] for slot in wanted}
     asked = [slot for slot in wanted if not (slot.is_parametrized or slot.is_buffer)]
-    if any(isinstance(each, torch.jit.ScriptModule) for each in module.modules()):
+    if asked and any(isinstance(each, torch.jit.ScriptModule) for each in module.modules()):
         asked = []  # its parameters are out of Python's reach
 
     def take(call: Call, answers: Mapping[Slot, Initializer | str]) -> None:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import pairwise
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from torch.utils._mode_utils import no_dispatch
 
 from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
-from tritoninit.kernels.lowering import FLOAT_DTYPES, RangeError, shown
+from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS, RangeError, shown
 from tritoninit.kernels.stream import Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
-from tritoninit.targets import Target, as_target, device_type, dtype_name
+from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
 from tritoninit.window import Window
 from tritoninit.windows import Windows
+
+R = TypeVar("R")
 
 KeySource: TypeAlias = "Key | Callable[[], Key]"
 
@@ -36,6 +41,7 @@ class Drawable(Protocol):
     @property
     def distribution(self) -> str: ...
     def parameters(self, dtype: str, /) -> tuple[Any, ...]: ...
+    def of_parts(self, dtype: str, /) -> Drawable: ...
 
 
 class Step(NamedTuple):
@@ -52,7 +58,9 @@ class Plan:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self._served: dict[tuple[Any, str, str | None], tuple[str, Backend | None]] = {}
         self._afterwards: list[Callable[[], None]] = []
+        self._together: dict[Callable[[], Any], Any] = {}
 
     def add(
         self, tensor: Any, fill: Drawable, key: KeySource, window: Window | Windows | None = None
@@ -88,21 +96,51 @@ class Plan:
 
     def append(self, target: Target, fill: Drawable, key: KeySource, window: Window) -> Step:
         """As :meth:`add`, of a target that is known to be writable and to lie inside its window."""
-        dtype = dtype_name(target)
-        if dtype in FLOAT_DTYPES:
-            backend: Backend | None = registry.resolve(device_type(target))
+        kind = target.dtype, device_type(target), registry.overriding()
+        served = self._served.get(kind)
+        if served is None:
+            dtype = dtype_name(target)
+            by_ours = dtype in FLOAT_DTYPES
+            served = self._served[kind] = dtype, registry.resolve(kind[1]) if by_ours else None
+        dtype, backend = served
+        if backend is not None:
             parameters = fill.parameters(dtype)
+        elif fill.random and dtype in PARTS:
+            parts = Window((*window.global_shape, 2), (*window.offsets, 0))
+            return self.append(as_parts(target), fill.of_parts(dtype), key, parts)
         else:
-            backend, parameters = None, check_fill(fill, target)
+            parameters = check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
         step = Step(target, fill, draw, backend)
         self.steps.append(step)
         return step
 
+    def repeat(self, step: Step, target: Target, key: Key) -> None:
+        """Append what a step is for another target of the same shape, dtype and device, by another key.
+
+        The target is known to be writable.
+        """
+        name, parameters, _, _, start, strides = step.draw
+        key = key if step.fill.random else Key(0)
+        draw = Draw(name, parameters, key.seed, key.stream, start, strides)
+        target = target if target.dtype == step.target.dtype else as_parts(target)
+        self.steps.append(Step(target, step.fill, draw, step.backend))
+
+    def __len__(self) -> int:
+        """How many things there are to do, fills and others."""
+        return len(self.steps) + len(self._afterwards)
+
     def afterwards(self, write: Callable[[], None]) -> None:
         """Call ``write`` after the fills, for what is no fill itself."""
         self._afterwards.append(write)
+
+    def together(self, kind: Callable[[], R]) -> R:
+        """The plan's only one of a ``kind``, made when first asked for: what steps compute in common."""
+        if kind not in self._together:
+            self._together[kind] = kind()
+        found: R = self._together[kind]
+        return found
 
     def run(self) -> None:
         """Write every fill, as if in order, and then what is no fill, in order.
@@ -122,6 +160,60 @@ class Plan:
             write()
 
 
+class KeptPlan:
+    """Fills of tensors, checked and lowered, to be run again and again by other seeds, as a plan runs them.
+
+    Args:
+        steps: of tensors; their keys' seeds do not count.
+        strides: bytes from each target to the next of its kind.
+        count: how many of each kind there are; the k-th is drawn by the k-th seed.
+    """
+
+    def __init__(self, steps: Sequence[Step], strides: Sequence[int] = (), count: int = 1) -> None:
+        self._calls: list[tuple[torch.device | None, Callable[[torch.Tensor], None]]] = []
+        self._changed: list[torch.Tensor] = []
+        apart = {id(step): stride for step, stride in zip(steps, strides or [0] * len(steps), strict=True)}
+        for batch in _batches(steps) if steps else ():
+            alike: dict[tuple[Backend | None, torch.device], list[Step]] = {}
+            for step in batch:
+                target: Any = step.target
+                alike.setdefault((step.backend, target.device), []).append(step)
+                self._changed += [] if target.is_inference() else [target]
+            for (backend, device), found in alike.items():
+                if backend is None:
+                    whole = [step._replace(target=_all_of(step, apart[id(step)], count)) for step in found]
+                    self._calls.append((None, partial(_unserved_again, whole)))
+                    continue
+                items: Any = [(step.target, step.draw) for step in found]
+                distances = [apart[id(step)] for step in found]
+                self._calls.append((device, registry.keep(backend, items, distances, count)))
+
+    def run(self, seeds: torch.Tensor | int) -> None:
+        """Write every fill by seeds: an integer, or int64 in a tensor of one dimension, on any device."""
+        there: dict[torch.device | None, torch.Tensor] = {}
+        for device, write in self._calls:
+            if device not in there:
+                if isinstance(seeds, int):
+                    signed = seeds - 2**64 if seeds >= 2**63 else seeds
+                    there[device] = torch.full((1,), signed, dtype=torch.int64, device=device or "cpu")
+                else:
+                    there[device] = seeds if device is None else seeds.to(device)
+            write(there[device])
+        torch.autograd.graph.increment_version(self._changed)
+
+
+def _all_of(step: Step, stride: int, count: int) -> torch.Tensor:
+    """The targets of a kind as one tensor, along a first dimension."""
+    target: Any = step.target
+    strides = stride // target.itemsize, *target.stride()
+    all_of: torch.Tensor = target.detach().as_strided((count, *target.shape), strides)
+    return all_of
+
+
+def _unserved_again(steps: Sequence[Step], seeds: torch.Tensor) -> None:
+    _run(None, steps)
+
+
 def _run(backend: Backend | None, steps: Sequence[Step]) -> None:
     if backend is None:
         with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
@@ -135,6 +227,8 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     dtype = dtype_name(target)
     if dtype in FLOAT_DTYPES:
         return fill.parameters(dtype)
+    if fill.random and dtype in PARTS:
+        return fill.of_parts(dtype).parameters(PARTS[dtype])
     if fill.random:
         raise NotImplementedError(
             f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
@@ -142,8 +236,7 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     parameters = fill.parameters(dtype)
     try:
         if isinstance(target, torch.Tensor):
-            # Of a single element torch fills 8-bit floats without a look at the range.
-            torch.empty(2, dtype=target.dtype, device="cpu").fill_(*parameters)
+            _try_to_hold(target.dtype, *map(type, parameters), *parameters)
         else:
             with np.errstate(over="raise"):
                 np.empty((), target.dtype).fill(*parameters)
@@ -155,8 +248,22 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
     return parameters
 
 
+@lru_cache(maxsize=4096)
+def _try_to_hold(dtype: torch.dtype, kind: type, value: Any) -> None:
+    """Raise what torch does where a dtype cannot hold a value; 1, 1.0 and True are as many.
+
+    Whatever modes are on, fake tensors' among them: what is found is remembered without them, too.
+    """
+    with torch._C.DisableTorchFunction(), no_dispatch():
+        # Of a single element torch fills 8-bit floats without a look at the range.
+        torch.empty(2, dtype=dtype, device="cpu").fill_(value)
+
+
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     """Cut a plan, in order, where a step writes memory that an earlier one of its batch writes, too."""
+    if _are_apart(steps):
+        yield steps
+        return
     batch: list[Step] = []
     taken: dict[str, list[Span]] = {}
     for step in steps:
@@ -167,6 +274,20 @@ def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
             taken = {device: [span]}
         batch.append(step)
     yield batch
+
+
+def _are_apart(steps: Sequence[Step]) -> bool:
+    """Whether no target begins before another ends, as is so of most: whatever lies among their elements."""
+    ranges = []
+    for target, *_ in steps:
+        if isinstance(target, torch.Tensor) and target.is_contiguous():
+            begin = target.data_ptr()
+            ranges.append((begin, begin + target.nbytes))
+        else:
+            _, span = _span(target)
+            ranges.append((span.begin, span.end))
+    ranges.sort()
+    return all(end <= begin for (_, end), (begin, _) in pairwise(ranges))
 
 
 class Span:

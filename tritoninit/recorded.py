@@ -14,7 +14,6 @@ import torch
 from torch.overrides import get_overridable_functions, resolve_name
 
 from tritoninit.fills import Initializer
-from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
 from tritoninit.targets import Target, dtype_name
@@ -237,16 +236,27 @@ class Drawn(Step):
 
     def run(self, memory: _Memory, key: Key) -> None:
         tensor = memory.tensor(self.into)
+        served = self._serves(tensor.dtype)
         if tensor.is_meta:
-            self.initializer.check(
-                torch.empty_like(tensor, dtype=torch.float32), Window.whole(self.into.shape)
-            )
+            if not served:
+                self._check(torch.float32)
             return
-        served = not self.random or self.into.dtype in FLOAT_DTYPES
         drawn = tensor if served else torch.empty(self.into.shape, dtype=torch.float32, device="cpu")
         self.initializer(drawn, key=key)
         if not served:
             tensor.copy_(drawn)
+
+    def _serves(self, dtype: torch.dtype) -> bool:
+        """Whether the initializer draws in a dtype, or in float32, from which it is rounded."""
+        try:
+            self._check(dtype)
+        except NotImplementedError:
+            return False
+        return True
+
+    def _check(self, dtype: torch.dtype) -> None:
+        here = torch.empty(self.into.shape, dtype=dtype, device="meta")
+        self.initializer.check(here, Window.whole(self.into.shape))
 
     def __str__(self) -> str:
         return f"{self.into} = {self.initializer!r}"
@@ -426,8 +436,7 @@ class Recorded(Structured):
         _check_calls(self)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        places = zip(window.offsets, target.shape, strict=True)
-        return self.values(key)[tuple(slice(offset, offset + size) for offset, size in places)]
+        return window.cut(self.values(key), target.shape)
 
     def values(self, key: Key) -> torch.Tensor:
         """All of the tensor, on the CPU."""

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial, wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
+import numpy as np
 import torch
 
 from tritoninit.kernels.stream import Draw
@@ -23,6 +24,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FillFunction = Callable[[Sequence[tuple[Target, Draw]]], None]
+# Writes what it was made for, by seeds: int64, one for each of the copies.
+SeedFunction = Callable[[torch.Tensor], None]
 
 ENVIRONMENT_VARIABLE = "TRITONINIT_BACKEND"
 _STAGE = 1 << 22  # elements that pass through host memory at a time, on the way to a device
@@ -38,12 +41,34 @@ class Backend:
         unavailable: given a device type, why it cannot serve that here, or None if it can.
         load: imports what the backend needs and returns its fill function, which writes draws into targets
             that do not overlap: ``fill([(target, draw), ...])``. A target may require a gradient.
+        keep: likewise returns what writes the same draws again and again; None if it has no such.
     """
 
     name: str
     devices: frozenset[str]
     unavailable: Callable[[str], str | None]
     load: Callable[[], FillFunction]
+    keep: Callable[[], Callable[..., Kept]] | None = None
+
+
+class Kept(Protocol):
+    """Draws that a backend keeps, to write them again and again by other seeds.
+
+    Args:
+        items: targets that do not overlap, and their draws, whose seeds do not count; each the first of
+            ``count`` of its kind.
+        strides: bytes from one of those to the next.
+        count: how many.
+
+    Attributes:
+        left: items, with their strides, that it does not serve.
+    """
+
+    @property
+    def left(self) -> Sequence[tuple[tuple[torch.Tensor, Draw], int]]: ...
+
+    def write(self, seeds: torch.Tensor) -> None:
+        """Write them by seeds: int64, on the targets' device; the k-th is that of the k-th of each."""
 
 
 _REGISTRY: dict[str, Backend] = {}
@@ -98,8 +123,13 @@ def override() -> Backend | None:
     Raises:
         ValueError: it is unknown.
     """
-    name = _OVERRIDE.get()
+    name = overriding()
     return get(name) if name else None
+
+
+def overriding() -> str | None:
+    """The name of the :func:`override`, whether it is known or not."""
+    return _OVERRIDE.get() or None
 
 
 def resolve(device: str) -> Backend:
@@ -150,6 +180,7 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
     """
     write = backend.load()
     direct: list[tuple[Target, Draw]] = []
+    changed: list[torch.Tensor] = []
     for target, draw in items:
         if isinstance(target, torch.Tensor):
             if "cpu" in backend.devices and device_type(target) not in backend.devices:
@@ -159,9 +190,57 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
                     piece.copy_(staged)
                 continue
             if not target.is_inference():
-                torch.autograd.graph.increment_version(target)
+                changed.append(target)
         direct.append((target, draw))
+    torch.autograd.graph.increment_version(changed)
     write(direct)
+
+
+def fill_one(backend: Backend, device: str, target: torch.Tensor, draw: Draw) -> None:
+    """As :func:`fill`, of one tensor of a device type: of a small one all else takes as long as the draw."""
+    if device not in backend.devices and "cpu" in backend.devices:
+        fill(backend, [(target, draw)])
+        return
+    if not target.is_inference():
+        torch.autograd.graph.increment_version(target)
+    backend.load()([(target, draw)])
+
+
+def keep(
+    backend: Backend, items: Sequence[tuple[torch.Tensor, Draw]], strides: Sequence[int], count: int
+) -> SeedFunction:
+    """What writes draws into tensors of one device by other seeds, again and again.
+
+    The arguments are those of :class:`Kept`; what a backend does not keep is filled anew, one by one.
+    """
+    left = list(zip(items, strides, strict=True))
+    kept: Kept | None = None
+    staged = "cpu" in backend.devices and device_type(items[0][0]) not in backend.devices
+    if backend.keep is not None and not staged:
+        kept = backend.keep()(items, strides, count)
+        left = list(kept.left)
+
+    def write(seeds: torch.Tensor) -> None:
+        if kept is not None:
+            kept.write(seeds)
+        if left:
+            plain = [seed & _MASK for seed in seeds.tolist()]
+            for (target, draw), stride in left:
+                fill(
+                    backend,
+                    [(_moved(target, k * stride), draw._replace(seed=seed)) for k, seed in enumerate(plain)],
+                )
+
+    return write
+
+
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+def _moved(target: torch.Tensor, by: int) -> torch.Tensor:
+    """What lies so many bytes behind a tensor, and in the same way."""
+    begin = target.storage_offset() + by // target.itemsize
+    return target.detach().as_strided(target.shape, target.stride(), begin)
 
 
 def _pieces(target: torch.Tensor, draw: Draw) -> Iterator[tuple[torch.Tensor, Draw]]:
@@ -262,6 +341,42 @@ def _fill_arrays(fill_many: Callable[..., None], items: Sequence[tuple[Target, D
 
 @cache
 @_untraced
+def _keep_numba() -> Callable[..., Kept]:
+    from tritoninit.kernels.numba_kernels import Table, is_run
+
+    class OnCPU:
+        """Kept draws of CPU tensors."""
+
+        def __init__(
+            self, items: Sequence[tuple[torch.Tensor, Draw]], strides: Sequence[int], count: int
+        ) -> None:
+            found, self.left = [], []
+            for item, stride in zip(items, strides, strict=True):
+                if is_run(*item):
+                    found.append((item, stride))
+                elif item[0].numel():
+                    self.left.append((item, stride))
+            arrays = [(as_array(target), dtype_name(target), draw) for (target, draw), _ in found]
+            self._table = Table(arrays, [stride for _, stride in found], count) if found else None
+
+        def write(self, seeds: torch.Tensor) -> None:
+            if self._table is not None:
+                self._table.write(seeds.numpy().view(np.uint64), torch.get_num_threads())
+
+    return OnCPU
+
+
+@cache
+@_untraced
+def _keep_triton() -> Callable[..., Kept]:
+    _load_triton()
+    from tritoninit.kernels.triton_kernels import KeptTable
+
+    return KeptTable
+
+
+@cache
+@_untraced
 def _numba_unavailable(device: str) -> str | None:
     if device != "cpu":
         return f"it does not serve {device!r}"
@@ -301,7 +416,7 @@ def _load_triton() -> FillFunction:
     def write(items: Sequence[tuple[Target, Draw]]) -> None:
         triton_kernels.fill_many(
             [
-                (target.detach() if isinstance(target, torch.Tensor) else torch.from_numpy(target), draw)
+                (target if isinstance(target, torch.Tensor) else torch.from_numpy(target), draw)
                 for target, draw in items
             ]
         )
@@ -356,6 +471,6 @@ def _miscompiled() -> str | None:
     )
 
 
-register(Backend("triton", frozenset({"cuda"}), _triton_unavailable, _load_triton))
-register(Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba))
+register(Backend("triton", frozenset({"cuda"}), _triton_unavailable, _load_triton, _keep_triton))
+register(Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba, _keep_numba))
 register(Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy))

@@ -16,7 +16,7 @@ from tritoninit.auditing.report import Report
 from tritoninit.combinators import CopyOf, Keep
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer, Piece
-from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError, plain
+from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError, plain
 from tritoninit.keys import Key
 from tritoninit.model_initialization import check_code, initialize_
 from tritoninit.models.rules import OwnCode, Rule, RuleSet, SlotRule
@@ -346,7 +346,7 @@ class _Moved(_Changed):
         here = target.detach()
         if isinstance(self.initializer, Keep):
             return here
-        exact = torch.float32 if dtype_name(here) in FLOAT_DTYPES else here.dtype
+        exact = torch.float32 if dtype_name(here) in ROUNDED_DTYPES else here.dtype
         fresh = self.drawn(here, key, window, exact)
         return here.to(exact) * self.shrink + fresh * self.perturb
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -14,20 +14,23 @@ import torch
 
 from tritoninit.combinators import Stacked, part_shape
 from tritoninit.distributed.held import whole_like
+from tritoninit.factorization import Factorizations, Matrix
 from tritoninit.fans import Axes
-from tritoninit.fills import Atom, Constant, Initializer, Normal, Uniform, taken_key
+from tritoninit.fills import Atom, Constant, Initializer, Normal, taken_key
 from tritoninit.kernels.lowering import (
     FLOAT_DTYPES,
+    ROUNDED_DTYPES,
     NumberError,
     ParameterError,
     RangeError,
-    finite_float32,
+    finite,
     integer,
     make_plain,
 )
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill
-from tritoninit.targets import Target, check_freed, dtype_name, write
+from tritoninit.selection import zero_smallest
+from tritoninit.targets import Target, check_freed, device_of, dtype_name, write
 from tritoninit.window import Window
 
 
@@ -52,27 +55,23 @@ class Structured(Atom):
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         """The values of a checked target, which holds a window: of its shape, on its device, in any dtype."""
 
+    def planned(self, plan: Plan, target: Target, key: Key, window: Window) -> Callable[[], torch.Tensor]:
+        """What :meth:`build` gives, later, together with what else the plan has asked for by then."""
+        return partial(self.build, target, key, window)
+
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         self.check(target, window)
-        taken = taken_key(self, key, target)
-        plan.afterwards(partial(self._write, target, taken, window))
+        self.add_parts(plan, [(target, window)], taken_key(self, key, target))
 
     def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        if self.builds_whole and len(parts) > 1:
-            plan.afterwards(partial(self._write_parts, parts, key))
-        else:
-            super().add_parts(plan, parts, key)
-
-    def _write(self, target: Target, key: Key, window: Window) -> None:
-        write(target, self.build(target, key, window))
-
-    def _write_parts(self, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        """Build once what several parts are of."""
-        (first, window), *_ = parts
-        shape = window.global_shape
-        values = self.build(whole_like(first, shape), key, Window.whole(shape))
+        if self.builds_whole and len(parts) > 1:  # once what several parts are of
+            (first, window), *_ = parts
+            shape = window.global_shape
+            values = self.planned(plan, whole_like(first, shape), key, Window.whole(shape))
+            plan.afterwards(partial(_write_parts, parts, values))
+            return
         for target, window in parts:
-            write(target, _cut(values, window, target))
+            plan.afterwards(partial(_write, target, self.planned(plan, target, key, window)))
 
     def times(self, factor: float) -> Structured:
         return _Scaled(self, factor)
@@ -93,6 +92,16 @@ class Structured(Atom):
     def of_groups(self, groups: int) -> Initializer:
         """One for each of the groups that dimension 0 of a convolution's weight is cut into."""
         return Stacked((self,) * groups)
+
+
+def _write(target: Target, values: Callable[[], torch.Tensor]) -> None:
+    write(target, values())
+
+
+def _write_parts(parts: Sequence[tuple[Target, Window]], values: Callable[[], torch.Tensor]) -> None:
+    whole = values()
+    for target, window in parts:
+        write(target, window.cut(whole, target.shape))
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ class _Scaled(OfAnother):
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         values = self.structured.build(target, key, window)
-        exact = dtype_name(target) in FLOAT_DTYPES or values.is_complex()
+        exact = dtype_name(target) in ROUNDED_DTYPES or values.is_complex()
         return (values if exact else values.to(torch.float64)) * self.factor
 
 
@@ -146,9 +155,48 @@ class Eye(Structured):
             raise ValueError("Only tensors with 2 dimensions are supported")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.zeros(tuple(target.shape), device=_device(target))
+        values = torch.zeros(tuple(target.shape), device=device_of(target))
         values.diagonal(window.offsets[0] - window.offsets[1]).fill_(1.0)
         return values
+
+
+@dataclass(frozen=True)
+class Identity(Structured):
+    """``gain`` times the identity, of the last two dimensions; the same matrix for all that others number.
+
+    Two dimensions or more; every dtype. What is not square has zeros beyond its diagonal. As Haiku's
+    ``initializers.Identity``.
+
+    Args:
+        gain: a finite factor.
+
+    >>> Identity(2.0)(torch.empty(2, 1, 2)).tolist()
+    [[[2.0, 0.0]], [[2.0, 0.0]]]
+    """
+
+    gain: float = 1.0
+    random = False
+
+    def __post_init__(self) -> None:
+        make_plain(self, "gain")
+        finite("gain", self.gain, "float32")
+
+    def times(self, factor: float) -> Identity:
+        return Identity(self.gain * factor)
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        return super().of_weight(axes, shape) if len(shape) == 2 else self
+
+    def check(self, target: Target, window: Window) -> None:
+        if len(target.shape) < 2:
+            raise ValueError("Only tensors with 2 or more dimensions are supported")
+        check_fill(Constant(self.gain), target)
+
+    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
+        values = torch.zeros(tuple(target.shape), dtype=torch.float64, device="cpu")
+        row, column = window.offsets[-2:]
+        values.diagonal(row - column, dim1=-2, dim2=-1).fill_(self.gain)
+        return values.to(device_of(target), _wide(target))
 
 
 class GroupsError(ParameterError, ZeroDivisionError):
@@ -195,7 +243,7 @@ class Dirac(Structured):
         places = np.stack([np.arange(out), channel, *centre], axis=1)
         places = places[channel < min(per_group, into)] - np.array(window.offsets)
         inside = ((places >= 0) & (places < np.array(target.shape))).all(axis=1)
-        values = torch.zeros(tuple(target.shape), device=_device(target))
+        values = torch.zeros(tuple(target.shape), device=device_of(target))
         values[tuple(torch.from_numpy(each).to(values.device) for each in places[inside].T)] = 1.0
         return values
 
@@ -204,16 +252,20 @@ class Dirac(Structured):
 class Orthogonal(Structured):
     """A (semi-)orthogonal matrix, uniform in the Haar measure, times ``gain``.
 
-    The QR factorisation of standard normals, with the signs of R's diagonal made positive (Mezzadri), by
-    ``torch.linalg`` on torch tensors and ``numpy.linalg`` on arrays. Dimensions after the first are
-    flattened. bfloat16 and float16 are computed in float32 and rounded once.
+    The QR factorisation of standard normals, with the signs of R's diagonal made positive (Mezzadri).
+    Dimensions after the first are flattened; for each of the matrices that leading dimensions number, there
+    is :class:`~tritoninit.Experts`. float64 is computed in float64, all else in float32 and rounded once.
+    Matrices of a plan, of a model or of experts that have one shape are factorised together.
 
-    The normals are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, equal to rounding only. With
-    a window, or of a DTensor, each process that holds elements builds the whole global matrix, once however
-    many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR
-    factorisation and three times its memory in float32, until it is written. Of stacked parts
-    (:class:`~tritoninit.Stacked`) and experts (:class:`~tritoninit.Experts`) it builds those alone of which
-    it holds elements.
+    The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
+    depend on the number of threads, nor on what is factorised beside it; between processors, libraries and
+    GPUs it differs, in Frobenius' norm, by at most 32 u |G|_F / sigma_min(G), u being 2**-24.
+
+    With a window, or of a DTensor, each process that holds elements builds the whole global matrix, once
+    however many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR
+    factorisation and three times its memory in float32, until it is written, beside at most 64 MiB (256 on a
+    GPU) of others of its shape. Of stacked parts (:class:`~tritoninit.Stacked`) and experts
+    (:class:`~tritoninit.Experts`) it builds those alone of which it holds elements.
 
     Formula:
         W = gain Q D
@@ -236,7 +288,7 @@ class Orthogonal(Structured):
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
-        finite_float32("gain", self.gain)
+        finite("gain", self.gain, "float32")
 
     def times(self, factor: float) -> Orthogonal:
         return Orthogonal(self.gain * factor)
@@ -248,19 +300,26 @@ class Orthogonal(Structured):
         check_fill(Constant(self.gain), target)  # no element of Q is larger than one
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        rows = window.global_shape[0]
-        columns = math.prod(window.global_shape[1:])
+        return self._planned(Factorizations(), target, key, window)()
+
+    def planned(self, plan: Plan, target: Target, key: Key, window: Window) -> Callable[[], torch.Tensor]:
+        return self._planned(plan.together(Factorizations), target, key, window)
+
+    def _planned(
+        self, together: Factorizations, target: Target, key: Key, window: Window
+    ) -> Callable[[], torch.Tensor]:
+        rows, *others = window.global_shape
+        columns = math.prod(others)
         if not rows * columns:
-            return torch.empty(tuple(target.shape), device=_device(target))
-        matrix = Normal()(_float32(rows, columns, target), key=key)
-        tall = matrix if rows >= columns else matrix.T
-        if isinstance(target, torch.Tensor):
-            q, r = torch.linalg.qr(tall)
-        else:
-            q, r = (torch.from_numpy(part) for part in np.linalg.qr(tall.numpy()))
-        gain = torch.full_like(r.diagonal(), self.gain)
-        q = q * torch.where(r.diagonal() < 0, -gain, gain)
-        return _cut((q if rows >= columns else q.T).reshape(window.global_shape), window, target)
+            return partial(torch.empty, tuple(target.shape), device=device_of(target))
+        factor = together.ask(Matrix(rows, columns, _wide(target), device_of(target), key))
+
+        def values() -> torch.Tensor:
+            q = factor()
+            scaled = q if self.gain == 1 else q.mul_(self.gain)
+            return window.cut(scaled.reshape(window.global_shape), target.shape)
+
+        return values
 
 
 @dataclass(frozen=True)
@@ -268,9 +327,10 @@ class Sparse(Structured):
     """A matrix whose columns each have ceil(sparsity * rows) zeros, the rest normal.
 
     In each column the rows with the smallest of an independent stream of uniforms
-    (``key.fold_in("sparse")``) are zeroed. With a window, or of a DTensor, each process that holds elements
-    builds the whole global matrix, once, and keeps its part: in vain are at most all of its normals and
-    uniforms, and four times its memory in float32.
+    (``key.fold_in("sparse")``) are zeroed, of equal ones the upper.
+
+    With a window, or of a DTensor, each process draws the normals that it holds, and all uniforms of the
+    columns that it has elements of, tile by tile; where numba does not serve, these are in memory, twice.
 
     Formula:
         w ~ N(0, std**2), "but" ceil(sparsity n) "of" n "in each column are" 0
@@ -307,29 +367,20 @@ class Sparse(Structured):
         check_fill(Normal(0.0, self.std), target)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        rows, columns = window.global_shape
-        values = Normal(0.0, self.std)(_float32(rows, columns, target), key=key)
-        order = Uniform()(torch.empty_like(values), key=key.fold_in("sparse"))
-        values.masked_fill_(_smallest(order, math.ceil(self.sparsity * rows)), 0.0)
-        return _cut(values, window, target)
+        values = torch.empty(tuple(target.shape), dtype=_wide(target), device=device_of(target))
+        self._set([(values, window)], key)
+        return values
 
+    def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        plan.afterwards(partial(self._set, parts, key))
 
-def _smallest(x: torch.Tensor, count: int) -> torch.Tensor:
-    """Which are the ``count`` smallest elements of each column of a matrix; of equal ones the upper first."""
-    if count == 0 or x.numel() == 0:
-        return torch.zeros_like(x, dtype=torch.bool)
-    columns = x.T.contiguous()
-    if x.is_cpu:  # where NumPy's selection takes a tenth of the time
-        bound = torch.from_numpy(np.partition(columns.numpy(), count - 1, axis=1)[:, count - 1].copy())
-    else:  # kthvalue would do, but is refused where deterministic algorithms are asked for
-        bound = columns.sort(dim=1).values[:, count - 1]
-    chosen = x <= bound
-    excess = chosen.sum(dim=0, dtype=torch.int32) - count
-    crowded = excess.nonzero().flatten()  # columns with too many equals of the bound: seldom any
-    equal = x[:, crowded] == bound[crowded]
-    to_the_end = equal.flip(0).cumsum(dim=0).flip(0)
-    chosen[:, crowded] &= ~(equal & (to_the_end <= excess[crowded]))
-    return chosen
+    def _set(self, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        plan = Plan()
+        for target, window in parts:
+            plan.append(target, Normal(0.0, self.std), key, window)
+        plan.run()
+        (_, window), *_ = parts
+        zero_smallest(parts, math.ceil(self.sparsity * window.global_shape[0]), key.fold_in("sparse"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,7 +442,7 @@ class Value(Structured):
                 raise ValueError(f"{self} holds numbers that {dtype} does not")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        return _cut(self.values, window, target)
+        return window.cut(self.values, target.shape)
 
     def times(self, factor: float) -> Structured:
         values = self.values
@@ -449,21 +500,12 @@ def _limits(dtype: torch.dtype) -> tuple[float, float]:
     return info.min, info.max
 
 
-def _device(target: Target) -> torch.device:
-    return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
-
-
-def _float32(rows: int, columns: int, target: Target) -> torch.Tensor:
-    """Empty memory on the target's device, float32 whatever PyTorch's default dtype."""
-    return torch.empty(rows, columns, dtype=torch.float32, device=_device(target))
+def _wide(target: Target) -> torch.dtype:
+    """In which a target's values are computed, to be rounded once."""
+    return torch.float64 if dtype_name(target) == "float64" else torch.float32
 
 
 def _check_float(initializer: Initializer, target: Target) -> None:
     if dtype_name(target) not in FLOAT_DTYPES:
         what = f"{type(initializer).__name__} of {dtype_name(target)}"
         raise NotImplementedError(f"{what}: random fills serve {', '.join(FLOAT_DTYPES)}")
-
-
-def _cut(values: torch.Tensor, window: Window, target: Any) -> torch.Tensor:
-    """The part of the global ``values`` that the window holds."""
-    return values[tuple(slice(o, o + n) for o, n in zip(window.offsets, target.shape, strict=True))]

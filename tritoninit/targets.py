@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from tritoninit.extents import extent
+from tritoninit.kernels.stream import FLOAT8
 
 LAZY = "a lazy parameter has no shape yet: run a forward pass first"
 
@@ -322,6 +323,11 @@ def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def device_of(target: Target) -> torch.device:
+    """Where a target's memory is."""
+    return target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
+
+
 def device_type(target: Target) -> str:
     if isinstance(target, torch.Tensor) and not target.is_cpu:  # its device takes four times as long
         return target.device.type
@@ -348,21 +354,33 @@ class _Memory:
 
 
 _TYPESTR = {
+    torch.float64: np.dtype(np.float64).str,
     torch.float32: np.dtype(np.float32).str,
     torch.float16: np.dtype(np.float16).str,
     torch.bfloat16: np.dtype(np.uint16).str,
+    **{getattr(torch, name): np.dtype(np.uint8).str for name in FLOAT8},
 }
 
 
 def as_array(target: Target) -> npt.NDArray[Any]:
-    """A NumPy view of CPU memory; bfloat16 as the uint16 patterns, which NumPy has no type for."""
+    """A NumPy view of CPU memory; what NumPy has no type for as its patterns: bfloat16, and 8-bit floats."""
     if isinstance(target, torch.Tensor):
         typestr = _TYPESTR.get(target.dtype)
         if typestr is None:
             return target.detach().numpy()
         return np.asarray(_Memory(target, typestr))
     array = np.asarray(target)  # a subclass, such as np.matrix, may index in its own way
+    if dtype_name(target) in FLOAT8:
+        return array.view(np.uint8)
     return array.view(np.uint16) if dtype_name(target) == "bfloat16" else array
+
+
+def as_parts(target: Target) -> Target:
+    """A view of complex numbers as their real and imaginary parts, along a last dimension of two."""
+    if isinstance(target, torch.Tensor):
+        return torch.view_as_real(target.detach())
+    strides = (*target.strides, target.itemsize // 2)
+    return np.lib.stride_tricks.as_strided(target.real, (*target.shape, 2), strides)
 
 
 def write(target: Target, values: torch.Tensor) -> None:
@@ -371,6 +389,7 @@ def write(target: Target, values: torch.Tensor) -> None:
         with torch.no_grad():
             target.copy_(values)
     else:
-        narrow = torch.bfloat16 if dtype_name(target) == "bfloat16" else values.dtype
+        name = dtype_name(target)
+        narrow = getattr(torch, name) if name == "bfloat16" or name in FLOAT8 else values.dtype
         with np.errstate(over="ignore"):  # infinite beyond the dtype's range, as in torch
             as_array(target)[...] = as_array(values.to(device="cpu", dtype=narrow))

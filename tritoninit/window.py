@@ -62,6 +62,10 @@ class Window:
         if not inside:
             raise ValueError(f"a tensor of shape {tuple(shape)} does not lie inside {self}")
 
+    def cut(self, values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """What a local tensor of ``shape`` holds of the global tensor's ``values``."""
+        return values[tuple(slice(o, o + n) for o, n in zip(self.offsets, shape, strict=True))]
+
 
 @lru_cache(maxsize=4096)
 def _whole(shape: tuple[int, ...]) -> Window:

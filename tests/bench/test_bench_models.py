@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import tritoninit as ti
-from tritoninit.bench import bench_models
+from tritoninit.bench import bench_again, bench_models
 from tritoninit.bench.contenders import Trial, WrongValues
 from tritoninit.kernels.stream import Draw
 from tritoninit.models.rules import RuleSet
@@ -64,3 +64,18 @@ def test_torch_writes_the_same_scheme(name):
     bench_models.APPLY[name](model)
     row = Trial("model", name, "float32", 2**28, 1, "torch")
     bench_models.check_model(row, done)
+
+
+def test_again_beside_torch_and_memset():
+    """Prepared models and ensembles have rows of their own; what they write is checked first."""
+    found = bench_again.trials(quick=False)
+    assert not bench_again.trials(quick=True)
+    default = ti.registry.resolve("cpu").name
+    assert {(trial.subject, trial.contender) for trial in found if bench_again.DEVICE == "cpu"} == {
+        (subject, contender)
+        for subject in ("gpt2, prepared", "resnet-50, prepared", "1000 networks")
+        for contender in (default, "torch", "memset")
+    }
+    for trial in found:
+        if trial.subject == bench_again.ENSEMBLE:
+            bench_again._of_members(trial)()

@@ -29,3 +29,33 @@ def test_a_wrong_sparse_matrix_is_found():
     bench_structured.check_sparse(other)
     with pytest.raises(WrongValues, match="another"):
         bench_structured.check_sparse_bits(other)
+
+
+@pytest.mark.parametrize("subject", bench_structured.tasks())
+def test_both_write_what_is_checked(subject):
+    """Ours and torch's, of a small shape; and the check is none that passes all."""
+    task = bench_structured.tasks()[subject]
+    shape = {"64 orthogonal": (3, 40, 40), "dirac": (8, 4, 3, 3)}.get(subject, (640, 640))
+    ours = task.initializer(torch.full(shape, math.nan), key=ti.Key(1))
+    theirs = torch.full(shape, math.nan)
+    task.by_torch(theirs)
+    for x in (ours, theirs):
+        task.check(x)
+        with pytest.raises(WrongValues):
+            task.check(x.flatten().roll(1).view(shape) + 0.01)
+
+
+@pytest.mark.parametrize("subject", bench_structured.draws())
+def test_draws(subject):
+    """Torch's are right, and so are ours; other ones are not."""
+    torch.manual_seed(0)
+    task = bench_structured.draws()[subject]
+    ours, theirs = torch.empty(256, 256), torch.empty(256, 256)
+    task.initializer(ours, key=ti.Key(0))
+    task.by_torch(theirs)
+    for x in (ours, theirs):
+        task.check(x)
+        with pytest.raises(WrongValues, match="of the numbers are above"):
+            task.check(x.abs() + 3000)
+    with pytest.raises(WrongValues):
+        task.check(torch.full((9, 9), math.nan))

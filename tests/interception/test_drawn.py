@@ -35,7 +35,7 @@ def into(method, *arguments):
 
 def parts():
     weight = nn.Parameter(torch.zeros(6, 4))
-    weight.data[1:3].random_(5)
+    weight.data[1:3].copy_(torch.rand(4))
     return weight
 
 
@@ -83,8 +83,8 @@ def called_back():
     return nn.Parameter(checkpoint(lambda x: torch.rand_like(x) + x, torch.zeros(6, 4), use_reentrant=False))
 
 
-def of_float64():
-    return nn.init.trunc_normal_(parameter(6, 4, dtype=torch.float64))
+def too_large():
+    return nn.init.normal_(parameter(6, 4), 0.0, 1e38)
 
 
 DRAWN = {
@@ -112,17 +112,13 @@ DRAWN = {
     "cast": lambda: torch.randn(6, 4).double().to(torch.bfloat16),
     "cloned": lambda: torch.randn(6, 4).clone(),
     "deep copy": lambda: copy.deepcopy(torch.randn(6, 4)),
-    "exponential_": into("exponential_"),
-    "log_normal_": into("log_normal_"),
-    "cauchy_": into("cauchy_"),
-    "geometric_": into("geometric_", 0.5),
-    "bernoulli_": into("bernoulli_", 0.5),
-    "random_": into("random_"),
+    "a probability each": into("bernoulli_", torch.full((6, 4), 0.5)),
+    "plain exponential_": lambda: torch.empty(6, 4).exponential_(),
     "copied": lambda: copied(torch.randn(6, 4)),
     "added": added,
     "data": by_data,
     "called back": called_back,
-    "passed on": of_float64,
+    "passed on": too_large,
 }
 
 NOT_DRAWN = {
@@ -167,7 +163,7 @@ class TestListed:
     def test_parts(self):
         with intercept(seed=0) as intercepted:
             model = nn.ParameterList([parts(), nn.init.zeros_(parameter(6, 4)), nn.Embedding(6, 4).weight])
-            model[1].data[2].exponential_()
+            model[1].data[2].copy_(torch.rand(4))
             model[2].data[2].zero_()
             drawn = nn.Parameter(torch.randn(6, 4))
             drawn.data[3].zero_()

@@ -19,10 +19,9 @@ class TestPassedOn:
     @pytest.mark.parametrize(
         "call",
         [
-            lambda: nn.init.normal_(parameter(4, dtype=torch.float64)),
-            lambda: nn.init.kaiming_uniform_(parameter(4, 2, dtype=torch.float64)),
-            lambda: parameter(4, dtype=torch.float64).data.normal_(),
-            lambda: nn.init.normal_(parameter(4, dtype=torch.complex64)),
+            lambda: nn.init.normal_(parameter(4), 0.0, 1e38),
+            lambda: nn.init.sparse_(parameter(4, 2, dtype=torch.complex64), 0.5),
+            lambda: parameter(4).data.normal_(0.0, 1e38),
             lambda: nn.init.normal_(torch.empty(4, 2, device="meta")),
             lambda: nn.init.trunc_normal_(torch.empty(4, 2, device="meta")),
             lambda: nn.init.trunc_normal_(parameter(9), 0.0, 0.5, 3.5, 4.0),

@@ -725,8 +725,9 @@ def test_not_a_number_comes_back():
         module.weight = nn.Parameter(torch.zeros(3) * math.inf)
 
     model, rules = recorded(lambda: Holder(build))
-    assert ti.RuleSet.from_json(rules.to_json()) == rules
-    ti.initialize_(model, rules, seed=0, device="cpu")
+    read = ti.RuleSet.from_json(rules.to_json())
+    assert read.to_json() == rules.to_json()  # since NaN is not NaN, nor rules with it, from Python 3.13 on
+    ti.initialize_(model, read, seed=0, device="cpu")
     assert model.unset.isnan().all()
     assert model.weight.isnan().all()
     assert model.some.isnan().tolist() == [True, False]

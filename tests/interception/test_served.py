@@ -226,7 +226,7 @@ class TestKeys:
             nn.init.normal_(tensors[0])
             nn.init.zeros_(tensors[1])
             nn.init.normal_(parameter(0, 3))
-            nn.init.normal_(parameter(3, dtype=torch.float64))
+            nn.init.normal_(parameter(3), 0.0, 1e38)
             nn.init.orthogonal_(tensors[2])
             tensors[3].data.normal_()
         assert len(intercepted.passed_on) == 1

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 
 from tritoninit.kernels import lowering, reference
-from tritoninit.kernels.stream import Draw, row_major_strides
+from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
 
 DTYPES = ("float32", "float16", "bfloat16")
+BYTES = tuple(FLOAT8)
 SIZES = (0, 1, 3, 4, 5, 1023, 1024, 1025, 65537)
 # Each start leads to a different first word or alignment, or lies where a 32-bit half overflows: of the
 # element's index (early in a program's tile, and late), of its block, of either in the middle of the fill,
@@ -42,10 +43,20 @@ SEED, STREAM = 0x123456789ABCDEF0, 2**40 + 3
 GUARD = 4096 + 72
 
 Bits = npt.NDArray[Any]
-# A signalling NaN, which no fill writes.
-_POISON = {"float32": 0x7FA5A5A5, "float16": 0x7DA5, "bfloat16": 0x7FA5}
-_BITS = {"float32": np.uint32, "float16": np.uint16, "bfloat16": np.uint16}
-_MEMORY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+# A signalling NaN, which no fill writes; of 8 bits a NaN, or a number that none of the cases has.
+_POISON = {
+    "float32": 0x7FA5A5A5,
+    "float16": 0x7DA5,
+    "bfloat16": 0x7FA5,
+    "float64": 0x7FF4A5A5A5A5A5A5,
+} | dict.fromkeys(BYTES, 0xFF)
+_BITS = {
+    "float32": np.uint32,
+    "float16": np.uint16,
+    "bfloat16": np.uint16,
+    "float64": np.uint64,
+} | dict.fromkeys(BYTES, np.uint8)
+_MEMORY = _BITS | {"float32": np.float32, "float16": np.float16, "float64": np.float64}
 
 
 # What is drawn: its distribution, and its float32 parameters for a dtype, none of them zero but the standard
@@ -64,8 +75,15 @@ FILLS: dict[str, tuple[str, Callable[[str], tuple[float, ...]]]] = {
 def edge_parameters(name: str, dtype: str) -> list[tuple[float, ...]]:
     """Ends of ranges, subnormal numbers and zeros: where a flush to zero or another rounding would show."""
     large = 65504.0 if dtype == "float16" else 3e38
+    if dtype == "float64":
+        large = 1e307
+    if dtype in BYTES:
+        large = torch.finfo(getattr(torch, dtype)).max
     if name == "constant":
-        return [lowering.constant(x, dtype) for x in (0.0, -0.0, 1e-40, -6e-8, 65520.0, 3e38, math.inf)]
+        return [
+            lowering.constant(x, dtype)
+            for x in (0.0, -0.0, 1e-40, -6e-8, -1e-3, 464.0, 65520.0, 3e38, math.inf)
+        ]
     if name == "uniform":
         ranges = [
             (0, 1),
@@ -74,6 +92,7 @@ def edge_parameters(name: str, dtype: str) -> list[tuple[float, ...]]:
             (-1e-40, 1e-40),
             (0, large),
             (-large / 2, 0.3),
+            (-1e-310, 1e-309) if dtype == "float64" else (0.1, 0.3),
             (-0.0, 0.0),
         ]
         return [lowering.uniform(*ends, dtype) for ends in ranges]
@@ -184,7 +203,7 @@ def poisoned(layout: Layout, dtype: str) -> Bits:
 def poisoned_memory(size: int, dtype: str, device: str = "cpu") -> torch.Tensor:
     """A tensor (size,) whose elements are all that NaN."""
     patterns = np.full(size, _POISON[dtype], _BITS[dtype])
-    signed = patterns.view(np.int32 if dtype == "float32" else np.int16)
+    signed = patterns.view({1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}[patterns.itemsize])
     return torch.from_numpy(signed).to(device).view(getattr(torch, dtype))
 
 
@@ -215,8 +234,8 @@ def tensor_bits(
 
 def tensor_patterns(memory: torch.Tensor) -> Bits:
     """A tensor's bits, as unsigned integers of its elements' size."""
-    signed, unsigned = (torch.int32, np.uint32) if memory.itemsize == 4 else (torch.int16, np.uint16)
-    return memory.view(signed).cpu().numpy().view(unsigned)
+    signed = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[memory.itemsize]
+    return memory.view(signed).cpu().numpy().view(f"u{memory.itemsize}")
 
 
 def assert_same_bits(found: Bits, expected: Bits, what: object = "") -> None:

@@ -58,6 +58,20 @@ GOLDEN_PLACES = (
 )
 
 
+@pytest.mark.parametrize("dtype", [*stream.FLOAT8, "float64"])
+@pytest.mark.parametrize("name", FILLS)
+def test_golden_bits_of_other_dtypes(name, dtype):
+    golden = json.loads(Path(__file__).with_name("golden.json").read_text())
+    digest = hashlib.blake2b(digest_size=16)
+    distribution, parameters = FILLS[name]
+    for seed, stream_, start in GOLDEN_PLACES:
+        out = np.empty(4096, "<f8" if dtype == "float64" else np.uint8)
+        draw = Draw(distribution, parameters(dtype), seed, stream_, start, (1,))
+        reference.fill_many([(out, dtype, draw)])
+        digest.update(out.tobytes())
+    assert digest.hexdigest() == golden[name][dtype]
+
+
 @every_fill
 def test_golden_bits(name, dtype):
     """golden.json has a hash of 4,096 values from each place. Other bits are another stream version."""

@@ -27,6 +27,7 @@ from tritoninit.kernels.triton_kernels import DISTRIBUTIONS, MOST_TILES
 NVIDIA = ("sm_80", "sm_89", "sm_90", "sm_100")
 AMD = ("gfx90a", "gfx942")
 DTYPES = ("float32", "float16", "bfloat16")
+FORMATS = tuple(stream.FLOAT8)
 KERNELS = ("run_kernel", "table_kernel", "scattered_kernel")
 ROWS = ("rows_kernel", "edged_rows_kernel", "rows_table_kernel", "edged_rows_table_kernel")
 
@@ -128,6 +129,63 @@ def test_nvidia(kernel, distribution, dtype, arch):
     if kernel != "scattered_kernel":
         assert set(found.store_bytes) == {16}
     assert sum(found.store_bytes) == size * found.elements
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "arch"),
+    [
+        pytest.param(
+            *case, marks=[] if case in (("rows_kernel", FORMATS[0], "sm_80"),) else [pytest.mark.slow]
+        )
+        for case in product((*KERNELS, *ROWS), FORMATS, ("sm_80", "sm_90", "sm_100", "sm_120"))
+    ],
+)
+def test_eight_bits_on_nvidia(kernel, dtype, arch):
+    """Whatever the architecture has instructions for: it is all done in integers, and nothing spills."""
+    code = compiled(kernel, "normal", dtype, arch)
+    assert_nothing_spilled(code)
+    assert not re.search(r"e4m3|e5m2", code.ptx)
+    assert max(code.cost.store_bytes) == {"run": 16, "table": 16, "scattered": 1}.get(kernel[:-7], 8)
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(each, marks=pytest.mark.slow) for each in (*KERNELS, *ROWS)])
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("arch", ["gfx942"])
+def test_eight_bits_on_amd(kernel, dtype, arch):
+    assert static.compile_kernel(kernel, "normal", dtype, arch).asm["hsaco"]
+
+
+def in_float64(arch: str, quick: tuple[str, ...]) -> list[object]:
+    return [
+        pytest.param(kernel, arch, marks=[] if kernel in quick else [pytest.mark.slow])
+        for kernel in (*KERNELS, *ROWS)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arch"),
+    [
+        *in_float64("sm_90", ("run_kernel", "edged_rows_table_kernel")),
+        *(each for arch in ("sm_80", "sm_100", "sm_120") for each in in_float64(arch, ())),
+    ],
+)
+@pytest.mark.parametrize("distribution", ["uniform", "normal", "truncated_normal"])
+def test_float64_on_nvidia(kernel, arch, distribution):
+    """Sums, products, quotients and roots, each rounded once: nothing is fused, nothing done in float32."""
+    ptx = static.compile_kernel(kernel, distribution, "float64", arch).asm["ptx"]
+    found = set(re.findall(r"\b(?:add|sub|mul|fma|mad|div|sqrt|rcp|rsqrt|ex2|lg2)\.[\w.]*f(?:32|64)\b", ptx))
+    assert found <= {f"{name}.rn.f64" for name in ("add", "sub", "mul", "div", "sqrt")}
+    assert {"add.rn.f64", "mul.rn.f64"} <= found
+
+
+@pytest.mark.parametrize(("kernel", "arch"), in_float64("gfx942", ("run_kernel",)))
+def test_float64_on_amd(kernel, arch):
+    """Fused multiply-adds only in what a root and a quotient are expanded to: twelve each, at most."""
+    code = static.compile_kernel(kernel, "normal", "float64", arch).asm["amdgcn"]
+    roots = code.count("v_rsq_f64")
+    fused = code.count("v_fma_f64") + code.count("v_fmac_f64")
+    assert 0 < fused <= 12 * roots
+    assert code.count("v_div_fixup_f64") == roots
 
 
 def fused_in_ptx(ptx: str) -> int:

@@ -14,7 +14,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-from tritoninit.kernels import lowering, triton_kernels
+from tritoninit.kernels import lowering, stream, triton_kernels
 from tritoninit.kernels.stream import Draw, row_major_strides
 
 
@@ -83,6 +83,29 @@ def test_new_seeds_and_bounds_do_not_recompile(launches: tuple[Launches, Launche
             triton_kernels.fill(torch.empty(1000 + seed % 7), draw)
     assert len(run.grids) == 15
     assert len(run.compiled) == 1
+
+
+def test_float64_has_kernels_that_take_float64_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bits, of whatever sign and size; other numbers do not compile another kernel."""
+    monkeypatch.setattr(driver, "_active", TargetOnly())
+    names = ("double_run_kernel", "double_rows_kernel", "double_scattered_kernel")
+    kernels = [Launches(getattr(triton_kernels, name)) for name in names]
+    for name, kernel in zip(names, kernels, strict=True):
+        monkeypatch.setattr(triton_kernels, name, kernel)
+    for std in (1.0, 5e-324, 0.02):
+        numbers = {"parameters": (-0.1 * std, std)}
+        triton_kernels.fill(torch.empty(64, dtype=torch.float64), normal(**numbers))
+        triton_kernels.fill(torch.empty(8, 12, dtype=torch.float64), normal(strides=(40, 1), **numbers))
+        triton_kernels.fill(torch.empty(8, dtype=torch.float64), normal(strides=(3,), **numbers))
+    assert [len(kernel.grids) for kernel in kernels] == [3, 3, 3]
+    assert [len(kernel.compiled) for kernel in kernels] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", stream.FLOAT8)
+def test_8_bit_floats_are_written_as_bytes(launches: tuple[Launches, Launches], name: str) -> None:
+    run, _ = launches
+    triton_kernels.fill(torch.empty(64, dtype=getattr(torch, name)), normal())
+    assert [tensor.dtype for tensor in run.tensors] == [torch.uint8]
 
 
 def test_windows_compile_twice_at_most(launches: tuple[Launches, Launches]) -> None:

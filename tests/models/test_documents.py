@@ -103,6 +103,119 @@ def test_rules_come_back(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("initializer", [initializer for initializer, _ in EXAMPLES], ids=str)
+def test_initializers_come_back_from_toml(initializer):
+    rules = ti.RuleSet("a", "", [ti.Rule("w", initializer)])
+    text = rules.to_toml()
+    assert ti.RuleSet.from_toml(text) == rules
+    assert repr(ti.RuleSet.from_toml(text)[0].initializers) == repr(initializer)
+    assert "axes = {none" not in text
+
+
+def test_toml_comes_back(tmp_path):
+    path = tmp_path / "rules.TOML"
+    RULES.save(path)
+    again = ti.RuleSet.load(path)
+    assert again == RULES
+    assert (again.name, again.citation) == (RULES.name, RULES.citation)
+    assert [rule.optional for rule in again] == [rule.optional for rule in RULES]
+    text = path.read_text(encoding="utf-8")
+    assert again.to_toml() == text == ti.RuleSet.from_json(RULES.to_json()).to_toml()
+    assert '[[rules]]\nfor = "*.bias"\nset = {Zeros = {}}\n' in text
+    assert '"set each" = {running_var = {Ones = {}}, running_mean = {Zeros = {}}}' in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0.1, -0.0, 1e-5, 1e16, 5e-324, 1.7976931348623157e308, math.inf, -math.inf, math.nan),
+        *(3, -(2**63), 2**70, True, 1 + 2j, complex(math.inf, -0.0)),
+    ],
+)
+def test_numbers_are_exact_in_toml(value):
+    rules = ti.RuleSet("a", "", [ti.Rule("w", ti.Constant(value))])
+    (again,) = ti.RuleSet.from_toml(rules.to_toml())
+    assert repr(again.initializers) == repr(ti.Constant(value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", 'a "b" \\ c', "größe\n\t\x00\x1f\x7f\u2028", "a.b = [c]", "# no comment", "'", "\U0001f600"],
+)
+def test_any_text_in_toml(text):
+    rules = ti.RuleSet(text, text, [ti.Rule(text, {text: ti.Zeros()})])
+    again = ti.RuleSet.from_toml(rules.to_toml())
+    assert again == rules
+    assert (again.name, again.citation) == (text, text)
+
+
+def test_toml_that_a_person_wrote():
+    rules = ti.RuleSet.from_toml(
+        """
+# Embeddings first.
+format = 'tritoninit rules'
+version = 1
+
+[[rules]]
+for = "*embed*"
+set.Normal.std = 0.02
+
+[[rules]]
+for = "*.weight"
+optional = true
+[rules.set.KaimingUniform]
+a = 2.23606797749979
+mode = "fan_in"
+[rules.set.KaimingUniform.axes.Axes]
+in_axes = [
+    0,  # as in JAX
+]
+out_axes = [1]
+
+[[rules]]
+for = "*"
+set = {TruncatedNormal = {a = -inf}}
+"""
+    )
+    assert [rule.pattern for rule in rules] == ["*embed*", "*.weight", "*"]
+    assert rules[0].initializers == ti.Normal(0.0, 0.02)
+    assert rules[1].initializers == ti.KaimingUniform(a=2.23606797749979, axes=ti.Axes((0,), (1,)))
+    assert rules[1].optional
+    assert rules[2].initializers == ti.TruncatedNormal(a=-math.inf)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "not a document of rules"),
+        ("format = 3", "not a document of rules"),
+        ("{}", "nvalid"),
+        ('format = "tritoninit rules"\nversion = 1\nversion = 1', "overwrite"),
+        ('format = "tritoninit rules"\nversion = 2', "version 2"),
+        ('format = "tritoninit rules"\nversion = 1\nrules = 1979-05-27', 'a list "rules"'),
+        ('format = "tritoninit rules"\nversion = 1\nrules = [1979-05-27]', "rule 1: it needs"),
+        (
+            'format = "tritoninit rules"\nversion = 1\n[[rules]]\nfor = "a"\nset.Constant.value = 1979-05-27',
+            "rule 1, for a: .*number",
+        ),
+        ('format = "tritoninit rules"\nversion = 1\n[[rules]]\nfor = "a"\nset.Zero = {}', "unknown: 'Zero'"),
+        ("a = " + "[" * 5000, "."),
+    ],
+)
+def test_toml_that_is_none(text, match, tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=match):
+        ti.RuleSet.from_toml(text)
+    with pytest.raises(ValueError, match=r"a\.toml: "):
+        ti.RuleSet.load(path)
+
+
+def test_no_rules_in_toml():
+    empty = ti.RuleSet("none", "", [])
+    assert ti.RuleSet.from_toml(empty.to_toml()) == empty
+
+
 def test_no_rules():
     empty = ti.RuleSet("none", "", [])
     assert ti.RuleSet.from_json(empty.to_json()) == empty

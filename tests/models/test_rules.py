@@ -423,8 +423,9 @@ class TestErrors:
 
     def test_other_dtypes_are_named(self):
         model = Model()
-        model.scale = nn.Parameter(torch.full((3,), torch.nan, dtype=torch.float64))
-        self.unwritten(model, EVERYTHING, NotImplementedError, "scale: Uniform of float64")
+        model.scale = nn.Parameter(torch.full((3,), torch.nan, dtype=torch.complex64))
+        rules = [Rule("scale", TruncatedNormal()), *EVERYTHING]
+        self.unwritten(model, rules, NotImplementedError, "scale: TruncatedNormal of complex64")
 
     def test_constants_that_do_not_fit_their_dtype_are_named(self):
         model = nn.Module()

@@ -13,7 +13,7 @@ from tritoninit.keys import Key
 TORCH: Final = "torch"  # no backend of ours
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Assignment:
     """What was done to one parameter or buffer.
 
@@ -34,3 +34,24 @@ class Assignment:
     backend: str
     became: str = ""
     code: str = ""
+
+    def __init__(
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        initializer: Initializer,
+        key: Key | None,
+        backend: str,
+        became: str = "",
+        code: str = "",
+    ) -> None:
+        # As a frozen class is made, attribute by attribute, a model's would take as long as its launches.
+        self.__dict__.update(
+            name=name,
+            tensor=tensor,
+            initializer=initializer,
+            key=key,
+            backend=backend,
+            became=became,
+            code=code,
+        )

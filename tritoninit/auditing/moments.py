@@ -137,8 +137,8 @@ def expected(fill: Fill, dtype: torch.dtype) -> Expected | None:
     """The moments of a fill's elements as ``dtype`` holds them; None where no fill draws or the grid decides.
 
     In float32 they are the distribution's: its grid shifts a mean or a standard deviation by less than
-    2e-7 standard deviations, which a thousand million elements would not show. In 16 bits they are those of
-    the rounded numbers, summed over all that the dtype has.
+    2e-7 standard deviations, which a thousand million elements would not show. In fewer bits they are those
+    of the rounded numbers, summed over all that the dtype has.
     """
     name = str(dtype).removeprefix("torch.")
     if isinstance(fill, Constant):
@@ -153,7 +153,7 @@ def expected(fill: Fill, dtype: torch.dtype) -> Expected | None:
         return expected(Constant(found.mean), dtype)
     if found.std < _RESOLVED * abs(found.mean):
         return None
-    return found if dtype == torch.float32 else _rounded(fill, dtype)
+    return found if dtype in (torch.float32, torch.float64) else _rounded(fill, dtype)
 
 
 def _smooth(fill: Fill) -> Expected:
@@ -182,7 +182,7 @@ def _moments_of(values: Floats, probabilities: Floats) -> Expected:
 
 
 def _rounded(fill: Fill, dtype: torch.dtype) -> Expected:
-    """The moments of a 16-bit dtype's numbers, each with the probability of what rounds to it."""
+    """The moments of a dtype's numbers, each with the probability of what rounds to it."""
     values = _finite_numbers(dtype)
     edges = (values[1:] + values[:-1]) / 2
     below = _distribution(fill, edges)
@@ -195,7 +195,8 @@ def _rounded(fill: Fill, dtype: torch.dtype) -> Expected:
 
 @cache
 def _finite_numbers(dtype: torch.dtype) -> Floats:
-    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int16, device="cpu")
+    half = 1 << (8 * dtype.itemsize - 1)
+    patterns = torch.arange(-half, half, dtype={1: torch.int8, 2: torch.int16}[dtype.itemsize], device="cpu")
     values: Floats = np.unique(patterns.view(dtype).double().numpy())
     finite: Floats = values[np.isfinite(values)]
     return finite

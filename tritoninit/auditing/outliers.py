@@ -14,13 +14,12 @@ from tritoninit.auditing.moments import ALARM, CHUNK, Moments, as_real
 from tritoninit.auditing.reading import pieces
 from tritoninit.combinators import Keep
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
-from tritoninit.kernels.lowering import FLOAT_DTYPES
+from tritoninit.kernels.lowering import FLOAT_DTYPES, farthest_normal
 
 CHANCE: Final = 1e-5  # of a false alarm, a tensor; see :func:`outliers`
 # What is larger has no square in float32, so neither a norm nor a variance.
 LARGEST: Final = math.sqrt(torch.finfo(torch.float32).max)
 
-_NORMAL_REACH: Final = math.sqrt(64 * math.log(2))  # of our normals: kernels/README.md
 _MOST: Final = 8  # elements that stand apart; more of them are a part of the whole, as is one of 32
 _FRACTION: Final = 32
 _SPACINGS: Final = 32  # below them, which tell how fast the tail falls
@@ -51,7 +50,7 @@ def support(initializer: Initializer, shape: Sequence[int], dtype: torch.dtype) 
     if isinstance(initializer, Keep) or name not in FLOAT_DTYPES:
         return None
     fills = [piece.initializer for piece in initializer.pieces(shape)]
-    ends = [_ends(fill) for fill in fills if isinstance(fill, Fill)]
+    ends = [_ends(fill, farthest_normal(name)) for fill in fills if isinstance(fill, Fill)]
     if not ends or len(ends) < len(fills):
         return None
     low, high = min(a for a, _ in ends), max(b for _, b in ends)
@@ -60,17 +59,17 @@ def support(initializer: Initializer, shape: Sequence[int], dtype: torch.dtype) 
     return low - slack, high + slack
 
 
-def _ends(fill: Fill) -> tuple[float, float]:
+def _ends(fill: Fill, farthest: float) -> tuple[float, float]:
     match fill:
         case Constant(value):
             return float(value), float(value)
         case Uniform(low, high):
             return low, high
         case Normal(mean, std):
-            return mean - _NORMAL_REACH * std, mean + _NORMAL_REACH * std
+            return mean - farthest * std, mean + farthest * std
         case TruncatedNormal(mean, std, a, b):
-            # Of a tail, no less than 2**-33 of the mass is drawn from; lowering knows none beyond 13.
-            far = std * (_NORMAL_REACH if a <= mean <= b else 13)
+            # Of a tail no less than a word's share of the mass is drawn; lowering knows none beyond 13.
+            far = std * (farthest if a <= mean <= b else 13)
             return max(a, mean - far), min(b, mean + far)
     raise NotImplementedError(f"the support of {type(fill).__name__}")
 

@@ -45,17 +45,20 @@ def constants(tensors: Iterable[Tensor]) -> Iterator[tuple[int, float]]:
     alike: dict[tuple[torch.device, torch.dtype], list[tuple[int, Tensor]]] = {}
     for place, x in enumerate(tensors):
         if x.numel() > 1 and not x.is_complex():
-            alike.setdefault((x.device, x.dtype), []).append((place, x.detach()))
+            alike.setdefault((x.device, x.dtype), []).append((place, x))
     for group in alike.values():
-        ends = iter(torch.cat([_ends(x) for _, x in group]).tolist())
+        with torch.no_grad():
+            ends = iter(torch.cat([_ends(x) for _, x in group]).tolist())
         for (place, x), first, last in zip(group, ends, ends, strict=True):
-            if first == last and (x == first).all():
+            if first == last and (x.detach() == first).all():
                 yield place, float(first)
 
 
 def _ends(x: Tensor) -> Tensor:
     if x.is_contiguous():
-        return x.view(-1)[:: x.numel() - 1]
+        if type(x) in (Tensor, torch.nn.Parameter):
+            return x.as_strided((2,), (x.numel() - 1,))
+        return x.detach().view(-1)[:: x.numel() - 1]  # which more subclasses know
     return torch.stack([x[(0,) * x.dim()], x[(-1,) * x.dim()]])
 
 

@@ -23,12 +23,19 @@ from triton.compiler import ASTSource
 from tritoninit.bench.control_flow import ControlFlow, GcnFlow, Route, SassFlow, bytes_stored
 from tritoninit.bench.instructions import KINDS, Uncountable
 from tritoninit.kernels import triton_kernels
+from tritoninit.kernels.stream import FLOAT8
 
 TARGETS: Final = {
     **{f"sm_{arch}": GPUTarget("cuda", arch, 32) for arch in (80, 86, 89, 90, 100, 120)},
     **{arch: GPUTarget("hip", arch, 64) for arch in ("gfx90a", "gfx942", "gfx950")},
 }
-_TRITON_DTYPES: Final = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+_TRITON_DTYPES: Final = {
+    "float64": "fp64",
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    **dict.fromkeys(FLOAT8, "u8"),
+}
 _TOOLS: Final = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -49,7 +56,7 @@ def compile_kernel(
             time, of "edged_rows_kernel" that for one whose rows do not begin or end so; the same of
             "rows_table_kernel" and "edged_rows_table_kernel", of which the latter takes any such matrix.
         distribution: a key of ``triton_kernels.DISTRIBUTIONS``.
-        dtype: "float32", "float16" or "bfloat16".
+        dtype: one of ``lowering.FLOAT_DTYPES``.
         arch: a key of ``TARGETS``.
         aligned: 16 divides the tensor's address and, for run_kernel, the index of its first element; of
             rows, some can be stored 16 bytes at a time.
@@ -60,7 +67,9 @@ def compile_kernel(
     Returns:
         Triton's CompiledKernel; its ``asm`` holds "ptx" and "cubin", or "amdgcn" and "hsaco".
     """
-    function = getattr(triton_kernels, kernel.removeprefix("edged_"))
+    name = kernel.removeprefix("edged_")
+    takes_doubles = dtype == "float64" and not kernel.endswith("table_kernel")
+    function = getattr(triton_kernels, f"double_{name}" if takes_doubles else name)
     if not isinstance(function, triton.JITFunction):
         raise RuntimeError("Triton's interpreter replaces its compiler: unset TRITON_INTERPRET")
     constants: dict[str, Any] = {"DISTRIBUTION": triton_kernels.DISTRIBUTIONS[distribution]}
@@ -71,10 +80,11 @@ def compile_kernel(
         constants |= {"WIDE": wide, "PLACES": triton_kernels.PLACES}
     else:
         aligned = aligned or kernel.endswith("table_kernel")
-        width = 16 // getattr(torch, dtype).itemsize if aligned else 4
+        width = (4 if getattr(torch, dtype).itemsize >= 4 else 8) if aligned else 4
         constants |= {"WIDE": wide, "MATRIX": True, "UNIT": True, "VECTORS": aligned, "WIDTH": width}
         constants["SINGLES"] = kernel.startswith("edged_") or not aligned
         constants["GROUPS"] = 2 * triton_kernels.COUNTERS // width
+    constants["FORMAT"] = triton_kernels.FORMATS.get(getattr(torch, dtype), triton_kernels.NO_FORMAT.value)
     if kernel.endswith("table_kernel"):
         constants["DTYPE"] = triton_kernels.DTYPES[getattr(torch, dtype)]
         pointer, attributes = "*i64", _pointer_attributes(arch, True, False)  # of the table

@@ -2,11 +2,13 @@
 
 In the block, in its thread and in its task of asyncio and those that this starts, these draw from this
 library's stream: every ``torch.nn.init`` function, on any tensor; ``uniform_``, ``normal_``, ``fill_``,
-``zero_`` and ``x[i:j] = number`` on parameters and on what is known to share their memory (``weight.data``,
-``weight[padding_idx]``); the initializers of ``timm.layers``, once that is imported, as what they mean. Of a
-DTensor, each rank of those that run the same code sets its part of what one process would have. What torch
-copies when that is indexed along a dimension that is cut (``weight[padding_idx].zero_()``) does not reach the
-parameter, here or without this; a rule of ``initialize_`` does.
+``zero_``, ``exponential_``, ``log_normal_``, ``cauchy_``, ``geometric_``, ``bernoulli_`` with one
+probability, ``random_`` and ``x[i:j] = number`` on parameters and on what is known to share their memory
+(``weight.data``, ``weight[padding_idx]``); the initializers of ``timm.layers``, once that is imported, as
+what they mean. Of a DTensor, each rank of those that run the same code sets its part of what one process
+would have. What torch copies when that is indexed along a dimension that is cut
+(``weight[padding_idx].zero_()``) does not reach the parameter, here or without this; a rule of
+``initialize_`` does.
 
 All else that draws is reproducible: torch's default generators (of the CPU and of the accelerator's devices),
 those behind ``numpy.random``'s functions and behind ``random``'s are seeded from children of the block's key
@@ -19,7 +21,9 @@ the block. One that a later fill covers, or whose tensor is gone by then, is nev
 done: the version counter moves on, torch's own generators do not.
 
 The n-th random fill, counted from 0 in the order of the calls (dropped ones too), has the key
-``Key(seed).fold_in(n)``, or ``Key.from_generator(generator)`` where the call names a generator.
+``Key(seed).fold_in(n)``, or ``Key.from_generator(generator)`` where the call names a generator. The methods
+from ``exponential_`` to ``random_`` are counted apart: the n-th has
+``Key(seed).fold_in("draws").fold_in(n)``.
 
 Limits. What does not go through torch's Python functions does not see that a fill is pending: other threads
 and processes, ``torch._C.DisableTorchFunction``, C++ code that is handed a tensor (TorchScript,
@@ -69,9 +73,9 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
         ValueError: the backend that ``use_backend`` or TRITONINIT_BACKEND asks for is unknown.
         RuntimeError: this torch lacks something that this needs, or others stand in for its functions.
 
-    What this library cannot serve (float64, meta tensors, subclasses of Tensor, arguments that make no
-    sense, ...) goes to torch unchanged, errors included, and is listed in ``passed_on``; but for memory that
-    ends before its tensor does, beyond which torch would write: that is a TargetError.
+    What this library cannot serve (complex numbers, meta tensors, subclasses of Tensor, arguments that make
+    no sense, ...) goes to torch unchanged, errors included, and is listed in ``passed_on``; but for memory
+    that ends before its tensor does, beyond which torch would write: that is a TargetError.
 
     >>> from torch import nn
     >>> from tritoninit import Key

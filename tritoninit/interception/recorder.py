@@ -64,6 +64,7 @@ from tritoninit.interception.private import (
 from tritoninit.interception.regions import Region, storage_key
 from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
 from tritoninit.keys import Key
+from tritoninit.mapped import Independent
 from tritoninit.models.rules import RuleSet
 from tritoninit.models.slots import Slot, slots
 from tritoninit.plan import Plan
@@ -93,6 +94,7 @@ class Recorder(Intercepted):
         self.thread = threading.get_ident()
         self.passed_on: list[PassedOn] = []
         self._random_fills = 0
+        self._random_draws = 0
         # By address of storage, which is no one else's while a weak reference to it lives.
         self._storages: dict[int, Any] = dict(outer._storages) if outer else {}
         self._parameters: set[int] = set(outer._parameters) if outer else set()
@@ -396,9 +398,17 @@ class Recorder(Intercepted):
             _warn_of_far_mean()
         key = None
         if initializer.random:
-            key = self.key.fold_in(self._random_fills) if generator is None else Key.from_generator(generator)
-            self._random_fills += 1
+            counted = self._next_key(initializer)
+            key = counted if generator is None else Key.from_generator(generator)
         return Filled(region, initializer, primitive, key, backend)
+
+    def _next_key(self, initializer: Initializer) -> Key:
+        """That of the n-th random fill; distributions that torch drew once are counted apart from others."""
+        if isinstance(initializer, Independent):
+            self._random_draws += 1
+            return self.key.fold_in("draws").fold_in(self._random_draws - 1)
+        self._random_fills += 1
+        return self.key.fold_in(self._random_fills - 1)
 
     def _record(self, tensor: Tensor, filled: Filled) -> None:
         local = local_of(tensor)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tritoninit.distributions import Bernoulli, Cauchy, Exponential, Geometric, LogNormal, RandInt
 from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.initializers import (
     KaimingNormal,
@@ -38,12 +39,26 @@ FUNCTIONS: dict[str, type[Initializer]] = {
 }
 FIXED = {"constant_", "ones_", "zeros_", "eye_", "dirac_"}
 
+
+def _integers(*bounds: Any, low: Any = 0, high: Any = None) -> Initializer:
+    """``random_``, of which a single bound is the one above unless that has a name."""
+    if len(bounds) == 1 and high is not None:
+        return RandInt(bounds[0], high)
+    return RandInt.between(*bounds) if bounds else RandInt(low, high)
+
+
 # In-place methods, and the initializer's names for their arguments.
-METHODS: dict[Callable[..., Any], tuple[type[Initializer], dict[str, str]]] = {
+METHODS: dict[Callable[..., Any], tuple[Callable[..., Initializer], dict[str, str]]] = {
     Tensor.uniform_: (Uniform, {"from": "low", "to": "high"}),
     Tensor.normal_: (Normal, {"mean": "mean", "std": "std"}),
     Tensor.fill_: (Constant, {"value": "value"}),
     torch.fill_: (Constant, {"value": "value"}),
     Tensor.zero_: (Zeros, {}),
     torch.zero_: (Zeros, {}),
+    Tensor.exponential_: (Exponential, {"lambd": "rate"}),
+    Tensor.log_normal_: (LogNormal, {}),
+    Tensor.cauchy_: (Cauchy, {"sigma": "scale"}),
+    Tensor.geometric_: (Geometric, {}),
+    Tensor.bernoulli_: (Bernoulli, {}),
+    Tensor.random_: (_integers, {"from": "low", "to": "high"}),
 }

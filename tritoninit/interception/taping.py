@@ -32,6 +32,7 @@ from tritoninit.interception.regions import storage_key
 from tritoninit.interception.served import FIXED, FUNCTIONS, METHODS
 from tritoninit.interception.summary import Summary
 from tritoninit.interception.tape import At, Tape
+from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.keys import Key
 from tritoninit.models.slots import Slot
 from tritoninit.recorded import is_factory
@@ -417,8 +418,8 @@ def _understood(
 
 def _float(dtype: torch.dtype) -> torch.dtype:
     """In which what is drawn of this dtype is checked: floats that are not served are rounded to."""
-    served = (torch.float32, torch.float16, torch.bfloat16)
-    return dtype if dtype in served or not dtype.is_floating_point else torch.float32
+    served = str(dtype).removeprefix("torch.") in FLOAT_DTYPES
+    return dtype if served or not dtype.is_floating_point else torch.float32
 
 
 def _filled_by(
@@ -449,12 +450,14 @@ def _filled_by(
         return None
     if not all(is_number(each) for each in (*numbers, *named.values())):
         return None
-    if not tensor.is_floating_point() and kind not in (Constant, Zeros, Ones):
-        return None
     try:
-        return tensor, kind(*map(number, numbers), **{name: number(each) for name, each in named.items()})
+        initializer = kind(*map(number, numbers), **{name: number(each) for name, each in named.items()})
+        if initializer.random and not tensor.is_floating_point():
+            here = torch.empty(tensor.shape, device="meta", dtype=tensor.dtype)
+            initializer.check(here, Window.whole(tuple(tensor.shape)))
     except REFUSALS:
         return None
+    return tensor, initializer
 
 
 @contextmanager

@@ -52,15 +52,21 @@ def fill(drawer: Drawer, items: Sequence[Item], threads: int = 1) -> None:
 
     Args:
         drawer: who draws.
-        items: (target, dtype, draw) each. The target is float32, float16, or the uint16 patterns of bfloat16,
-            of any shape and strides; the dtype "float32", "float16" or "bfloat16".
+        items: (target, dtype, draw) each. The target is float32, float16, the uint16 patterns of bfloat16 or
+            the uint8 ones of an 8-bit float, of any shape and strides; the dtype is one of
+            ``lowering.FLOAT_DTYPES``.
         threads: how many threads share the chunks of all of them, the caller's one of them.
     """
     if len(items) == 1 and items[0][0].size <= drawer.chunk // 4:
         for chunk in _chunks(drawer, *items[0]):
             chunk()
         return
-    work = _Work(chunk for item in items for chunk in _chunks(drawer, *item))
+    share((chunk for item in items for chunk in _chunks(drawer, *item)), threads)
+
+
+def share(chunks: Iterator[Callable[[], None]], threads: int) -> None:
+    """Do all chunks, in any order, on so many threads, the caller's one of them."""
+    work = _Work(chunks)
     helpers = [future for _ in range(min(threads, work.peek(threads)) - 1) if (future := _submit(work.run))]
     try:
         work.run()

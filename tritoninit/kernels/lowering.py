@@ -10,26 +10,48 @@ from __future__ import annotations
 import math
 import reprlib
 import struct
+import sys
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
 from operator import index
 from typing import Any
 
-from tritoninit.kernels.stream import ConstantNumbers, NormalNumbers, TruncatedNormalNumbers, UniformNumbers
+from tritoninit.kernels.stream import (
+    FLOAT8,
+    ConstantNumbers,
+    NormalNumbers,
+    TruncatedNormalNumbers,
+    UniformNumbers,
+)
 
 # Random fills serve these; constants serve every dtype.
-FLOAT_DTYPES = ("float32", "float16", "bfloat16")
+ROUNDED_DTYPES = ("float32", "float16", "bfloat16", *FLOAT8)  # float32 values, as they are or rounded once
+FLOAT_DTYPES = (*ROUNDED_DTYPES, "float64")
+# A complex number is two neighbours of these in the stream: its real part and its imaginary one.
+PARTS = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
+
+
+def _float8(magnitude: int, dtype: str) -> float:
+    """The number of a pattern without its sign; past the largest, what would be there if there were one."""
+    form = FLOAT8[dtype]
+    exponent, mantissa = divmod(magnitude, 1 << form.mantissa)
+    whole = mantissa + ((1 << form.mantissa) if exponent else 0)
+    return math.ldexp(whole, max(exponent, 1) - form.bias - form.mantissa)
+
 
 _LARGEST = {
     "float32": float.fromhex("0x1.fffffep+127"),
     "float16": float.fromhex("0x1.ffcp+15"),
     "bfloat16": float.fromhex("0x1.fep+127"),
+    "float64": sys.float_info.max,
+    **{dtype: _float8(form.largest, dtype) for dtype, form in FLOAT8.items()},
 }
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803")
 # One-sided intervals beyond this many standard deviations leave no float32 probability to draw from.
 FARTHEST_TAIL = 6.0
-# No normal is farther from its mean: the radius of a word, sqrt(-2 ln 2**-32), rounded up.
+# No normal is farther from its mean: the radius of a word, sqrt(-2 ln 2**-32), rounded up; and of 64 bits.
 FARTHEST_NORMAL = 6.6605
+FARTHEST_DOUBLE = 9.4194
 
 
 class ParameterError(ValueError, RuntimeError):
@@ -133,22 +155,39 @@ def float32(x: float) -> float:
         return math.copysign(math.inf, x)
 
 
-def finite_float32(name: str, x: float) -> float:
-    """``x`` rounded to float32, never -0.0: which zero a minimum or maximum returns differs by machine.
+def computed(x: float, dtype: str) -> float:
+    """``x`` in the precision that elements of ``dtype`` are computed in: float32, but for float64."""
+    return x if dtype == "float64" else float32(x)
+
+
+def finite(name: str, x: float, dtype: str) -> float:
+    """``x`` as it is computed with, never -0.0: which zero a minimum or maximum returns differs by machine.
 
     Raises:
         ParameterError: it is infinite or no number.
     """
-    value = float32(x + 0.0)
+    value = computed(x + 0.0, dtype)
     if not math.isfinite(value):
-        raise ParameterError(f"{name} must be a finite float32 number, not {x}")
+        kind = "float64" if dtype == "float64" else "float32"
+        raise ParameterError(f"{name} must be a finite {kind} number, not {x}")
     return value + 0.0
+
+
+def farthest_normal(dtype: str) -> float:
+    return FARTHEST_DOUBLE if dtype == "float64" else FARTHEST_NORMAL
 
 
 def check_range(name: str, value: float, dtype: str) -> None:
     """Raise ParameterError if a number is larger than any of the dtype."""
     if abs(value) > _LARGEST[dtype]:
         raise ParameterError(f"{name} is out of range for {dtype}: {value}")
+
+
+def check_held(value: float, dtype: str) -> None:
+    """Raise RangeError if an 8-bit float has no such number, infinity or NaN."""
+    too_large = abs(value) > _LARGEST[dtype] and not (math.isinf(value) and FLOAT8[dtype].has_infinity)
+    if too_large:
+        raise RangeError(f"{dtype} cannot hold the value {shown(value)}")
 
 
 def _float32_above(x: float) -> float:
@@ -166,7 +205,9 @@ def _float32_below(x: float) -> float:
 
 
 def _pattern(x: float, dtype: str) -> int:
-    """The 16-bit pattern that float32 ``x`` rounds to (nearest, ties to even), as an ordered integer."""
+    """The pattern that float32 ``x`` rounds to (nearest, ties to even), as an ordered integer."""
+    if dtype in FLOAT8:
+        return _pattern8(x, dtype)
     if dtype == "float16":
         try:
             bits = struct.unpack("<H", struct.pack("<e", x))[0]
@@ -178,8 +219,22 @@ def _pattern(x: float, dtype: str) -> int:
     return int(bits) if bits < 0x8000 else 0x8000 - int(bits)
 
 
+def _pattern8(x: float, dtype: str) -> int:
+    """The same of 8 bits; past the largest number the grid goes on."""
+    form = FLOAT8[dtype]
+    if not x:
+        return 0
+    exponent = max(math.frexp(x)[1], 2 - form.bias)  # x is less than 2**exponent
+    # In units of the spacing there, nearest even; patterns count on from that of 2**(exponent - 1).
+    steps = round(math.ldexp(abs(x), form.mantissa + 1 - exponent))
+    magnitude = ((exponent + form.bias - 2) << form.mantissa) + steps
+    return magnitude if x > 0 else -magnitude
+
+
 def _value(ordered: int, dtype: str) -> float:
-    """The number that an ordered 16-bit pattern stands for."""
+    """The number that an ordered pattern stands for."""
+    if dtype in FLOAT8:
+        return math.copysign(_float8(abs(ordered), dtype), ordered)
     bits = ordered if ordered >= 0 else 0x8000 - ordered
     if dtype == "float16":
         return float(struct.unpack("<e", struct.pack("<H", bits))[0])
@@ -187,16 +242,23 @@ def _value(ordered: int, dtype: str) -> float:
 
 
 def _rounded(x: float, dtype: str) -> float:
-    """The float32 ``x`` as ``dtype`` holds it."""
-    return x if dtype == "float32" else _value(_pattern(x, dtype), dtype)
+    """``x``, of the precision that is computed in, as ``dtype`` holds it."""
+    return x if dtype in ("float32", "float64") else _value(_pattern(x, dtype), dtype)
 
 
 @lru_cache(maxsize=4096)
 def largest_rounding_within(bound: float, dtype: str, *, strict: bool) -> float:
-    """The largest float32 that rounds, in ``dtype``, to a number at most ``bound`` (below it if strict)."""
+    """The largest float32 that rounds, in ``dtype``, to a number at most ``bound`` (below it if strict).
+
+    Of float64, the largest float64 that is one.
+    """
+    if dtype == "float64":
+        return math.nextafter(bound, -math.inf) if strict else bound + 0.0
     if dtype == "float32":
         return _float32_below(bound) if strict else bound + 0.0
     ordered = _pattern(bound, dtype)
+    if dtype in FLOAT8:
+        ordered = min(ordered, FLOAT8[dtype].largest)
     while _value(ordered, dtype) > bound or (strict and _value(ordered, dtype) == bound):
         ordered -= 1
     here, above = _value(ordered, dtype), _value(ordered + 1, dtype)
@@ -207,22 +269,23 @@ def largest_rounding_within(bound: float, dtype: str, *, strict: bool) -> float:
 
 
 def constant(value: float, dtype: str) -> ConstantNumbers:
-    """The value, rounded to float32 for the dtypes that the kernels serve."""
-    return ConstantNumbers(float32(float(value)) if dtype in FLOAT_DTYPES else value)
+    """The value, in the precision that is computed in for the dtypes that the kernels serve."""
+    return ConstantNumbers(computed(float(value), dtype) if dtype in FLOAT_DTYPES else value)
 
 
 def uniform(low: float, high: float, dtype: str) -> UniformNumbers:
-    """The uniform distribution on [low, high): low, and its span times 2**-24.
+    """The uniform distribution on [low, high): low, and its span times 2**-24 (of float64, 2**-53).
 
     floor and cap are the float32 numbers nearest the bounds that still round, in ``dtype``, to no less than
     low and to less than high; where low equals high both are low.
     """
-    low32, high32 = finite_float32("low", low), finite_float32("high", high)
+    low32, high32 = finite("low", low, dtype), finite("high", high, dtype)
     if low > high:
         raise ParameterError(f"uniform needs low <= high, not low={low} > high={high}")
-    span = float32(high32 - low32)
+    span = computed(high32 - low32, dtype)
     if not math.isfinite(span):
-        raise ParameterError(f"high - low overflows float32: low={low}, high={high}")
+        kind = "float64" if dtype == "float64" else "float32"
+        raise ParameterError(f"high - low overflows {kind}: low={low}, high={high}")
     if low32 == high32:
         if low < high and not low32 <= _rounded(low32, dtype) < high:
             raise ParameterError(f"no {dtype} number lies in [{low}, {high})")
@@ -231,16 +294,17 @@ def uniform(low: float, high: float, dtype: str) -> UniformNumbers:
     cap = largest_rounding_within(high32, dtype, strict=True)
     if floor > cap:
         raise ParameterError(f"no {dtype} number lies in [{low}, {high})")
-    return UniformNumbers(low32, float32(span * 2.0**-24), floor, cap)
+    scale = span * 2.0**-53 if dtype == "float64" else float32(span * 2.0**-24)
+    return UniformNumbers(low32, scale, floor, cap)
 
 
 @lru_cache(maxsize=4096)
 def normal(mean: float, std: float, dtype: str) -> NormalNumbers:
-    """Mean and standard deviation, the same for every dtype that can hold whatever they may give."""
+    """Mean and standard deviation, for every dtype that can hold whatever they may give."""
     if not std >= 0:
         raise ParameterError(f"normal needs std >= 0, not {std}")
-    numbers = NormalNumbers(finite_float32("mean", mean), finite_float32("std", std))
-    reach = abs(mean) + FARTHEST_NORMAL * std
+    numbers = NormalNumbers(finite("mean", mean, dtype), finite("std", std, dtype))
+    reach = abs(mean) + farthest_normal(dtype) * std
     if reach > _LARGEST[dtype]:
         raise ParameterError(
             f"normal reaches {reach:g}, which is out of range for {dtype}: mean={mean}, std={std}"
@@ -264,24 +328,24 @@ def _upper_tail(x: float) -> Decimal:
     return Decimal("0.5") - total * (-square / 2).exp() / (2 * _PI).sqrt()
 
 
-def _within_float32(name: str, bound: float) -> float:
-    """A truncation bound in float32; one that is infinite there is the largest finite number."""
+def _bound(name: str, bound: float, dtype: str) -> float:
+    """A truncation bound as it is computed with; one that is infinite there is the largest finite number."""
     if math.isnan(bound):
         raise ParameterError(f"{name} must be a number, not {bound}")
-    largest = _LARGEST["float32"]
-    return max(-largest, min(largest, float32(bound))) + 0.0
+    largest = _LARGEST["float64" if dtype == "float64" else "float32"]
+    return max(-largest, min(largest, computed(bound, dtype))) + 0.0
 
 
 def _check_reach(mean: float, std: float, low: float, high: float, dtype: str) -> None:
     """Raise ParameterError if a normal within [low, high] may be larger than any number of the dtype.
 
-    In the tail beyond l standard deviations, a word of 32 bits gets no farther than sqrt(l**2 + 64 ln 2) of
+    In the tail beyond l standard deviations, a word of n bits gets no farther than sqrt(l**2 + 2 n ln 2) of
     them, since P(Z > l + t) <= P(Z > l) exp(-l t - t**2 / 2).
     """
     ends = []
     for side in (-1, 1):
         near, far = (low, high) if side > 0 else (high, low)
-        reach = math.hypot(max(side * (near - mean) / std, 0.0), FARTHEST_NORMAL)
+        reach = math.hypot(max(side * (near - mean) / std, 0.0), farthest_normal(dtype))
         ends.append(side * min(side * far, side * mean + reach * std))
     if max(-ends[0], ends[1]) > _LARGEST[dtype]:
         raise ParameterError(
@@ -295,10 +359,11 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
     """A normal within [low, high], either of which may be infinite.
 
     below = P(X < low) and above = P(X > high) of the whole normal, difference = below - above, mass =
-    (1 - below - above) * 2**-32; floor and cap keep the rounded values inside [low, high].
+    (1 - below - above) * 2**-32 (of float64, 2**-64); floor and cap keep the rounded values inside
+    [low, high].
     """
-    mean32, std32 = finite_float32("mean", mean), finite_float32("std", std)
-    low32, high32 = _within_float32("a", low), _within_float32("b", high)
+    mean32, std32 = finite("mean", mean, dtype), finite("std", std, dtype)
+    low32, high32 = _bound("a", low, dtype), _bound("b", high, dtype)
     if not std32 > 0:
         raise ParameterError(f"truncated normal needs std > 0, not {std}")
     if not low < high:
@@ -322,13 +387,14 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
     cap = largest_rounding_within(high32, dtype, strict=False)
     if floor > cap:
         raise ParameterError(f"no {dtype} number lies in [{low}, {high}]")
+    unit = 2.0**-64 if dtype == "float64" else 2.0**-32
     return TruncatedNormalNumbers(
         mean32,
         std32,
-        float32(float(below)),
-        float32(float(above)),
-        float32(float(difference)),
-        float32(float32(float(mass)) * 2.0**-32),
+        computed(float(below), dtype),
+        computed(float(above), dtype),
+        computed(float(difference), dtype),
+        computed(computed(float(mass), dtype) * unit, dtype),
         floor,
         cap,
     )

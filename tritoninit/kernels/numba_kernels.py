@@ -8,12 +8,13 @@ same bits either way, which is checked on import. No fast-math, so that nothing 
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
-from contextlib import suppress
+from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from llvmlite import ir
 from numba import carray, config, njit, types
@@ -21,26 +22,38 @@ from numba.extending import intrinsic
 
 from tritoninit.kernels import chunks, lowering, reference, stream
 from tritoninit.kernels.chunks import Array, Coordinates, Drawer, Item, Places
-from tritoninit.kernels.numba_cache import KernelCache
+from tritoninit.kernels.numba_words import (
+    BLOCKS,
+    DISTRIBUTIONS,
+    NORMAL,
+    NUMBERS,
+    UNIFORM,
+    copy_piece,
+    gather_tile,
+    inlined,
+    kernel,
+    key_words,
+    philox4x32,
+    pointer,
+    words,
+)
 from tritoninit.kernels.stream import Draw
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT keeps it from compiling")
 
-f32, i32, i64, u16, u32, u64 = np.float32, np.int32, np.int64, np.uint16, np.uint32, np.uint64
+f32, i32, i64, u8 = np.float32, np.int32, np.int64, np.uint8
+u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
-BLOCKS = 512  # a tile: 8 KiB of words and 8 KiB of values
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
 
-UNIFORM, NORMAL, TRUNCATED_NORMAL = range(3)
-DISTRIBUTIONS = {"uniform": UNIFORM, "normal": NORMAL, "truncated_normal": TRUNCATED_NORMAL}
+CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 DTYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
+FLOAT8 = len(DTYPES)  # the first of them
+DTYPES |= {name: FLOAT8 + k for k, name in enumerate(stream.FLOAT8)}
 _TORCH_DTYPES = {getattr(torch, name): code for name, code in DTYPES.items()}
 
-_M0, _M1 = u64(stream.PHILOX_M0), u64(stream.PHILOX_M1)
-_W0, _W1 = u32(stream.PHILOX_W0), u32(stream.PHILOX_W1)
-_ROUNDS = stream.PHILOX_ROUNDS
 _LOG = tuple(f32(c) for c in stream.LOG)
 _LOG_SPLIT = i32(stream.LOG_SPLIT)
 _LN2 = f32(stream.MINUS_TWO_LN2 / 2**23)
@@ -51,6 +64,14 @@ _TAIL = tuple(f32(c) for c in stream.QUANTILE_TAIL)
 _TAIL_SHIFT = f32(stream.QUANTILE_TAIL_SHIFT)
 _SPLIT = f32(stream.QUANTILE_SPLIT)
 _SIGN = u32(1 << 31)
+# A row for each format of 8 bits: what ``byte`` takes.
+_BYTES = np.array(
+    [
+        (f.dropped, f.rebias, f.smallest_normal, f.grid, f.largest, f.beyond, f.nan, f.one_zero)
+        for f in stream.FLOAT8.values()
+    ],
+    np.int32,
+)
 # The polynomials below are written out.
 if (len(_LOG), len(_SINE), len(_CENTRE), len(_TAIL)) != (8, 4, 9, 9):
     raise ImportError("a polynomial of the stream has another length than the one that is written out here")
@@ -96,53 +117,19 @@ def real(context: Any, x: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
-@intrinsic
-def pointer(context: Any, address: Any) -> Any:
-    """The memory at an address, of which ``carray`` makes an array."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.uint64), generate
-
-
-_inline = njit(inline="always", error_model="numpy")
-
-
-@_inline
-def philox4x32(c0, c1, c2, c3, k0, k1):
-    """Philox4x32-10 of four uint32 counter words and two uint32 key words: four uint32 words."""
-    for _ in range(_ROUNDS):
-        p0 = u64(c0) * _M0
-        p1 = u64(c2) * _M1
-        c0 = u32(p1 >> u64(32)) ^ c1 ^ k0
-        c2 = u32(p0 >> u64(32)) ^ c3 ^ k1
-        c1 = u32(p1)
-        c3 = u32(p0)
-        k0 = u32(k0 + _W0)
-        k1 = u32(k1 + _W1)
-    return c0, c1, c2, c3
-
-
-@_inline
-def words(block, key):
-    """The four words of a block; ``key`` is the stream's and the seed's words, low first."""
-    return philox4x32(u32(block), u32(block >> u64(32)), key[0], key[1], key[2], key[3])
-
-
-@_inline
+@inlined
 def log_polynomial(m):
     v = fma(fma(fma(_LOG[0], m, _LOG[1]), m, _LOG[2]), m, _LOG[3])
     return fma(fma(fma(fma(v, m, _LOG[4]), m, _LOG[5]), m, _LOG[6]), m, _LOG[7])
 
 
-@_inline
+@inlined
 def quantile_polynomial(t, c):
     v = fma(fma(fma(fma(c[0], t, c[1]), t, c[2]), t, c[3]), t, c[4])
     return fma(fma(fma(fma(v, t, c[5]), t, c[6]), t, c[7]), t, c[8])
 
 
-@_inline
+@inlined
 def minus_two_log(x, shift):
     """-2 ln(x / 2**k) of positive normal float32 x; ``shift`` is k * 2**23."""
     i = i32(bits(x))
@@ -151,7 +138,7 @@ def minus_two_log(x, shift):
     return fma(f32(e), _LN2, fma(m, f32(-2), (m * m) * log_polynomial(m)))
 
 
-@_inline
+@inlined
 def sine(f):
     """sin(pi/2 f) of quarter turns f in [-1, 1]."""
     w = fma(-f, f, f32(1))
@@ -159,7 +146,7 @@ def sine(f):
     return fma(f, w * p, f)
 
 
-@_inline
+@inlined
 def box_muller(x, y):
     """Two independent standard normals from two words."""
     r = sqrt(minus_two_log(f32(x | u32(1)), i32(32 << 23)))
@@ -168,25 +155,25 @@ def box_muller(x, y):
     return signed * sine(f), signed * sine(f32(1) - abs(f))
 
 
-@_inline
+@inlined
 def clamp(v, floor, cap):
     v = v if v > floor else floor
     return v if v < cap else cap
 
 
-@_inline
+@inlined
 def uniform(x, low, scale, floor, cap):
     """low + u * span, u = (x >> 8) * 2**-24, kept within [floor, cap]."""
     return clamp(f32(i32(x >> u32(8))) * scale + low, floor, cap)
 
 
-@_inline
+@inlined
 def normal(z, mean, std):
     """A standard normal, scaled."""
     return z * std + mean
 
 
-@_inline
+@inlined
 def truncated_normal(x, mean, std, below, above, difference, mass, floor, cap):
     """The quantile of x, kept within [floor, cap]."""
     left = f32(x | u32(1)) * mass + below
@@ -199,7 +186,7 @@ def truncated_normal(x, mean, std, below, above, difference, mass, floor, cap):
     return clamp(z * std + mean, floor, cap)
 
 
-@_inline
+@inlined
 def half(v):
     """The float16 pattern of a float32, rounded to nearest even."""
     b = bits(v)
@@ -211,11 +198,34 @@ def half(v):
     return u16((small if a < u32(0x38800000) else large) | ((b >> u32(16)) & u32(0x8000)))
 
 
-@_inline
+@inlined
 def brain(v):
     """The bfloat16 pattern of a float32, rounded to nearest even."""
     b = bits(v)
     return u16(u32(u32(b + u32(0x7FFF)) + ((b >> u32(16)) & u32(1))) >> u32(16))
+
+
+@inlined
+def byte(v, form):
+    """The pattern of a float32 in a format of 8 bits, as PyTorch casts it."""
+    b = i32(bits(v))
+    a = i32(b & i32(0x7FFFFFFF))
+    small = i32(i32(bits(real(u32(a)) + real(u32(form[3])))) - form[3])
+    odd = i32((a >> form[0]) & i32(1))
+    half = i32((i32(1) << i32(form[0] - i32(1))) - i32(1))
+    large = i32(i32(i32(i32(a - form[1]) + half) + odd) >> form[0])
+    pattern = small if a < form[2] else large
+    pattern = form[5] if pattern > form[4] else pattern
+    pattern = form[6] if a > i32(0x7F800000) else pattern
+    sign = i32((b >> i32(24)) & i32(0x80))
+    sign = i32(0) if form[7] != 0 and pattern == 0 else sign
+    return u8(pattern | sign)
+
+
+@inlined
+def byte_format(dtype):
+    row = _BYTES[dtype - FLOAT8]
+    return row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -226,7 +236,7 @@ def draw_tile(z, x, blocks, block, key, p, distribution):
     transform_tile(z, x, blocks, p, distribution)
 
 
-@_inline
+@inlined
 def transform_tile(z, x, blocks, p, distribution):
     """The values z of the words x of ``blocks`` blocks."""
     if distribution == UNIFORM:
@@ -248,8 +258,14 @@ def transform_tile(z, x, blocks, p, distribution):
 
 
 @njit(nogil=True, error_model="numpy")
-def store_tile(z, wide, narrow, dtype, at):
+def store_tile(z, wide, narrow, short, dtype, at):
     """All of z, interleaved and rounded to the dtype, to the elements from ``at`` on."""
+    if dtype >= FLOAT8:
+        octets, form = short[at : at + 4 * BLOCKS], byte_format(dtype)
+        for j in range(BLOCKS):
+            for lane in range(4):
+                octets[4 * j + lane] = byte(z[lane, j], form)
+        return
     if dtype == FLOAT32:
         out = wide[at : at + 4 * BLOCKS]
         for j in range(BLOCKS):
@@ -267,9 +283,11 @@ def store_tile(z, wide, narrow, dtype, at):
                 patterns[4 * j + lane] = brain(z[lane, j])
 
 
-@_inline
-def store(value, wide, narrow, dtype, at):
-    if dtype == FLOAT32:
+@inlined
+def store(value, wide, narrow, short, dtype, at):
+    if dtype >= FLOAT8:
+        short[at] = byte(value, byte_format(dtype))
+    elif dtype == FLOAT32:
         wide[at] = value
     elif dtype == FLOAT16:
         narrow[at] = half(value)
@@ -277,109 +295,44 @@ def store(value, wide, narrow, dtype, at):
         narrow[at] = brain(value)
 
 
-# Seed, stream and eight parameters as Python's own numbers, which cost a call least; all are float32 numbers.
-_NUMBERS = (types.uint64, types.uint64, *(types.float64,) * 8)
 _REST = [(0.0,) * (8 - used) for used in range(9)]
 
 
-@_inline
-def key_words(seed, stream):
-    return u32(stream), u32(stream >> u64(32)), u32(seed), u32(seed >> u64(32))
-
-
-@_inline
+@inlined
 def float32s(p0, p1, p2, p3, p4, p5, p6, p7):
     return f32(p0), f32(p1), f32(p2), f32(p3), f32(p4), f32(p5), f32(p6), f32(p7)
 
 
-# Compiled into the kernels, and read by numba's cache neither from their file nor from their code.
-_CONSTANTS = zlib.crc32(repr([item for item in vars(stream).items() if item[0].isupper()]).encode())
-
-
-def _kernel(*signature: Any) -> Any:
-    """Compile on import, or load from the cache on disk; without one where numba can write none."""
-
-    def compiled(function: Any) -> Any:
-        function.__qualname__ += f"_{_CONSTANTS:08x}"  # part of the name of the cache's file
-        dispatcher = njit(nogil=True, error_model="numpy")(function)
-        with suppress(RuntimeError, OSError):  # "no locator available": slower to start
-            dispatcher._cache = KernelCache(function)
-        dispatcher.compile(types.void(*signature))
-        dispatcher.disable_compile()
-        return dispatcher
-
-    return compiled
-
-
-@_kernel(types.uint64, types.int64, types.int64, types.int64, types.uint64, *_NUMBERS)
-def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
-    """``size`` elements from ``first`` on in the stream, to contiguous memory."""
-    key = key_words(seed, stream)
-    p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
+@njit(nogil=True, error_model="numpy")
+def write_run(address, size, dtype, distribution, first, key, p, x, z):
+    """``size`` elements from ``first`` on in the stream, to contiguous memory, by way of a tile."""
     # The same memory; only the one of the dtype is written.
     wide, narrow = carray(pointer(address), size, np.float32), carray(pointer(address), size, np.uint16)
-    x = np.empty((4, BLOCKS), np.uint32)
-    z = np.empty((4, BLOCKS), np.float32)
+    short = carray(pointer(address), size, np.uint8)
     block = first >> u64(2)
     at = -i64(first & u64(3))  # where the tile's first element goes: before the output, at first
     while at < size:
         draw_tile(z, x, min(BLOCKS, (size - at + 3) >> 2), block, key, p, distribution)
         if at >= 0 and at + 4 * BLOCKS <= size:
-            store_tile(z, wide, narrow, dtype, at)
+            store_tile(z, wide, narrow, short, dtype, at)
         else:
             for k in range(min(4 * BLOCKS, size - at)):
                 if at + k >= 0:
-                    store(z[k & 3, k >> 2], wide, narrow, dtype, at + k)
+                    store(z[k & 3, k >> 2], wide, narrow, short, dtype, at + k)
         at += 4 * BLOCKS
         block += u64(BLOCKS)
 
 
-@njit(nogil=True, error_model="numpy")
-def gather_tile(x, pieces, places, row, done, length):
-    """Fill a tile with blocks that rows need: of ``row``, from element ``done`` on, and of the next ones.
-
-    Args:
-        x: (4, BLOCKS), of which the first two words become the blocks' numbers in the stream, low first.
-        pieces: (BLOCKS, 4), of each part of a row the row's number, the first element, how many, and where
-            that one lies in the tile.
-
-    Returns:
-        How many blocks and pieces there are, and the row and the element to go on with.
-    """
-    count = piece = 0
-    while row < places.size and count < BLOCKS:
-        place = places[row] + u64(done)
-        before = i64(place & u64(3))
-        taken = min((before + length - done + 3) >> 2, BLOCKS - count)
-        low, high = x[0, count : count + taken], x[1, count : count + taken]
-        for j in range(taken):
-            block = (place >> u64(2)) + u64(j)
-            low[j], high[j] = u32(block), u32(block >> u64(32))
-        size = min(length - done, 4 * taken - before)
-        pieces[piece, 0], pieces[piece, 1], pieces[piece, 2] = row, done, size
-        pieces[piece, 3] = 4 * count + before
-        count += taken
-        piece += 1
-        done += size
-        if done == length:
-            row += 1
-            done = 0
-    return count, piece, row, done
+@kernel(types.uint64, types.int64, types.int64, types.int64, types.uint64, *NUMBERS)
+def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, p2, p3, p4, p5, p6, p7):
+    """``size`` elements from ``first`` on in the stream, to contiguous memory."""
+    p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
+    x = np.empty((4, BLOCKS), np.uint32)
+    z = np.empty((4, BLOCKS), np.float32)
+    write_run(address, size, dtype, distribution, first, key_words(seed, stream), p, x, z)
 
 
-@_inline
-def copy_piece(source, first, address, size, stride):
-    """``size`` elements from ``first`` on, to memory that begins at an address and has a stride in bytes."""
-    if stride == source.itemsize:
-        out = carray(pointer(address), size, source.dtype)
-        for k in range(size):
-            out[k] = source[first + k]
-    else:
-        for k in range(size):
-            carray(pointer(address + u64(k * stride)), 1, source.dtype)[0] = source[first + k]
-
-
-@_kernel(types.uint64, types.int64[::1], types.uint64[::1], *(types.int64,) * 4, *_NUMBERS)
+@kernel(types.uint64, types.int64[::1], types.uint64[::1], *(types.int64,) * 4, *NUMBERS)
 def rows_kernel(
     address,
     offsets,
@@ -409,6 +362,7 @@ def rows_kernel(
     x = np.empty((4, BLOCKS), np.uint32)
     z = np.empty((4, BLOCKS), np.float32)
     wide, narrow = np.empty(4 * BLOCKS, np.float32), np.empty(4 * BLOCKS, np.uint16)
+    short = np.empty(4 * BLOCKS, np.uint8)
     pieces = np.empty((BLOCKS, 4), np.int64)
     row = done = 0
     while row < places.size:
@@ -417,13 +371,23 @@ def rows_kernel(
         for j in range(count):
             a[j], b[j], c[j], d[j] = philox4x32(a[j], b[j], key[0], key[1], key[2], key[3])
         transform_tile(z, x, count, p, distribution)
-        store_tile(z, wide, narrow, dtype, 0)
+        store_tile(z, wide, narrow, short, dtype, 0)
         for k in range(number):
             first = address + u64(offsets[pieces[k, 0]] + pieces[k, 1] * stride)
             if dtype == FLOAT32:
                 copy_piece(wide, pieces[k, 3], first, pieces[k, 2], stride)
+            elif dtype >= FLOAT8:
+                copy_piece(short, pieces[k, 3], first, pieces[k, 2], stride)
             else:
                 copy_piece(narrow, pieces[k, 3], first, pieces[k, 2], stride)
+
+
+@cache
+def _doubles() -> Any:
+    """The kernels of float64, compiled where something first asks for them."""
+    from tritoninit.kernels import numba_doubles
+
+    return numba_doubles
 
 
 def _numbers(draw: Draw) -> tuple[Any, ...]:
@@ -433,7 +397,11 @@ def _numbers(draw: Draw) -> tuple[Any, ...]:
 def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
     address = out.__array_interface__["data"][0]
-    run_kernel(address, out.size, DTYPES[dtype], DISTRIBUTIONS[draw.distribution], first, *_numbers(draw))
+    distribution = DISTRIBUTIONS[draw.distribution]
+    if dtype == "float64":
+        _doubles().run_kernel(address, out.size, distribution, first, *_numbers(draw))
+        return
+    run_kernel(address, out.size, DTYPES[dtype], distribution, first, *_numbers(draw))
 
 
 def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) -> None:
@@ -442,6 +410,10 @@ def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) ->
     for coordinate, stride in zip(at, out.strides[:-1], strict=True):
         offsets += coordinate * stride
     address = out.__array_interface__["data"][0]
+    if dtype == "float64":
+        numbers = DISTRIBUTIONS[draw.distribution], *_numbers(draw)
+        _doubles().rows_kernel(address, offsets, places, out.shape[-1], out.strides[-1], *numbers)
+        return
     codes = DTYPES[dtype], DISTRIBUTIONS[draw.distribution]
     rows_kernel(address, offsets, places, out.shape[-1], out.strides[-1], *codes, *_numbers(draw))
 
@@ -469,10 +441,112 @@ def fill_short(target: torch.Tensor, draw: Draw) -> bool:
     if code is None:
         with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
             target.detach().fill_(*draw.parameters)
+    elif target.dtype == torch.float64:
+        numbers = code, draw.start, *_numbers(draw)
+        _doubles().run_kernel(target.data_ptr(), size, *numbers)
     else:
         dtype, (_, p, seed, stream, first, _) = _TORCH_DTYPES[target.dtype], draw
         run_kernel(target.data_ptr(), size, dtype, code, first, seed, stream, *p, *_REST[len(p)])
     return True
+
+
+# What a table says of each row: where it begins in memory, how many elements, where they begin in the stream
+# (of a constant the bits of one), the stream, which of the seeds, the dtype and the distribution.
+_COLUMNS = 7
+
+
+def _table(numbers, parameters, seeds, pieces, begin, end):
+    """Pieces ``begin`` to ``end`` of many runs: (row, the first element of it, how many).
+
+    Args:
+        numbers: (rows, _COLUMNS) of 64 bits.
+        parameters: (rows, 8).
+        seeds: of which each row names one.
+    """
+    x = np.empty((4, BLOCKS), np.uint32)
+    z = np.empty((4, BLOCKS), np.float32)
+    for piece in range(begin, end):
+        row, first, size = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
+        address, start, stream = numbers[row, 0], numbers[row, 2], numbers[row, 3]
+        dtype, distribution = i64(numbers[row, 5]), i64(numbers[row, 6])
+        itemsize = u64(4 if dtype == FLOAT32 else 1 if dtype >= FLOAT8 else 2)
+        at = address + u64(first) * itemsize
+        q = parameters[row]
+        if distribution == CONSTANT:
+            if dtype == FLOAT32:
+                carray(pointer(at), size, np.uint32)[:] = u32(start)
+            elif dtype >= FLOAT8:
+                carray(pointer(at), size, np.uint8)[:] = u8(start)
+            else:
+                carray(pointer(at), size, np.uint16)[:] = u16(start)
+        else:
+            key = key_words(seeds[numbers[row, 4]], stream)
+            p = (q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
+            write_run(at, size, dtype, distribution, start + u64(first), key, p, x, z)
+
+
+@cache
+def _table_kernel() -> Any:
+    """Compiled, or loaded, where something is kept: not on import, which has to be quick."""
+    numbers, pieces = types.uint64[:, ::1], types.int64[:, ::1]
+    return kernel(numbers, types.float32[:, ::1], types.uint64[::1], pieces, types.int64, types.int64)(_table)
+
+
+class Table:
+    """Runs in CPU memory, written again and again by other seeds.
+
+    Args:
+        items: as of :func:`fill_many`, contiguous, in the stream's order; each the first of ``count``.
+        strides: bytes from one of those to the next.
+        count: of each; the k-th by the k-th seed.
+    """
+
+    def __init__(self, items: Sequence[Item], strides: Sequence[int], count: int) -> None:
+        first = np.zeros((len(items), _COLUMNS), np.uint64)
+        parameters = np.zeros((len(items), 8), np.float32)
+        for row, (array, dtype, draw) in enumerate(items):
+            code = CONSTANT if draw.distribution == "constant" else DISTRIBUTIONS[draw.distribution]
+            address = array.__array_interface__["data"][0]
+            start = _bits_of(array, dtype, draw) if code == CONSTANT else draw.start
+            first[row] = address, array.size, start, draw.stream, 0, DTYPES[dtype], code
+            parameters[row, : len(draw.parameters)] = draw.parameters
+        self._numbers = np.repeat(first, count, axis=0)
+        which = np.tile(np.arange(count, dtype=np.uint64), len(items))
+        self._numbers[:, 0] += which * np.repeat(np.array(strides, np.uint64), count)
+        self._numbers[:, 4] = which
+        self._parameters = np.repeat(parameters, count, axis=0)
+        self._pieces = _cut(self._numbers[:, 1].view(np.int64))
+        # As many pieces a call as have the elements of a chunk; each costs as much as some elements.
+        cost = np.cumsum(self._pieces[:, 2] + 256)
+        total = cost[-1] if len(cost) else 0
+        edges = np.searchsorted(cost, np.arange(CHUNK, total, CHUNK))
+        self._bounds = np.unique([0, *edges, len(cost)]).tolist()
+        self._write = _table_kernel()
+
+    def write(self, seeds: npt.NDArray[np.uint64], threads: int) -> None:
+        """Write all rows by these seeds."""
+        fixed = self._numbers, self._parameters, seeds, self._pieces
+        chunks.share((partial(self._write, *fixed, *ends) for ends in pairwise(self._bounds)), threads)
+
+
+def _bits_of(array: Array, dtype: str, draw: Draw) -> int:
+    """An element that is a constant, by its bits."""
+    one = np.empty(1, array.dtype)
+    reference.constant(one, dtype, draw)
+    return int(one.view(f"u{one.itemsize}")[0])
+
+
+def _cut(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(row, first element, how many) of the pieces of rows of these sizes, none larger than a chunk."""
+    counts = -(-sizes // CHUNK)
+    row = np.repeat(np.arange(len(sizes)), counts)
+    first = (np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)) * CHUNK
+    return np.stack([row, first, np.minimum(sizes[row] - first, CHUNK)], axis=1)
+
+
+def is_run(target: torch.Tensor, draw: Draw) -> bool:
+    """Whether a CPU tensor lies as a :class:`Table` takes it, and is no float64, which is drawn elsewhere."""
+    return target.dtype in _TORCH_DTYPES and target.is_contiguous() and target.stride() == draw.strides
 
 
 def _require_the_bits() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tritoninit.kernels import chunks, stream
+from tritoninit.kernels import chunks, doubles, reference_doubles, stream
 from tritoninit.kernels.chunks import Array, Coordinates, Drawer, Item, Places
 from tritoninit.kernels.stream import Draw
 
@@ -178,28 +178,55 @@ _TRANSFORMS: dict[str, Callable[..., Floats]] = {
 }
 
 
-def narrow(x: Floats, dtype: str) -> Array:
-    """float32 rounded once, to nearest even; bfloat16 is given as its 16-bit patterns."""
-    if dtype == "float32":
+def byte(x: Floats, form: stream.Float8) -> Array:
+    """The patterns of a format of 8 bits, as PyTorch casts float32 to it."""
+    bits = x.view(np.int32)
+    magnitude = bits & np.int32(0x7FFFFFFF)
+    # Below its normal numbers the format is a grid, float32's about another number: the sum rounds to it.
+    with np.errstate(all="ignore"):
+        moved = magnitude.view(np.float32) + np.int32(form.grid).view(np.float32)
+    small = moved.view(np.int32) - np.int32(form.grid)
+    odd = (magnitude >> np.int32(form.dropped)) & np.int32(1)
+    half = np.int32((1 << (form.dropped - 1)) - 1)
+    large = (magnitude - np.int32(form.rebias) + half + odd) >> np.int32(form.dropped)
+    pattern = np.where(magnitude < np.int32(form.smallest_normal), small, large)
+    pattern = np.where(pattern > np.int32(form.largest), np.int32(form.beyond), pattern)
+    pattern = np.where(magnitude > np.int32(0x7F800000), np.int32(form.nan), pattern)
+    sign = (bits >> np.int32(24)) & np.int32(0x80)
+    if form.one_zero:
+        sign = np.where(pattern == 0, np.int32(0), sign)
+    patterns: npt.NDArray[np.uint8] = (pattern | sign).astype(np.uint8)
+    return patterns
+
+
+def narrow(x: Array, dtype: str) -> Array:
+    """float32 rounded once, to nearest even; bfloat16 and 8-bit floats are given as their patterns."""
+    if dtype in ("float32", "float64"):
         return x
     if dtype == "float16":
         with np.errstate(all="ignore"):
             return x.astype(np.float16)
+    if dtype in stream.FLOAT8:
+        return byte(x, stream.FLOAT8[dtype])
     bits = x.view(np.uint32)
     bits = (bits + (((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF))) >> np.uint32(16)
     return bits.astype(np.uint16)
 
 
-def values(draw: Draw, blocks: Wide) -> Floats:
-    """The values (4, n) of n blocks."""
+def values(draw: Draw, blocks: Wide, dtype: str) -> Array:
+    """The values (4, n) of n blocks: float64 for that dtype, float32 for all others."""
     with np.errstate(all="ignore"):  # whatever the caller's settings would raise
+        if dtype == "float64":
+            low = words(draw.seed, draw.stream, blocks | np.uint64(doubles.LOW_HALVES))
+            wide = reference_doubles.joined(words(draw.seed, draw.stream, blocks), low)
+            return reference_doubles.TRANSFORMS[draw.distribution](wide, *draw.parameters)
         return _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
 
 
 def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
     blocks = np.arange(first // 4, (first + out.size + 3) // 4, dtype=np.uint64)
-    in_order = narrow(values(draw, blocks), dtype).T.reshape(-1)
+    in_order = narrow(values(draw, blocks, dtype), dtype).T.reshape(-1)
     out[:] = in_order[first % 4 : first % 4 + out.size]
 
 
@@ -209,7 +236,7 @@ def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) ->
     words_before = (places % np.uint64(4)).astype(np.intp)  # of a row's first block
     count = (int(words_before.max()) + length + 3) // 4
     blocks = (places // np.uint64(4))[:, None] + np.arange(count, dtype=np.uint64)
-    in_order = narrow(values(draw, blocks.reshape(-1)), dtype).T.reshape(places.size, 4 * count)
+    in_order = narrow(values(draw, blocks.reshape(-1), dtype), dtype).T.reshape(places.size, 4 * count)
     for begin in set(words_before.tolist()):
         here = words_before == begin
         out[tuple(each[here] for each in at)] = in_order[here, begin : begin + length]
@@ -218,8 +245,8 @@ def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) ->
 def constant(out: Array, dtype: str, draw: Draw) -> None:
     """Set an array of any layout to the draw's one parameter."""
     (value,) = draw.parameters
-    if dtype == "float32":
-        out[...] = np.float32(value)
+    if dtype in ("float32", "float64"):
+        out[...] = out.dtype.type(value)
     else:
         out[...] = narrow(np.array([value], np.float32), dtype)[0]
 
@@ -242,8 +269,8 @@ def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays of any layout that do not overlap, in place.
 
     Args:
-        items: (target, dtype, draw) each, where the target is float32, float16, or the uint16 patterns of
-            bfloat16, and the dtype "float32", "float16" or "bfloat16".
+        items: (target, dtype, draw) each, where the target is float64, float32, float16, the uint16 patterns
+            of bfloat16 or the uint8 ones of an 8-bit float, and the dtype one of ``lowering.FLOAT_DTYPES``.
         threads: how many threads share the chunks.
     """
     _reuse_scratch()

@@ -1,7 +1,8 @@
 """How a GPU's threads share a rectangle whose last dimension is cut: by groups of neighbours in a row.
 
-A group is one block of the stream, or two: 16 bytes of memory, if the row's memory and its blocks lie on the
-same grid. What lies beside the row, at either end of it, is drawn in vain: less than one group an end.
+A group is one block of the stream, or two of elements of less than 4 bytes: 16 bytes of memory (8 of 8-bit
+floats), if the row's memory and its blocks lie on the same grid. What lies beside the row, at either end of
+it, is drawn in vain: less than one group an end.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def grouping(dims: Dims, address: int, start: int, itemsize: int, *, among_other
 
     Args:
         dims: outermost first; strides in elements.
-        address: of the first element, in elements: of ``itemsize`` bytes, 2 or 4.
+        address: of the first element, in elements: of ``itemsize`` bytes, 1, 2, 4 or 8.
         start: the first element's place in the stream.
         among_others: of a launch over many, in which rows of neighbours in memory have groups of 16 bytes
             and ``vectors`` even where no 16-byte store fits: fewer kinds of kernels.
@@ -60,7 +61,7 @@ def grouping(dims: Dims, address: int, start: int, itemsize: int, *, among_other
     unit = step == 1
     fits = unit and ahead % change == 0
     vectors = fits or (unit and among_others)
-    width = 16 // itemsize if vectors else 4
+    width = (8 if itemsize < 4 else 4) if vectors else 4
     # So does by how much a row begins behind its first group.
     varies = math.gcd(width, *(stride for _, *strides in outer for stride in strides))
     before = (start + (ahead & (width - 4))) % width

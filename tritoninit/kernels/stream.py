@@ -73,6 +73,60 @@ QUANTILE_TAIL: Final = (
 )
 
 
+class Float8(NamedTuple):
+    """A format of 8 bits: a sign, an exponent and a mantissa, whose magnitudes are patterns in order.
+
+    Attributes:
+        mantissa: its bits.
+        bias: of the exponent.
+        largest: the pattern of the largest finite number.
+        beyond: what PyTorch's cast makes of what rounds to more, and of infinity.
+        nan: what it makes of NaN.
+        one_zero: there is no negative zero; its pattern is the only NaN.
+    """
+
+    mantissa: int
+    bias: int
+    largest: int
+    beyond: int
+    nan: int
+    one_zero: bool
+
+    @property
+    def has_infinity(self) -> bool:
+        return self.beyond == self.largest + 1 and not self.one_zero
+
+    @property
+    def dropped(self) -> int:
+        """Bits of a float32's mantissa that are rounded away."""
+        return 23 - self.mantissa
+
+    @property
+    def rebias(self) -> int:
+        """What turns the bits of a float32 into those of one whose exponent has this bias."""
+        return (127 - self.bias) << 23
+
+    @property
+    def smallest_normal(self) -> int:
+        """Its float32 bits."""
+        return (128 - self.bias) << 23
+
+    @property
+    def grid(self) -> int:
+        """The bits of the float32 number whose neighbours lie as far apart as this format's subnormals."""
+        return (151 - self.bias - self.mantissa) << 23
+
+
+# Micikevicius and others, "FP8 formats for deep learning" (2022); Noune and others, "8-bit numerical formats
+# for deep neural networks" (2022), for those of one zero (fnuz).
+FLOAT8: Final = {
+    "float8_e4m3fn": Float8(3, 7, 0x7E, 0x7E, 0x7F, False),
+    "float8_e5m2": Float8(2, 15, 0x7B, 0x7C, 0x7F, False),
+    "float8_e4m3fnuz": Float8(3, 8, 0x7F, 0x80, 0x80, True),
+    "float8_e5m2fnuz": Float8(2, 16, 0x7F, 0x80, 0x80, True),
+}
+
+
 # The float32 numbers of each distribution, in the order in which kernels take them: ``lowering`` says what
 # they mean. The functions of each backend have them by the same names.
 class ConstantNumbers(NamedTuple):

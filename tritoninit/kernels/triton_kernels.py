@@ -6,8 +6,10 @@ written: kernels compile with ``enable_fp_fusion=False``.
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +19,7 @@ import triton
 import triton.language as tl
 
 from tritoninit.kernels import stream
+from tritoninit.kernels import triton_doubles as wide
 from tritoninit.kernels.rows import DIMS as MAX_DIMS
 from tritoninit.kernels.rows import Grouping, goes_by_rows, grouping
 from tritoninit.kernels.stream import Draw, TruncatedNormalNumbers
@@ -40,6 +43,16 @@ _TAIL_TERMS = tl.constexpr(len(stream.QUANTILE_TAIL))
 _TAIL_SHIFT = tl.constexpr(stream.QUANTILE_TAIL_SHIFT)
 _SPLIT = tl.constexpr(stream.QUANTILE_SPLIT)
 _MINUS_2_TO_MINUS_31 = tl.constexpr(-(2.0**-31))
+# Of each format of 8 bits.
+_FORMS = stream.FLOAT8.values()
+_DROPPED = tl.constexpr(tuple(form.dropped for form in _FORMS))
+_REBIAS = tl.constexpr(tuple(form.rebias for form in _FORMS))
+_SMALLEST_NORMAL = tl.constexpr(tuple(form.smallest_normal for form in _FORMS))
+_GRID = tl.constexpr(tuple(form.grid for form in _FORMS))
+_LARGEST = tl.constexpr(tuple(form.largest for form in _FORMS))
+_BEYOND = tl.constexpr(tuple(form.beyond for form in _FORMS))
+_NAN = tl.constexpr(tuple(form.nan for form in _FORMS))
+_ONE_ZERO = tl.constexpr(tuple(form.one_zero for form in _FORMS))
 
 CONSTANT = tl.constexpr(0)
 UNIFORM = tl.constexpr(1)
@@ -56,6 +69,12 @@ NUM_WARPS = 4
 COUNTERS = 1024
 PLACES = 512  # elements a program of the scattered kernel draws
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+# Floats of 8 bits are rounded here, and written as integers: no architecture has instructions for all of
+# them, some for none. Others have no format.
+FORMATS = {getattr(torch, name): k for k, name in enumerate(stream.FLOAT8)}
+NO_FORMAT = tl.constexpr(-1)
+DTYPES |= dict.fromkeys(FORMATS, tl.uint8)
+DTYPES[torch.float64] = tl.float64
 
 # What a launch over many tensors reads of each. The origin is where element 0 of the stream would lie, modulo
 # 2**64; the tile is the one that the launch's first program would begin with, were it this tensor's.
@@ -84,10 +103,22 @@ CUT_ROW = np.dtype(
     ]
 )
 _CUT_ROW_WORDS = tl.constexpr(CUT_ROW.itemsize // 8)
+
+
+def _of_doubles(row: np.dtype[Any]) -> np.dtype[Any]:
+    """A row of a table of float64 tensors, whose parameters are float64."""
+    assert row.fields is not None
+    names = [(name, row.fields[name][0]) for name in row.names or ()]
+    return np.dtype([(name, np.float64, 8) if name == "parameters" else (name, kind) for name, kind in names])
+
+
+DOUBLE_ROW, DOUBLE_CUT_ROW = _of_doubles(ROW), _of_doubles(CUT_ROW)
+_MORE_WORDS = tl.constexpr((DOUBLE_ROW.itemsize - ROW.itemsize) // 8)
 # A program over many tensors draws more tiles, so that reading its row is shared, once there are this many
-# programs: enough for the largest GPU, and for its multiprocessors to finish at about the same time.
-PROGRAMS = 4096
-MOST_TILES = 16
+# programs: enough for the largest GPU, and for its multiprocessors to finish at about the same time. On an
+# H200 2 tiles (uniform float32) to 8 (bfloat16) are best from 2**27 elements on; 16 cost up to 6 %.
+PROGRAMS = 8192
+MOST_TILES = 8
 
 
 @triton.jit
@@ -187,6 +218,34 @@ def truncated_normal(x, mean, std, below, above, difference, mass, floor, cap, T
 
 
 @triton.jit
+def byte(value, FORMAT: tl.constexpr):
+    """The pattern of a float32 in a format of 8 bits, as PyTorch casts it."""
+    bits = value.to(tl.int32, bitcast=True)
+    magnitude = bits & 0x7FFFFFFF
+    grid = tl.full(value.shape, _GRID[FORMAT], tl.int32).to(tl.float32, bitcast=True)
+    small = (magnitude.to(tl.float32, bitcast=True) + grid).to(tl.int32, bitcast=True) - _GRID[FORMAT]
+    odd = (magnitude >> _DROPPED[FORMAT]) & 1
+    half: tl.constexpr = (1 << (_DROPPED[FORMAT] - 1)) - 1
+    large = (magnitude - _REBIAS[FORMAT] + half + odd) >> _DROPPED[FORMAT]
+    pattern = tl.where(magnitude < _SMALLEST_NORMAL[FORMAT], small, large)
+    pattern = tl.where(pattern > _LARGEST[FORMAT], _BEYOND[FORMAT], pattern)
+    pattern = tl.where(magnitude > 0x7F800000, _NAN[FORMAT], pattern)
+    sign = (bits >> 24) & 0x80
+    if _ONE_ZERO[FORMAT]:
+        sign = tl.where(pattern == 0, 0, sign)
+    return (pattern | sign).to(tl.uint8)
+
+
+@triton.jit
+def rounded(value, DTYPE: tl.constexpr, FORMAT: tl.constexpr):
+    """A float32 as it is stored."""
+    if FORMAT == NO_FORMAT:
+        return value.to(DTYPE)
+    else:
+        return byte(value, FORMAT)
+
+
+@triton.jit
 def words(c0, c1, key):
     """The four words of each block (c0, c1) of the stream (s0, s1) under the key (k0, k1) = key[2:]."""
     # The interpreter ignores the kernels' annotations: it would take a small key word for an int32.
@@ -195,7 +254,50 @@ def words(c0, c1, key):
 
 
 @triton.jit
-def draw_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
+def double_words(c0, c1, key):
+    """The four 64-bit words of each block."""
+    a, b, c, d = words(c0, c1, key)
+    e, f, g, h = words(c0, c1 | wide.LOW_HALVES, key)
+    return wide.joined(a, e), wide.joined(b, f), wide.joined(c, g), wide.joined(d, h)
+
+
+@triton.jit
+def draw_double_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr):
+    """The float64 values of the four elements of each block."""
+    a, b, c, d = double_words(c0, c1, key)
+    if DISTRIBUTION == UNIFORM:
+        return (
+            wide.uniform(a, *p[:4]),
+            wide.uniform(b, *p[:4]),
+            wide.uniform(c, *p[:4]),
+            wide.uniform(d, *p[:4]),
+        )
+    elif DISTRIBUTION == NORMAL:
+        a, b = wide.box_muller(a, b)
+        c, d = wide.box_muller(c, d)
+        return normal(a, *p[:2]), normal(b, *p[:2]), normal(c, *p[:2]), normal(d, *p[:2])
+    else:
+        TAILS: tl.constexpr = DISTRIBUTION == TRUNCATED_NORMAL
+        return (
+            wide.truncated_normal(a, *p, TAILS),
+            wide.truncated_normal(b, *p, TAILS),
+            wide.truncated_normal(c, *p, TAILS),
+            wide.truncated_normal(d, *p, TAILS),
+        )
+
+
+@triton.jit
+def draw_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr):
+    """The values of the four elements of each block, float64 of BITS of 64, float32 of fewer."""
+    NARROW: tl.constexpr = BITS < 32
+    if BITS == 64:
+        return draw_double_block(c0, c1, key, p, DISTRIBUTION)
+    else:
+        return draw_single_block(c0, c1, key, p, DISTRIBUTION, NARROW)
+
+
+@triton.jit
+def draw_single_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
     """The float32 values of the four elements of each block."""
     a, b, c, d = words(c0, c1, key)
     if DISTRIBUTION == UNIFORM:
@@ -218,37 +320,54 @@ def draw_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr)
 
 
 @triton.jit
-def tile_values(tile, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr, COUNTERS: tl.constexpr):
-    """The float32 values, in order, of the 4 * COUNTERS elements of a tile of the stream."""
+def tile_values(tile, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr, COUNTERS: tl.constexpr):
+    """The values, in order, of the 4 * COUNTERS elements of a tile of the stream."""
     if DISTRIBUTION == CONSTANT:
-        return tl.full((4 * COUNTERS,), p[0], tl.float32)
+        return tl.full((4 * COUNTERS,), p[0], p[0].dtype)
     else:
         block = tile.to(tl.uint64) * COUNTERS
         low = block.to(tl.uint32)
         high = (block >> 32).to(tl.uint32)
-        if NARROW:
+        if BITS < 32:
             # Eight elements fill 16 bytes: a thread holds the two neighbouring blocks that make them.
             even = low | (2 * tl.arange(0, COUNTERS // 2)).to(tl.uint32)
-            a, b, c, d = draw_block(even, high, key, p, DISTRIBUTION, NARROW)
-            e, f, g, h = draw_block(even + 1, high, key, p, DISTRIBUTION, NARROW)
+            a, b, c, d = draw_block(even, high, key, p, DISTRIBUTION, BITS)
+            e, f, g, h = draw_block(even + 1, high, key, p, DISTRIBUTION, BITS)
             a = tl.join(a, e)
             b = tl.join(b, f)
             c = tl.join(c, g)
             d = tl.join(d, h)
         else:
             lane = low | tl.arange(0, COUNTERS).to(tl.uint32)
-            a, b, c, d = draw_block(lane, high, key, p, DISTRIBUTION, NARROW)
+            a, b, c, d = draw_block(lane, high, key, p, DISTRIBUTION, BITS)
         return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (4 * COUNTERS,))
 
 
 @triton.jit
-def draw_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr):
-    """The float32 value of one element, ``word`` (0 to 3), of each block."""
-    a, b, c, d = words(c0, c1, key)
+def double_of_word(first, second, odd, p, DISTRIBUTION: tl.constexpr):
+    if DISTRIBUTION == UNIFORM:
+        return wide.uniform(tl.where(odd, second, first), *p[:4])
+    elif DISTRIBUTION == NORMAL:
+        z0, z1 = wide.box_muller(first, second)
+        return normal(tl.where(odd, z1, z0), *p[:2])
+    else:
+        return wide.truncated_normal(tl.where(odd, second, first), *p, DISTRIBUTION == TRUNCATED_NORMAL)
+
+
+@triton.jit
+def draw_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr):
+    """The value of one element, ``word`` (0 to 3), of each block."""
+    NARROW: tl.constexpr = BITS < 32
+    if BITS == 64:
+        a, b, c, d = double_words(c0, c1, key)
+    else:
+        a, b, c, d = words(c0, c1, key)
     first = tl.where(word < 2, a, c)
     second = tl.where(word < 2, b, d)
     odd = (word & 1) == 1
-    if DISTRIBUTION == UNIFORM:
+    if BITS == 64:
+        return double_of_word(first, second, odd, p, DISTRIBUTION)
+    elif DISTRIBUTION == UNIFORM:
         return uniform(tl.where(odd, second, first), *p[:4], NARROW)
     elif DISTRIBUTION == NORMAL:
         z0, z1 = box_muller(first, second)
@@ -257,6 +376,10 @@ def draw_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.const
         return truncated_normal(tl.where(odd, second, first), *p, DISTRIBUTION == TRUNCATED_NORMAL)
 
 
+_SCALARS = [
+    *("start", "stop", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"),
+    *("n1", "n2", "n3", "m0", "m1", "m2", "m3", "i0", "i1", "i2", "i3", "groups", "total"),
+]
 _UNSPECIALIZED = ["start", "stop", "s0", "s1", "k0", "k1", "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"]
 
 
@@ -280,20 +403,23 @@ def run_kernel(
     DISTRIBUTION: tl.constexpr,
     ALIGNED: tl.constexpr,
     COUNTERS: tl.constexpr,
+    FORMAT: tl.constexpr,
 ):
     """Elements start to stop of a stream into contiguous memory; ALIGNED says that 16 divides start."""
     TILE: tl.constexpr = 4 * COUNTERS
-    NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
+    BITS: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth
     key = (s0, s1, k0, k1)
     p = (p0, p1, p2, p3, p4, p5, p6, p7)
+    if BITS == 64:
+        p = wide.parameters(p)
     start = start.to(tl.int64)
     if ALIGNED:
         start = (start >> 4) << 4  # the compiler sees the alignment, and stores 16 bytes a thread
     # Tiles lie on a grid of the stream, not of the memory, so that a block's high word is the tile's.
     tile = tl.program_id(0).to(tl.int64) + start // TILE
     first = tile * TILE
-    values = tile_values(tile, key, p, DISTRIBUTION, NARROW, COUNTERS)
-    values = values.to(pointer.dtype.element_ty)
+    values = tile_values(tile, key, p, DISTRIBUTION, BITS, COUNTERS)
+    values = rounded(values, pointer.dtype.element_ty, FORMAT)
     index = first + tl.arange(0, TILE)
     if (first >= start) & (stop - first >= TILE):  # first + TILE may overflow
         tl.store(pointer + (index - start), values)
@@ -309,11 +435,14 @@ def row_of(program, table, rows, programs, WORDS: tl.constexpr):
 
 
 @triton.jit
-def numbers_at(where):
+def numbers_at(where, DOUBLE: tl.constexpr):
     """The key and the parameters of a row of a table, in which they lie from ``where`` on."""
     half = where.to(tl.pointer_type(tl.uint32))
     key = (tl.load(half), tl.load(half + 1), tl.load(half + 2), tl.load(half + 3))
-    p0 = (where + 2).to(tl.pointer_type(tl.float32))
+    if DOUBLE:
+        p0 = (where + 2).to(tl.pointer_type(tl.float64))
+    else:
+        p0 = (where + 2).to(tl.pointer_type(tl.float32))
     p = (
         tl.load(p0),
         tl.load(p0 + 1),
@@ -337,6 +466,7 @@ def table_kernel(
     DTYPE: tl.constexpr,
     ALIGNED: tl.constexpr,
     COUNTERS: tl.constexpr,
+    FORMAT: tl.constexpr,
 ):
     """Many tensors as run_kernel writes one: each program ``tiles`` tiles of a tensor, or those left of it.
 
@@ -344,21 +474,22 @@ def table_kernel(
     each program's row, in 32 bits. ALIGNED says that 16 divides every origin.
     """
     TILE: tl.constexpr = 4 * COUNTERS
-    NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
-    SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
+    BITS: tl.constexpr = DTYPE.primitive_bitwidth
+    SIZE: tl.constexpr = BITS // 8
+    MORE: tl.constexpr = _MORE_WORDS if BITS == 64 else 0
     program = tl.program_id(0)
-    row = row_of(program, table, rows, programs, _ROW_WORDS)
+    row = row_of(program, table, rows, programs, _ROW_WORDS + MORE)
     origin = tl.load(row)
     start = tl.load(row + 1)
     stop = tl.load(row + 2)
     tile = tl.load(row + 3) + program.to(tl.int64) * tiles
-    key, p = numbers_at(row + 4)
+    key, p = numbers_at(row + 4, BITS == 64)
     lane = tl.arange(0, TILE)
     left = (stop - 1) // TILE - tile + 1
     # Hoisting what no tile changes saves nothing, and takes 128 registers for a normal's 64 (on sm_90).
     for k in tl.range(tl.minimum(left, tiles).to(tl.int32), disable_licm=True):
         first = (tile + k) * TILE
-        values = tile_values(tile + k, key, p, DISTRIBUTION, NARROW, COUNTERS).to(DTYPE)
+        values = rounded(tile_values(tile + k, key, p, DISTRIBUTION, BITS, COUNTERS), DTYPE, FORMAT)
         pointer = (origin + first * SIZE).to(tl.pointer_type(DTYPE))
         if ALIGNED:
             pointer = tl.multiple_of(pointer, 16)
@@ -370,20 +501,20 @@ def table_kernel(
 
 
 @triton.jit
-def group_values(place, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.constexpr, WIDTH: tl.constexpr):
-    """The float32 values of the WIDTH (4 or 8) elements from each place of the stream on, first to last."""
+def group_values(place, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr):
+    """The values of the WIDTH (4 or 8) elements from each place of the stream on, first to last."""
     if DISTRIBUTION == CONSTANT:
-        a = tl.full(place.shape, p[0], tl.float32)
+        a = tl.full(place.shape, p[0], p[0].dtype)
         return (a, a, a, a) if WIDTH == 4 else (a, a, a, a, a, a, a, a)
     else:
         block = (place >> 2).to(tl.uint64)
-        first = draw_block(block.to(tl.uint32), (block >> 32).to(tl.uint32), key, p, DISTRIBUTION, NARROW)
+        first = draw_block(block.to(tl.uint32), (block >> 32).to(tl.uint32), key, p, DISTRIBUTION, BITS)
         if WIDTH == 4:
             return first
         else:
             block += 1
             c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
-            return first + draw_block(c0, c1, key, p, DISTRIBUTION, NARROW)
+            return first + draw_block(c0, c1, key, p, DISTRIBUTION, BITS)
 
 
 @triton.jit
@@ -409,6 +540,7 @@ def draw_groups(
     VECTORS: tl.constexpr,
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
+    FORMAT: tl.constexpr,
 ):
     """Write numbered groups of WIDTH elements of a 4-d tensor's rows, which are runs of the stream.
 
@@ -416,8 +548,9 @@ def draw_groups(
     that of places and addresses.
     """
     n1, n2, length, m0, m1, m2, m3, i0, i1, i2, groups, total = shape
-    NARROW: tl.constexpr = DTYPE.primitive_bitwidth == 16
-    SIZE: tl.constexpr = DTYPE.primitive_bitwidth // 8
+    BITS: tl.constexpr = DTYPE.primitive_bitwidth
+    SIZE: tl.constexpr = BITS // 8
+    SHIFT: tl.constexpr = 3 if SIZE == 8 else SIZE // 2  # of an address in bytes to one in elements
     inside = number < total.to(number.dtype)
     row = number // groups.to(number.dtype)
     element = (number - row * groups.to(number.dtype)) * WIDTH
@@ -440,26 +573,26 @@ def draw_groups(
     whole = inside
     if SINGLES:
         # Modulo 8, by how much the row's memory is ahead of the stream: on the grid of 16 bytes, by 0 or 4.
-        ahead = ((address >> (SIZE // 2)) + where - place).to(tl.int32)
+        ahead = ((address >> SHIFT) + where - place).to(tl.int32)
         before = (place.to(tl.int32) + (ahead & (WIDTH - 4))) & (WIDTH - 1)
         # What is not to be stored lies past the row's end: one comparison then makes a mask.
         element = tl.where(inside, element - before.to(element.dtype), length)
         whole = (element >= 0) & (element <= length - WIDTH) & ((ahead & 3) == 0)
-    values = group_values(place + element, key, p, DISTRIBUTION, NARROW, WIDTH)
+    values = group_values(place + element, key, p, DISTRIBUTION, BITS, WIDTH)
     where += element if UNIT else element * m3
     first = (address + where * SIZE).to(tl.pointer_type(DTYPE))
     if VECTORS:
-        aligned = tl.multiple_of(first, 16)[:, None] + tl.arange(0, WIDTH)[None, :]
-        tl.store(aligned, side_by_side(values, WIDTH).to(DTYPE), mask=whole[:, None])
+        aligned = tl.multiple_of(first, WIDTH * SIZE)[:, None] + tl.arange(0, WIDTH)[None, :]
+        tl.store(aligned, rounded(side_by_side(values, WIDTH), DTYPE, FORMAT), mask=whole[:, None])
     if SINGLES:
         if VECTORS:
             element = tl.where(whole, length, element)
         for k in tl.static_range(WIDTH):
             mask = (element + k).to(number.dtype) < length.to(number.dtype)
             if UNIT:
-                tl.store(first + k, values[k].to(DTYPE), mask=mask)
+                tl.store(first + k, rounded(values[k], DTYPE, FORMAT), mask=mask)
             else:
-                tl.store(first + k * m3, values[k].to(DTYPE), mask=mask)
+                tl.store(first + k * m3, rounded(values[k], DTYPE, FORMAT), mask=mask)
 
 
 @triton.jit(
@@ -503,6 +636,7 @@ def rows_kernel(
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
     GROUPS: tl.constexpr,
+    FORMAT: tl.constexpr,
 ):
     """A 4-d tensor of any memory strides m, whose rows of n3 elements are runs of a stream with strides i.
 
@@ -516,9 +650,24 @@ def rows_kernel(
     key = (s0, s1, k0, k1)
     p = (p0, p1, p2, p3, p4, p5, p6, p7)
     DTYPE: tl.constexpr = pointer.dtype.element_ty
+    if DTYPE.primitive_bitwidth == 64:
+        p = wide.parameters(p)
     address = pointer.to(tl.int64)
     draw_groups(
-        number, shape, address, start, key, p, DTYPE, DISTRIBUTION, MATRIX, UNIT, VECTORS, SINGLES, WIDTH
+        number,
+        shape,
+        address,
+        start,
+        key,
+        p,
+        DTYPE,
+        DISTRIBUTION,
+        MATRIX,
+        UNIT,
+        VECTORS,
+        SINGLES,
+        WIDTH,
+        FORMAT,
     )
 
 
@@ -537,30 +686,34 @@ def rows_table_kernel(
     SINGLES: tl.constexpr,
     WIDTH: tl.constexpr,
     GROUPS: tl.constexpr,
+    FORMAT: tl.constexpr,
 ):
     """Many tensors as rows_kernel writes one: each program ``tiles`` times GROUPS groups, or those left.
 
     The table is as table_kernel's, of other rows (CUT_ROW).
     """
+    DOUBLE: tl.constexpr = DTYPE.primitive_bitwidth == 64
+    MORE: tl.constexpr = _MORE_WORDS if DOUBLE else 0
     program = tl.program_id(0)
-    row = row_of(program, table, rows, programs, _CUT_ROW_WORDS)
+    row = row_of(program, table, rows, programs, _CUT_ROW_WORDS + MORE)
     address = tl.load(row)
     start = tl.load(row + 1)
     tile = tl.load(row + 2) + program.to(tl.int64) * tiles
-    key, p = numbers_at(row + 3)
+    key, p = numbers_at(row + 3, DOUBLE)
+    shapes = row + MORE
     shape = (
-        tl.load(row + 9),
-        tl.load(row + 10),
-        tl.load(row + 11),
-        tl.load(row + 12),
-        tl.load(row + 13),
-        tl.load(row + 14),
-        tl.load(row + 15),
-        tl.load(row + 16),
-        tl.load(row + 17),
-        tl.load(row + 18),
-        tl.load(row + 19),
-        tl.load(row + 20),
+        tl.load(shapes + 9),
+        tl.load(shapes + 10),
+        tl.load(shapes + 11),
+        tl.load(shapes + 12),
+        tl.load(shapes + 13),
+        tl.load(shapes + 14),
+        tl.load(shapes + 15),
+        tl.load(shapes + 16),
+        tl.load(shapes + 17),
+        tl.load(shapes + 18),
+        tl.load(shapes + 19),
+        tl.load(shapes + 20),
     )
     left = (shape[11] - 1) // GROUPS - tile + 1
     for k in tl.range(tl.minimum(left, tiles).to(tl.int32), disable_licm=True):
@@ -569,7 +722,20 @@ def rows_table_kernel(
         else:
             number = ((tile + k).to(tl.int32) * GROUPS + tl.arange(0, GROUPS)).to(tl.uint32)
         draw_groups(
-            number, shape, address, start, key, p, DTYPE, DISTRIBUTION, MATRIX, UNIT, VECTORS, SINGLES, WIDTH
+            number,
+            shape,
+            address,
+            start,
+            key,
+            p,
+            DTYPE,
+            DISTRIBUTION,
+            MATRIX,
+            UNIT,
+            VECTORS,
+            SINGLES,
+            WIDTH,
+            FORMAT,
         )
 
 
@@ -606,14 +772,17 @@ def scattered_kernel(
     DISTRIBUTION: tl.constexpr,
     WIDE: tl.constexpr,
     PLACES: tl.constexpr,
+    FORMAT: tl.constexpr,
 ):
     """A 4-d tensor of any memory strides m from places of a stream with strides i; stop is its size.
 
     Each element draws a block of its own, for layouts and windows that no run of the stream goes through.
     """
-    NARROW: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth == 16
+    BITS: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth
     key = (s0, s1, k0, k1)
     p = (p0, p1, p2, p3, p4, p5, p6, p7)
+    if BITS == 64:
+        p = wide.parameters(p)
     if WIDE:
         element = tl.program_id(0).to(tl.int64) * PLACES + tl.arange(0, PLACES)
     else:  # 32-bit divisions cost a fifth of 64-bit ones
@@ -627,25 +796,42 @@ def scattered_kernel(
     x1 = (rest % n1).to(tl.int64)
     x0 = (rest // n1).to(tl.int64)
     if DISTRIBUTION == CONSTANT:
-        values = tl.full((PLACES,), p0, tl.float32)
+        values = tl.full((PLACES,), p[0], p[0].dtype)
     else:
         place = (start + x0 * i0 + x1 * i1 + x2 * i2 + x3 * i3).to(tl.uint64)
         block = place >> 2
         c0 = block.to(tl.uint32)
         c1 = (block >> 32).to(tl.uint32)
         word = (place & 3).to(tl.uint32)
-        values = draw_word(c0, c1, word, key, p, DISTRIBUTION, NARROW)
+        values = draw_word(c0, c1, word, key, p, DISTRIBUTION, BITS)
     where = x0 * m0 + x1 * m1 + x2 * m2 + x3 * m3
-    tl.store(pointer + where, values.to(pointer.dtype.element_ty), mask=inside)
+    tl.store(pointer + where, rounded(values, pointer.dtype.element_ty, FORMAT), mask=inside)
+
+
+def _taking_doubles(kernel: Any) -> Any:
+    """The same kernel, whose parameters are the bits of float64 numbers."""
+    single = kernel.fn
+    function = FunctionType(single.__code__, single.__globals__, single.__name__, single.__defaults__)
+    function.__module__, function.__qualname__ = single.__module__, single.__qualname__
+    function.__doc__ = single.__doc__
+    names = [f"p{k}" for k in range(8)]
+    function.__annotations__ = {**single.__annotations__, **dict.fromkeys(names, "tl.int64")}
+    return triton.jit(do_not_specialize=_SCALARS)(function)
+
+
+double_run_kernel = _taking_doubles(run_kernel)
+double_rows_kernel = _taking_doubles(rows_kernel)
+double_scattered_kernel = _taking_doubles(scattered_kernel)
 
 
 def variant(draw: Draw) -> int:
     """The kernels' DISTRIBUTION for a draw."""
-    if draw.distribution == "truncated_normal":
+    name = draw.distribution
+    if name == "truncated_normal":
         numbers = TruncatedNormalNumbers(*draw.parameters)
         if min(numbers.below, numbers.above) >= CENTRAL_TAIL:
-            return DISTRIBUTIONS["central_normal"]
-    return DISTRIBUTIONS[draw.distribution]
+            name = "central_normal"
+    return DISTRIBUTIONS[name]
 
 
 def is_run(dims: list[tuple[int, int, int]]) -> bool:
@@ -654,7 +840,7 @@ def is_run(dims: list[tuple[int, int, int]]) -> bool:
 
 
 def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: int = PLACES) -> None:
-    """Write ``draw`` into a float32, float16 or bfloat16 tensor of any strides, in place.
+    """Write ``draw`` into a tensor of any strides, and of a dtype in DTYPES, in place.
 
     Launches on the tensor's device and that device's current stream, without synchronising.
 
@@ -666,23 +852,26 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
     """
     if not tensor.numel():
         return
+    tensor = tensor.detach()
     dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
     numbers = (
         draw.stream & 0xFFFFFFFF,
         draw.stream >> 32,
         draw.seed & 0xFFFFFFFF,
         draw.seed >> 32,
-        *draw.parameters,
-        *(0.0,) * (8 - len(draw.parameters)),
+        *_parameters(tensor, draw),
     )
-    options = _options(variant(draw))
+    is_double = tensor.dtype == torch.float64
+    options = _options(variant(draw), tensor.dtype)
+    memory = tensor.view(torch.uint8) if tensor.dtype in FORMATS else tensor
     with torch.cuda.device_of(tensor):
         if is_run(dims):
             stop = draw.start + tensor.numel()
             tile = 4 * counters
             grid = ((stop + tile - 1) // tile - draw.start // tile,)
-            run_kernel[grid](
-                tensor, draw.start, stop, *numbers, ALIGNED=draw.start % 16 == 0, COUNTERS=counters, **options
+            kernel = double_run_kernel if is_double else run_kernel
+            kernel[grid](
+                memory, draw.start, stop, *numbers, ALIGNED=draw.start % 16 == 0, COUNTERS=counters, **options
             )
             return
         if len(dims) > MAX_DIMS:
@@ -691,8 +880,9 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         if goes_by_rows(dims):
             found = _grouping(tensor, draw, dims)
             size = 2 * counters // found.width
-            rows_kernel[((found.total + size - 1) // size,)](
-                tensor,
+            kernel = double_rows_kernel if is_double else rows_kernel
+            kernel[((found.total + size - 1) // size,)](
+                memory,
                 draw.start,
                 *numbers,
                 *_shape(dims, found),
@@ -702,15 +892,16 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
                 **options,
             )
             return
-        sizes, memory, index = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)
+        sizes, strides, index = zip(*[(1, 0, 0)] * (MAX_DIMS - len(dims)), *dims, strict=True)
         grid = ((tensor.numel() + places - 1) // places,)
-        scattered_kernel[grid](
-            tensor,
+        kernel = double_scattered_kernel if is_double else scattered_kernel
+        kernel[grid](
+            memory,
             draw.start,
             tensor.numel(),
             *numbers,
             *sizes[1:],
-            *memory,
+            *strides,
             *index,
             WIDE=tensor.numel() >= 2**31 - places,
             PLACES=places,
@@ -718,16 +909,27 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         )
 
 
-def _options(distribution: int) -> dict[str, Any]:
+def _parameters(tensor: torch.Tensor, draw: Draw) -> tuple[Any, ...]:
+    """A draw's parameters as a kernel takes them: eight floats, or the bits of eight float64 numbers."""
+    padded = (*draw.parameters, *(0.0,) * (8 - len(draw.parameters)))
+    return struct.unpack("<8q", struct.pack("<8d", *padded)) if tensor.dtype == torch.float64 else padded
+
+
+def _options(distribution: int, dtype: torch.dtype) -> dict[str, Any]:
     """What every launch is given."""
-    return {"DISTRIBUTION": distribution, "num_warps": NUM_WARPS, "enable_fp_fusion": False}
+    return {
+        "DISTRIBUTION": distribution,
+        "FORMAT": FORMATS.get(dtype, NO_FORMAT.value),
+        "num_warps": NUM_WARPS,
+        "enable_fp_fusion": False,
+    }
 
 
 def _parts(tensor: torch.Tensor, draw: Draw) -> list[tuple[torch.Tensor, Draw]]:
     """What is left to draw of a tensor of more dimensions than a kernel walks, without the first."""
     first, *strides = draw.strides
     inner = [draw._replace(start=draw.start + k * first, strides=tuple(strides)) for k in range(len(tensor))]
-    return list(zip(tensor.unbind(), inner, strict=True))
+    return list(zip(tensor.detach().unbind(), inner, strict=True))
 
 
 def _grouping(
@@ -768,7 +970,7 @@ class Group(NamedTuple):
 
     def launch(self, grid: int, counters: int, *table: Any) -> None:
         constants = {"DTYPE": DTYPES[self.dtype], "ALIGNED": self.aligned, "COUNTERS": counters}
-        table_kernel[(grid,)](*table, **constants, **_options(self.distribution))
+        table_kernel[(grid,)](*table, **constants, **_options(self.distribution, self.dtype))
 
 
 class Run(NamedTuple):
@@ -777,9 +979,6 @@ class Run(NamedTuple):
     tensor: torch.Tensor
     draw: Draw
     origin: int
-
-    def group(self) -> Group:
-        return Group(self.tensor.dtype, variant(self.draw), self.origin % 16 == 0)
 
 
 class CutGroup(NamedTuple):
@@ -806,7 +1005,7 @@ class CutGroup(NamedTuple):
             "SINGLES": self.singles,
             "WIDTH": self.width,
             "GROUPS": 2 * counters // self.width,
-            **_options(self.distribution),
+            **_options(self.distribution, self.dtype),
         }
 
 
@@ -866,18 +1065,85 @@ def fill_many(
                 _launch(device, groups, counters, tiles_per_program)
 
 
+class KeptTable:
+    """Tensors of one device, written again and again by other seeds, which lie in its memory.
+
+    Nothing passes from the host to the device at a call but launches: one writes the seeds to where kernels
+    read them, and one serves each distribution and dtype, as in :func:`fill_many`. So a call can be captured
+    in a CUDA graph, whose replays draw by the seeds that are there then.
+
+    Args:
+        items: as :func:`fill_many` takes them; each the first of ``count``.
+        strides: bytes from one of those to the next.
+        count: of each; the k-th by the k-th seed.
+
+    Attributes:
+        left: of the items, with their strides, those that no launch over many serves.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], strides: Sequence[int], count: int, *, counters: int = COUNTERS
+    ) -> None:
+        self.left: list[tuple[Item, int]] = []
+        self._counters, self._count = counters, count
+        groups: Groups = defaultdict(list)
+        steps: dict[Group, list[int]] = defaultdict(list)
+        for item, stride in zip(items, strides, strict=True):
+            found, alone = _grouped([item], counters) if item[0].numel() else ({}, [])
+            if alone or (count > 1 and not all(isinstance(group, Group) for group in found)):
+                self.left.append((item, stride))
+                continue
+            for group, members in found.items():
+                if isinstance(group, Group):  # 16 has to divide every origin
+                    group = group._replace(aligned=group.aligned and (count == 1 or stride % 16 == 0))
+                    steps[group].append(stride)
+                groups[group] += members
+        words, self._launches = _laid_out(groups, counters, None, steps, count)
+        places, which = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for (group, members), (_, rows_at, *_) in zip(groups.items(), self._launches, strict=True):
+            one, cut = (DOUBLE_ROW, DOUBLE_CUT_ROW) if group.dtype == torch.float64 else (ROW, CUT_ROW)
+            row = one if isinstance(group, Group) else cut
+            number = np.arange(len(members) * count)
+            offset = row.fields["seed"][1]  # type: ignore[index]
+            places.append(rows_at + (number * row.itemsize + offset) // 8)
+            which.append(number % count)
+        tables = (
+            np.concatenate([np.empty(0, np.int64), *words]),
+            np.concatenate(places),
+            np.concatenate(which),
+        )
+        device = items[0][0].device
+        self._words, self._places, self._which = (torch.from_numpy(each).to(device) for each in tables)
+
+    def write(self, seeds: torch.Tensor) -> None:
+        """Write all of them by seeds: int64, on the tensors' device; the k-th is that of the k-th of each."""
+        with torch.cuda.device_of(self._words):
+            own = seeds.expand(self._places.shape) if self._count == 1 else seeds[self._which]
+            self._words.index_copy_(0, self._places, own)
+            for group, rows_at, programs_at, tiles, grid in self._launches:
+                group.launch(grid, self._counters, self._words, rows_at, programs_at, tiles)
+
+
 def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device that share launches, and those to launch one by one."""
-    alone = []
+    groups, alone = _grouped(items, counters)
+    alone += [(found[0].tensor, found[0].draw) for found in groups.values() if len(found) == 1]
+    return {group: found for group, found in groups.items() if len(found) > 1}, alone
+
+
+def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
+    """The tensors of a device by what launches over many have in common, and those that none serves."""
+    alone: list[Item] = []
     groups: Groups = defaultdict(list)
-    waiting = items[::-1]
+    waiting = [*items[::-1]]
     while waiting:
         tensor, draw = waiting.pop()
+        if tensor.is_contiguous() and tensor.stride() == draw.strides:  # as most: a run without a look
+            _add_run(groups, tensor, draw)
+            continue
         dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
         if is_run(dims):
-            origin = (tensor.data_ptr() - draw.start * tensor.element_size()) & 0xFFFFFFFFFFFFFFFF
-            run = Run(tensor, draw, origin)
-            groups[run.group()].append(run)
+            _add_run(groups, tensor, draw)
         elif len(dims) > MAX_DIMS:
             waiting += _parts(tensor, draw)[::-1]
         elif goes_by_rows(dims):
@@ -885,47 +1151,84 @@ def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Group
             groups[cut.group(counters)].append(cut)
         else:
             alone.append((tensor, draw))
-    alone += [(found[0].tensor, found[0].draw) for found in groups.values() if len(found) == 1]
-    return {group: found for group, found in groups.items() if len(found) > 1}, alone
+    return groups, alone
+
+
+def _add_run(groups: Groups, tensor: torch.Tensor, draw: Draw) -> None:
+    origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
+    alike = tensor.dtype, variant(draw), origin % 16 == 0
+    found = groups.get(alike)  # type: ignore[call-overload]  # a Group is a tuple, and takes longer to make
+    if found is None:
+        found = groups[Group(*alike)]
+    found.append(Run(tensor, draw, origin))
 
 
 def _launch(device: torch.device, groups: Groups, counters: int, tiles_per_program: int | None) -> None:
     """Launch the groups of the current device, behind one copy of their tables."""
-    words: list[npt.NDArray[np.int64]] = []
-    launches = []
-    end = 0
-    for group, members in groups.items():
-        if isinstance(group, Group):
-            rows, programs, tiles = _table(members, 4 * counters, tiles_per_program)
-        else:
-            rows, programs, tiles = _cut_table(members, 2 * counters // group.width, tiles_per_program)
-        padded = np.append(programs, programs[: programs.size % 2])  # two to a word
-        launches.append((group, end, end + rows.nbytes // 8, tiles, programs.size))
-        words += [rows.view(np.int64).ravel(), padded.view(np.int64)]
-        end += (rows.nbytes + padded.nbytes) // 8
+    words, launches = _laid_out(groups, counters, tiles_per_program)
     # Pinned, so that the host need not wait; torch keeps the memory until the stream has read it.
-    host = torch.empty(end, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
+    size = sum(map(len, words))
+    host = torch.empty(size, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
     np.concatenate(words, out=host.numpy())
     table = host.to(device, non_blocking=True)
     for group, rows_at, programs_at, tiles, grid in launches:
         group.launch(grid, counters, table, rows_at, programs_at, tiles)
 
 
+Launch: TypeAlias = tuple[Group | CutGroup, int, int, int, int]
+
+
+def _laid_out(
+    groups: Groups,
+    counters: int,
+    tiles_per_program: int | None,
+    strides: Mapping[Group, Sequence[int]] | None = None,
+    count: int = 1,
+) -> tuple[list[npt.NDArray[np.int64]], list[Launch]]:
+    """The words of groups' tables, one after another, and of each launch what it is given.
+
+    Of runs there are ``count`` each, so many bytes apart.
+    """
+    words: list[npt.NDArray[np.int64]] = []
+    launches: list[Launch] = []
+    end = 0
+    for group, members in groups.items():
+        if isinstance(group, Group):
+            apart = strides[group] if strides else ()
+            rows, programs, tiles = _table(members, 4 * counters, tiles_per_program, apart, count)
+        else:
+            rows, programs, tiles = _cut_table(members, 2 * counters // group.width, tiles_per_program)
+        padded = np.append(programs, programs[: programs.size % 2])  # two to a word
+        launches.append((group, end, end + rows.nbytes // 8, tiles, programs.size))
+        words += [rows.view(np.int64).ravel(), padded.view(np.int64)]
+        end += (rows.nbytes + padded.nbytes) // 8
+    return words, launches
+
+
 Table: TypeAlias = tuple[npt.NDArray[np.void], npt.NDArray[np.int32], int]
 
 
-def _table(runs: list[Run], tile: int, tiles_per_program: int | None) -> Table:
-    """The rows of a launch, the number of each program's row, and how many tiles a program draws."""
-    rows = _rows(ROW, runs)
-    rows["origin"] = [run.origin for run in runs]
+def _table(
+    runs: list[Run], tile: int, tiles_per_program: int | None, strides: Sequence[int] = (), count: int = 1
+) -> Table:
+    """The rows of a launch, the number of each program's row, and how many tiles a program draws.
+
+    Of each run there are ``count``, so many bytes apart.
+    """
+    rows = _rows(DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW, runs)
+    rows["origin"] = np.array([run.origin for run in runs], np.uint64)
     rows["stop"] = [run.draw.start + run.tensor.numel() for run in runs]
+    if count > 1:
+        rows = np.repeat(rows, count)
+        number = np.tile(np.arange(count, dtype=np.uint64), len(runs))
+        rows["origin"] += number * np.repeat(np.array(strides, np.uint64), count)
     first = rows["start"] // tile
     return _shared(rows, first, (rows["stop"] - 1) // tile - first + 1, tiles_per_program)
 
 
 def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> Table:
     """The same of tensors that go by rows, of which a tile is so many groups."""
-    rows = _rows(CUT_ROW, cuts)
+    rows = _rows(DOUBLE_CUT_ROW if cuts[0].tensor.dtype == torch.float64 else CUT_ROW, cuts)
     rows["address"] = [cut.tensor.data_ptr() for cut in cuts]
     rows["shape"] = [_shape(cut.dims, cut.found) for cut in cuts]
     first = np.zeros(len(cuts), np.int64)
@@ -935,10 +1238,11 @@ def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> T
 def _rows(dtype: np.dtype[np.void], members: Sequence[Run | Cut]) -> npt.NDArray[np.void]:
     """Rows of a table, as far as all kinds have the same."""
     rows = np.zeros(len(members), dtype)
-    draws = [member.draw for member in members]
-    for name in ("start", "stream", "seed"):
-        rows[name] = [getattr(draw, name) for draw in draws]
-    rows["parameters"][:, : len(draws[0].parameters)] = [draw.parameters for draw in draws]
+    _, parameters, seeds, streams, starts, _ = zip(*[member.draw for member in members], strict=True)
+    rows["start"] = starts
+    rows["stream"] = np.array(streams, np.uint64)
+    rows["seed"] = np.array(seeds, np.uint64)
+    rows["parameters"][:, : len(parameters[0])] = np.array(parameters, dtype["parameters"].base)
     return rows
 
 

@@ -1,6 +1,7 @@
 """What a model is made of and what it wants.
 
 - ``slots``: its parameters and buffers, once each, by names that wrappers do not change; selections of them.
+- ``walk``: its modules, in a list.
 - ``globs``: which of many a name matches.
 - ``rules``: which initializer each of them gets.
 - ``methods``: by which modules say that they can initialise themselves, and how they are called.

@@ -41,6 +41,10 @@ class Globs:
         """The places of those that match a name or are equal to it, in order."""
         if not self._groups:
             return iter(self._exact.get(name, ()))
+        if len(self._groups) == 1:  # as most have: without generators, which take longer than the looks
+            found = self._groups[0].all_matching(name)
+            exact = self._exact.get(name, ())
+            return iter(sorted({*exact, *found}) if exact else found)
         wild = (index for group in self._groups for index in group.matching(name))
         return (index for index, _ in groupby(merge(self._exact.get(name, ()), wild)))
 
@@ -58,6 +62,13 @@ class _Group:
     @cached_property
     def _inner(self) -> list[_Group]:
         return [_Group(each) for each in _cut(self._globs, max(1, len(self._globs) // _AT_ONCE))]
+
+    def all_matching(self, name: str) -> list[int]:
+        if not self._match(name):
+            return []
+        if len(self._globs) == 1:
+            return [self._globs[0][0]]
+        return [index for index, glob in self._globs if compiled(glob).match(name)]
 
     def matching(self, name: str) -> Iterator[int]:
         if not self._match(name):

@@ -21,6 +21,7 @@ from tritoninit.models import methods
 from tritoninit.models.methods import Call
 from tritoninit.models.private import reshard_flattened
 from tritoninit.models.slots import Slot
+from tritoninit.models.walk import modules_of
 from tritoninit.targets import write
 
 # Whose block makes random numbers come of a name.
@@ -36,7 +37,7 @@ _BUFFER_METHODS = (
 def _fully_sharded(module: nn.Module) -> list[Any]:
     """The modules that FSDP2 (``fully_shard``) manages."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
-    return [m for m in module.modules() if isinstance(m, fsdp.FSDPModule)] if fsdp is not None else []
+    return [m for m in modules_of(module) if isinstance(m, fsdp.FSDPModule)] if fsdp is not None else []
 
 
 def reshard(module: nn.Module) -> None:
@@ -474,8 +475,7 @@ def _attributes_put_back(modules: Sequence[nn.Module]) -> Iterator[None]:
 def _part_of(whole: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
     """A DTensor with this process's part of what it computed, all of it."""
     for part, window in writable(shared).parts:
-        places = zip(window.offsets, part.shape, strict=True)
-        write(part, whole[tuple(slice(offset, offset + size) for offset, size in places)])
+        write(part, window.cut(whole, part.shape))
     return shared
 
 

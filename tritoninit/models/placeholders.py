@@ -20,6 +20,8 @@ def check_held(slot: Slot) -> None:
     """Raise TargetError unless what a slot holds, of which is known what part it is, stays."""
     if slot.shard is not None and slot.shard.trouble:
         raise LostError(slot.shard.trouble)
+    if slot.is_plain and not slot.tensor.is_meta:
+        return
     for tensor in slot.originals or (slot.tensor,):
         trouble = zero_trouble(tensor)
         if trouble:

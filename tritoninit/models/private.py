@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from tritoninit.models.shards import Shard, unknown_part
+from tritoninit.models.walk import modules_of
 from tritoninit.windows import Windows
 
 
@@ -31,10 +33,13 @@ class Flattened(NamedTuple):
 
 def _handles(module: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
     """FSDP1's wrappers in a model, and what manages the parameters of each."""
-    for wrapper in module.modules():
-        handle: Any = vars(wrapper).get("_handle")
-        if "_fsdp_wrapped_module" in wrapper._modules and hasattr(handle, "flat_param"):
-            yield wrapper, handle
+    if "torch.distributed.fsdp" not in sys.modules:
+        return
+    for wrapper in modules_of(module):
+        if "_fsdp_wrapped_module" in wrapper._modules:
+            handle: Any = vars(wrapper).get("_handle")
+            if hasattr(handle, "flat_param"):
+                yield wrapper, handle
 
 
 def flattened(module: nn.Module) -> list[Flattened]:

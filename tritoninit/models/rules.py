@@ -7,14 +7,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from heapq import merge
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from torch import nn
 
-from tritoninit.documents import KNOWN, as_data, initializer_of
+from tritoninit import toml
+from tritoninit.documents import KNOWN, as_data, for_people, initializer_of
 from tritoninit.fills import Atom, Initializer
 from tritoninit.models.globs import Globs, compiled
 from tritoninit.plan import KeySource, Plan
@@ -65,8 +65,10 @@ class Rule:
 
     def find(self, slot: Slot) -> Initializer | None:
         """The initializer for a parameter or buffer; None if the rule has none."""
-        if not self._matches(slot):
-            return None
+        return self.given(slot) if self._matches(slot) else None
+
+    def given(self, slot: Slot) -> Initializer | None:
+        """What it has for a parameter or buffer that matches."""
         found = self.initializers
         if isinstance(found, Initializer):
             return None if slot.is_buffer else found
@@ -162,6 +164,7 @@ class RuleSet(Sequence[Rule]):
             k for k, rule in enumerate(self._rules) if type(rule) is Rule and isinstance(rule.pattern, str)
         ]
         self._by_name = by_name
+        self._named = frozenset(by_name)
         self._globs = Globs(str(self._rules[k].pattern) for k in by_name)
         self._others = sorted(set(range(len(self._rules))).difference(by_name))
         self._by_class: dict[type[nn.Module], list[int]] = {}
@@ -184,7 +187,9 @@ class RuleSet(Sequence[Rule]):
         """
         fallback = None
         for index in self._candidates(slot):
-            found = self._rules[index].find(slot)
+            rule = self._rules[index]
+            by_name = index in self._named and rule.within is None  # and so it matches
+            found = rule.given(slot) if by_name else rule.find(slot)
             if isinstance(found, OwnCode) and (found.last or not own_code):
                 fallback = found if own_code else None
             elif found is not None:
@@ -196,12 +201,15 @@ class RuleSet(Sequence[Rule]):
         others = self._not_by_name(type(slot.owner))
         if not self._by_name:
             return others
-        return merge(others, (self._by_name[k] for k in self._globs.matching(slot.name)))
+        named = [self._by_name[k] for k in self._globs.matching(slot.name)]
+        return sorted(others + named) if others and named else named or others
 
     def _not_by_name(self, owner: type[nn.Module]) -> list[int]:
         """Which rules may have something for a module's parameters, whatever their names."""
         found = self._by_class.get(owner)
         if found is None:  # a model has many slots of few classes
+            if len(self._by_class) >= _MOST_CLASSES:  # of many models: a parametrised module has its own
+                self._by_class.clear()
             patterns = ((k, self._rules[k].pattern) for k in self._others)
             found = self._by_class[owner] = [
                 k for k, kind in patterns if not isinstance(kind, type) or issubclass(owner, kind)
@@ -268,6 +276,41 @@ class RuleSet(Sequence[Rule]):
             data = json.loads(text, object_pairs_hook=_once)
         except RecursionError as error:
             raise ValueError("not a document of rules: it is too deep") from error
+        return cls._of_document(data)
+
+    def to_toml(self) -> str:
+        """The same document as :meth:`to_json` in TOML, which takes comments; :meth:`from_toml` reads it.
+
+        Raises:
+            ValueError: as :meth:`to_json`.
+
+        >>> from tritoninit import Normal
+        >>> print(RuleSet("mine", "", [Rule("*.weight", Normal(0.0, 0.02))]).to_toml())
+        format = "tritoninit rules"
+        version = 1
+        name = "mine"
+        citation = ""
+        <BLANKLINE>
+        [[rules]]
+        for = "*.weight"
+        set = {Normal = {mean = 0.0, std = 0.02}}
+        <BLANKLINE>
+        """
+        rules = [for_people(_as_data(rule), _KNOWN) for rule in self]
+        head = {"format": _FORMAT, "version": _VERSION, "name": self.name, "citation": self.citation}
+        return toml.dumps({**head, "rules": rules})
+
+    @classmethod
+    def from_toml(cls, text: str) -> RuleSet:
+        """The rules of a document that :meth:`to_toml` wrote, or a person did.
+
+        Raises:
+            ValueError: as :meth:`from_json`.
+        """
+        return cls._of_document(toml.loads(text))
+
+    @classmethod
+    def _of_document(cls, data: Any) -> RuleSet:
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise ValueError(f'not a document of rules: "format" is to be {_FORMAT!r}')
         if data.get("version") != _VERSION:
@@ -280,20 +323,21 @@ class RuleSet(Sequence[Rule]):
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_json` to a file."""
-        text = self.to_json()
+        """Write :meth:`to_json` to a file, or :meth:`to_toml` if its name ends in ".toml"."""
+        text = self.to_toml() if _is_toml(path) else self.to_json()
         Path(path).write_text(text, encoding="utf-8", newline="\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RuleSet:
-        """The rules of a file that :meth:`save` wrote.
+        """The rules of a file that :meth:`save` wrote, TOML if its name ends in ".toml".
 
         Raises:
             OSError: there is no such file.
             ValueError: as :meth:`from_json`, with the file's name.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
+            text = Path(path).read_text(encoding="utf-8-sig")
+            return cls.from_toml(text) if _is_toml(path) else cls.from_json(text)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
@@ -332,6 +376,11 @@ def _line(rule: Rule) -> str:
     return f"{pattern or repr(rule.pattern)}{within}: {how}"
 
 
+def _is_toml(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() == ".toml"
+
+
+_MOST_CLASSES = 1024
 _FORMAT = "tritoninit rules"
 _VERSION = 1
 _KNOWN: Mapping[str, type[Any]] = {**KNOWN, "OwnCode": OwnCode}

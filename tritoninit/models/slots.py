@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -20,6 +20,7 @@ from tritoninit.models.globs import Globs, compiled
 from tritoninit.models.private import Flattened, flattened
 from tritoninit.models.scopes import WHOLE, Scope
 from tritoninit.models.shards import Shard, placed, shard_of
+from tritoninit.models.walk import modules_of
 from tritoninit.targets import PLACEHOLDER, LostError, ShortError, check_freed, is_placeholder
 from tritoninit.window import Window
 from tritoninit.windows import Windows
@@ -105,6 +106,19 @@ class Slot:
     def is_parametrized(self) -> bool:
         return bool(self.originals)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is computed from no others, and bears none of the marks that other libraries leave."""
+        tensor = self.tensor
+        return not (
+            self.originals
+            or hasattr(tensor, "ds_tensor")
+            or hasattr(tensor, "ds_shape")
+            or hasattr(tensor, "tensor_model_parallel")
+            or hasattr(tensor, "allreduce")
+            or hasattr(tensor, "_is_flat_param")
+        )
+
 
 def places(slot: Slot) -> set[Place]:
     """Where a slot is held."""
@@ -124,26 +138,38 @@ def slots(module: nn.Module, scope: Scope = WHOLE) -> list[Slot]:
         ValueError: a window of the scope is of nothing in the model.
     """
     check_module(module)
+    with at_rest(module):
+        return slots_at_rest(module, scope)
+
+
+def slots_at_rest(module: nn.Module, scope: Scope) -> list[Slot]:
+    """The same of a model whose parametrised weights can be looked at without a trace (:func:`at_rest`)."""
     found: list[Slot] = []
     by_id: dict[int, Slot] = {}
     owned: dict[int, list[tuple[Slot, str, int]]] = {}
-    with at_rest(module):
-        flat = _Flat(module)
-        for name, raw, ancestors in _modules(module):
-            owner = ancestors[-1]
-            if id(owner) not in owned:
-                owned[id(owner)] = list(_held(name, ancestors, found, by_id, flat))
-            for slot, local, originals in owned[id(owner)]:
-                slot.names.update((name + local, raw + local))
-                if scope.renames:
-                    slot.full_names.add(scope.full(name + local))
+    flat, renames = _Flat(module), scope.renames
+    for name, raw, ancestors in _modules(module):
+        owner = ancestors[-1]
+        held = owned.get(id(owner))
+        if held is None:
+            held = owned[id(owner)] = list(_held(name, ancestors, found, by_id, flat))
+        if not held:
+            continue
+        around = [*map(id, ancestors)]
+        for slot, local, originals in held:
+            slot.names.add(name + local)
+            if raw != name:
+                slot.names.add(raw + local)
+            if renames:
+                slot.full_names.add(scope.full(name + local))
+            if originals:
                 for original in (f"parametrizations.{local}.{k}" for k in _original_names(originals)):
                     slot.names.update((name + original, raw + original))
-                slot.around.update(map(id, ancestors))
+            slot.around.update(around)
     if scope.renames:
         _rename(found, scope)
     for slot in found:
-        if not (slot.is_buffer or slot.is_parametrized):
+        if not (slot.is_buffer or slot.originals or (slot.is_plain and not flat.shards)):
             slot.shard = shard_of(slot.tensor, slot.owner, flat.shards.get(id(slot.tensor)))
     for slot, window in _windows(found, scope.windows):
         slot.shard = placed(slot.shard, window)
@@ -217,14 +243,19 @@ def _held(
 ) -> Iterator[tuple[Slot, str, int]]:
     """(slot, local name, how many originals) of what a module holds; slots not met before are added."""
     owner = ancestors[-1]
+    if not (owner._parameters or owner._buffers or owner._modules or flat.hidden):  # as activations do not
+        return
     for local, tensor, is_buffer, originals in _own(owner, name, flat):
         # A parametrised weight is computed anew each time that it is looked at.
         held = originals or (tensor,)
-        slot = next((by_id[id(x)] for x in held if id(x) in by_id), None)
-        if slot is None:
+        known = [by_id[id(x)] for x in held if id(x) in by_id]
+        if known:
+            slot = known[0]
+        else:
             slot = Slot(name + local, owner, local, ancestors, tensor, is_buffer, originals)
             found.append(slot)
-            by_id.update((id(x), slot) for x in held)
+            for x in held:
+                by_id[id(x)] = slot
         if not originals:
             slot.places.append((owner, local))
         elif not slot.originals:  # a plain one is what this one is computed from
@@ -269,6 +300,8 @@ def _modules(module: nn.Module) -> Iterator[tuple[str, str, tuple[nn.Module, ...
 
 
 def _wraps(owner: nn.Module, local: str) -> bool:
+    if local not in _WRAPPING:
+        return False
     if local in _WRAPPED or (local == "module" and isinstance(owner, _WRAPPERS)):
         return True
     kind: Any = type(owner)
@@ -276,9 +309,10 @@ def _wraps(owner: nn.Module, local: str) -> bool:
 
 
 _THEIR_NAMES = frozenset(_THEIRS.values())
+_WRAPPING = _THEIR_NAMES | {*_WRAPPED, "module"}
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _wrapped_by(kind: type) -> frozenset[str]:
     """Where modules of a class of another package hold what they wrap."""
     classes = ((each.__module__.partition(".")[0], each.__name__) for each in kind.__mro__)
@@ -294,9 +328,9 @@ def _own(
         is_flat = flat.hidden and local == "_flat_param"
         if parameter is not None and not (is_flat or (computes and local.startswith("original"))):
             yield local, parameter, False, ()
-    for local, tensor in flat.hidden.get(id(owner), ()):
+    for local, tensor in flat.hidden.get(id(owner), ()) if flat.hidden else ():
         yield local, tensor, False, ()
-    if parametrize.is_parametrized(owner):
+    if "parametrizations" in owner._modules and parametrize.is_parametrized(owner):
         parametrizations: Any = owner.parametrizations
         for local, each in parametrizations.items():
             originals = originals_of(each)
@@ -348,7 +382,7 @@ def at_rest(module: nn.Module) -> Iterator[None]:
 
     They are what they are outside of autocast, which may compute them in another dtype.
     """
-    lists = [m for m in module.modules() if isinstance(m, parametrize.ParametrizationList)]
+    lists = [m for m in modules_of(module) if isinstance(m, parametrize.ParametrizationList)]
     training = [m for each in lists for m in each.modules() if m.training]
     for m in training:
         m.training = False

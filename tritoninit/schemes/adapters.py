@@ -13,12 +13,12 @@ from torch import nn
 from tritoninit.fans import TORCH_AXES, Axes
 from tritoninit.fills import Initializer, Normal, Uniform
 from tritoninit.initializers import KaimingUniform, Zeros
-from tritoninit.kernels.lowering import FLOAT_DTYPES, ParameterError
+from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError
 from tritoninit.keys import Key
 from tritoninit.models.rules import RuleSet, SlotRule
 from tritoninit.models.slots import Slot
 from tritoninit.structured import Orthogonal, Structured, Value
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
 # PEFT's names, torchtune's and loralib's; an embedding's factors change places.
@@ -111,8 +111,8 @@ class _Complementary(Structured):
         rank = shape[0 if self.is_a else 1]
         if rank % 2:
             raise ValueError(f"orthogonal adapters have an even rank, not {rank}")
-        if dtype_name(target) not in FLOAT_DTYPES:
-            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(FLOAT_DTYPES)}")
+        if dtype_name(target) not in ROUNDED_DTYPES:
+            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(ROUNDED_DTYPES)}")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         rows, columns = window.global_shape
@@ -120,9 +120,8 @@ class _Complementary(Structured):
         basis = Orthogonal()(_empty(rank, rank), key=Key(key.seed).fold_in(self.pair)).double()
         gaussian = Normal()(_empty(size, rank // 2), key=key).double()
         values = (gaussian @ basis[0 if self.is_a else 1 :: 2]) / 10
-        cut = tuple(slice(o, o + n) for o, n in zip(window.offsets, target.shape, strict=True))
-        found = (values.T if self.is_a else values)[cut].float()
-        return found.to(target.device) if isinstance(target, torch.Tensor) else found
+        found = window.cut(values.T if self.is_a else values, target.shape)
+        return found.to(device_of(target), torch.float32)
 
 
 def _empty(rows: int, columns: int) -> torch.Tensor:

@@ -28,7 +28,7 @@ from tritoninit.schemes.published import (
 )
 from tritoninit.structured import Orthogonal, Structured
 from tritoninit.tables import Sinusoids
-from tritoninit.targets import Target
+from tritoninit.targets import Target, device_of
 from tritoninit.window import Window
 
 
@@ -229,9 +229,7 @@ class _Chrono(Structured):
         into, forget = values[: size // 2].chunk(2)
         LogOfUniform(1.0, self.longest - 1)(forget, key=key)
         torch.neg(forget, out=into)
-        (begin,), (count,) = window.offsets, tuple(target.shape)
-        found = values[begin : begin + count]
-        return found.to(target.device) if isinstance(target, torch.Tensor) else found
+        return window.cut(values, target.shape).to(device_of(target))
 
 
 def vit_timm_layers(

@@ -11,12 +11,12 @@ import torch
 
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer, Normal
-from tritoninit.kernels.lowering import FLOAT_DTYPES, integer, make_plain
+from tritoninit.kernels.lowering import ROUNDED_DTYPES, integer, make_plain
 from tritoninit.keys import Key
 from tritoninit.models.rules import RuleSet, SlotRule
 from tritoninit.models.slots import Slot
 from tritoninit.structured import Structured
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
 # The projections of an attention layer, by the names of timm, torch.nn, Llama and BERT, and what holds them.
@@ -88,15 +88,14 @@ class _Mimetic(Structured):
             raise ValueError(f"mimetic attention has square weights, unlike {window.global_shape}")
         if self.heads < 1 or columns % self.heads:
             raise ValueError(f"a width of {columns} has no {self.heads} heads")
-        if dtype_name(target) not in FLOAT_DTYPES:
-            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(FLOAT_DTYPES)}")
+        if dtype_name(target) not in ROUNDED_DTYPES:
+            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(ROUNDED_DTYPES)}")
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         shared, width = Key(key.seed).fold_in(self.layer), window.global_shape[1]
         parts = ["out"] if self.part == "out" else list(self.part)
         values = torch.cat([self._projection(each, shared, width) for each in parts]).float()
-        cut = tuple(slice(o, o + n) for o, n in zip(window.offsets, target.shape, strict=True))
-        return values[cut].to(target.device) if isinstance(target, torch.Tensor) else values[cut]
+        return window.cut(values, target.shape).to(device_of(target))
 
     def _projection(self, part: str, key: Key, width: int) -> torch.Tensor:
         if part in "qk":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,7 +39,13 @@ def class_named(*parts: str) -> Callable[[str, nn.Module], bool]:
 
 
 def _class_named(parts: tuple[str, ...], name: str, module: nn.Module) -> bool:
-    return any(part in type(module).__name__ for part in parts)
+    kind: Any = type(module)
+    return _has_in_name(kind, parts)
+
+
+@lru_cache(maxsize=4096)
+def _has_in_name(kind: type, parts: tuple[str, ...]) -> bool:
+    return any(part in kind.__name__ for part in parts)
 
 
 def _symmetric(bound: float) -> Uniform:

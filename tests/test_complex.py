@@ -1,0 +1,105 @@
+"""Complex numbers are two real ones, neighbours in the stream, with torch's rule for their variance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tritoninit as ti
+from tritoninit import registry
+
+KEY = ti.Key(3)
+every_dtype = pytest.mark.parametrize(
+    ("dtype", "part"),
+    [
+        (torch.complex32, torch.float16),
+        (torch.complex64, torch.float32),
+        (torch.complex128, torch.float64),
+    ],
+)
+pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
+
+
+@every_dtype
+@pytest.mark.parametrize("backend", ["numpy", ""])
+def test_parts_are_neighbours_in_the_stream(dtype, part, backend):
+    """A complex tensor holds what a real one with a last dimension of two does, with std / sqrt(2)."""
+    for drawn, of_parts in (
+        (ti.Normal(0.5, 2.0), ti.Normal(0.5, 2.0 / math.sqrt(2))),
+        (ti.Uniform(-0.25, 0.5), ti.Uniform(-0.25, 0.5)),
+    ):
+        real = of_parts(torch.empty(30, 41, 2, dtype=part), key=KEY)
+        for memory in (torch.empty(30, 41, dtype=dtype), torch.empty(41, 30, dtype=dtype).T):
+            with ti.use_backend(backend or registry.resolve("cpu").name):
+                assert drawn(memory, key=KEY) is memory
+            assert torch.view_as_real(memory).equal(real)
+        window = ti.Window((30, 41), (5, 6))
+        assert torch.view_as_real(drawn(torch.empty(7, 9, dtype=dtype), key=KEY, window=window)).equal(
+            real[5:12, 6:15]
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_moments_are_torchs(dtype):
+    """The variance of the whole is std**2, half of it each part's; the mean is each part's, as in torch."""
+    ours = ti.normal_(torch.empty(1 << 18, dtype=dtype), 0.5, 2.0, key=KEY)
+    torch.manual_seed(0)
+    theirs = nn.init.normal_(torch.empty(1 << 18, dtype=dtype), 0.5, 2.0)
+    for x in (ours, theirs):
+        assert x.real.std().item() == pytest.approx(math.sqrt(2), rel=0.01)
+        assert x.imag.std().item() == pytest.approx(math.sqrt(2), rel=0.01)
+        assert x.real.mean().item() == pytest.approx(0.5, abs=0.02)
+        assert x.imag.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert abs(np.corrcoef(ours.real.numpy(), ours.imag.numpy())[0, 1]) < 0.01
+    for x in (ti.uniform_(ours, -1.0, 3.0, key=KEY), nn.init.uniform_(theirs, -1.0, 3.0)):
+        for each in (x.real, x.imag):
+            assert each.min() >= -1.0
+            assert each.max() < 3.0
+            assert each.mean().item() == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["kaiming_normal_", "kaiming_uniform_", "xavier_normal_", "xavier_uniform_"])
+def test_variances_of_scaled_initializers_are_torchs(name):
+    ours, theirs = (torch.empty(300, 400, dtype=torch.complex64) for _ in range(2))
+    getattr(ti, name)(ours, key=KEY)
+    getattr(nn.init, name)(theirs)
+    assert ours.var().item() == pytest.approx(theirs.var().item(), rel=0.02)
+
+
+def test_arrays_scalars_models_and_interception():
+    tensor = ti.normal_(torch.empty(30, 41, dtype=torch.complex64), key=KEY)
+    for array in (np.empty((30, 41), np.complex64), np.empty((41, 30), np.complex64).T):
+        assert np.array_equal(ti.normal_(array, key=KEY), tensor.numpy())
+    backwards = np.empty((30, 41), np.complex64)[::-1, ::-1]
+    assert np.array_equal(ti.normal_(backwards, key=KEY), tensor.numpy())
+    assert ti.normal_(torch.zeros((), dtype=torch.complex64), key=KEY) == tensor[0, 0]
+    assert ti.normal_(torch.empty(0, 3, dtype=torch.complex64), key=KEY).shape == (0, 3)
+    layer = nn.Linear(40, 30, dtype=torch.complex64)
+    version = layer.weight._version
+    ti.initialize_(layer, seed=0)
+    assert layer.weight._version > version
+    bound = 1 / math.sqrt(40)
+    assert torch.view_as_real(layer.weight.detach()).abs().max() <= bound
+    with ti.intercept(seed=1) as intercepted:
+        drawn = nn.init.normal_(torch.empty(64, dtype=torch.complex64))
+    assert not intercepted.passed_on
+    with ti.intercept(seed=1):
+        real = nn.init.normal_(torch.empty(64, 2), 0.0, 1 / math.sqrt(2))
+    assert torch.view_as_real(drawn).equal(real)
+
+
+@every_dtype
+def test_what_complex_numbers_do_not_have(dtype, part):
+    """No order, hence no truncated normal, as in torch; and structured initializers are of real numbers."""
+    name = str(dtype).removeprefix("torch.")
+    tensor = torch.zeros(6, 4, dtype=dtype)
+    for initializer in (ti.TruncatedNormal(), ti.Orthogonal(), ti.Sparse(0.5)):
+        with pytest.raises(NotImplementedError, match=f"{type(initializer).__name__} of {name}"):
+            initializer(tensor, key=KEY)
+    with pytest.raises(ValueError, match="out of range"):
+        ti.Normal(0.0, 3e38 / 6)(torch.zeros(3, dtype=torch.complex32), key=KEY)
+    assert not torch.view_as_real(tensor).any()
