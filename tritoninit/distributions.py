@@ -21,7 +21,7 @@ from tritoninit.kernels.lowering import ParameterError, RangeError, integer, mak
 from tritoninit.keys import Key
 from tritoninit.mapped import Independent, Mapped, on_device
 from tritoninit.structured import Structured
-from tritoninit.targets import Target, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
 _TWO: Final = (Uniform(), Uniform())
@@ -228,7 +228,7 @@ class Permutation(Structured):
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         *others, held = target.shape
         size, begin = window.global_shape[-1], window.offsets[-1]
-        rows = torch.empty((*others, size), dtype=torch.float32, device="cpu")
+        rows = torch.empty((*others, size), dtype=torch.float32, device=device_of(target))
         there = Window(window.global_shape, (*window.offsets[:-1], 0))
         words = _words(_SOURCE.drawn(rows, key, there))
         return on_device(np.argsort(words, axis=-1, kind="stable")[..., begin : begin + held], target)

@@ -65,6 +65,7 @@ def test_cuts(dtype):
     assert_many_match(partial(triton_kernels.fill_many, tiles_per_program=2), cases, "cuda")
 
 
+@pytest.mark.slow
 def test_every_dtype_in_one_call():
     cases = [
         Case(contiguous(size, offset=offset), dtype, make_draw(name, dtype, start, (1,)))

@@ -63,10 +63,10 @@ def groups(what: str, stand_in: bool) -> list[list[str]]:
         starts = ("start[first fill, nothing compiled", "start[first fill-", "start[import torch-")
         if stand_in:
             return [["model[resnet-50", "call[", starts[2]]]
-        models = ("gpt2", "llama-3.2-1b", "resnet-50", "llama-3-8b")  # as they are, prepared, replayed
+        models = ("gpt2", "llama-3.2-1b", "resnet-50", "llama-3-8b")
         structured = ("64 orthogonal", "sparse", "orthogonal")
         built = (f"structured[{name}-float32-2^{size}" for name in structured for size in (22, 24))
-        return [[*(f"model[{name}" for name in models), "model[1000 networks", "call[", *built, *starts]]
+        return [[*(f"model[{name}-" for name in models), "again[", "call[", *built, *starts]]
     return [
         [
             f"fill[*-{dtype}-2^{size}-*-{contender}]"
