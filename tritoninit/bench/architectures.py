@@ -137,8 +137,9 @@ def _sm_resources(fp32: int) -> tuple[Resource, ...]:
 
     Of IMAD.WIDE no figure of the vendor's was found. Half of IMAD's rate is assumed, as users measured on 8.9
     and 12.1, and as an H200 has it: of independent chains there, IMAD.WIDE and IMAD.HI ran at 0.25 of FFMA's
-    rate, IMAD and LOP3 at 0.50, and so did conversions from 32-bit integers, which are counted at 16 lanes. FFMA2 and its kin (10.0) are assumed to keep the FMA unit for two passes, since the data sheet's
-    peak leaves no more. The uniform datapath, of which no rate was found, takes issue slots alone.
+    rate, IMAD and LOP3 at 0.50, and so did conversions from 32-bit integers, which are counted at 16 lanes.
+    FFMA2 and its kin (10.0) are assumed to keep the FMA unit for two passes, since the data sheet's peak
+    leaves no more. The uniform datapath, of which no rate was found, takes issue slots alone.
     """
     arithmetic = ("fp32", "packed fp32", "integer", "multiply", "wide multiply", "special")
     issue = dict.fromkeys((*arithmetic, "scalar", "memory", "control"), 1)
