@@ -33,5 +33,12 @@ def drawn(monkeypatch):
         sizes.extend(target.numel() for target, _ in items)
         fill(backend, items)
 
+    fill_one = registry.fill_one
+
+    def counting_one(backend, target, draw):
+        sizes.append(target.numel())
+        fill_one(backend, target, draw)
+
     monkeypatch.setattr(registry, "fill", counting)
+    monkeypatch.setattr(registry, "fill_one", counting_one)
     return sizes

@@ -196,10 +196,13 @@ def test_the_callers_backend_draws(monkeypatch):
     from tritoninit import registry
 
     names = []
-    fill = registry.fill
-    monkeypatch.setattr(
-        registry, "fill", lambda backend, items: (names.append(backend.name), fill(backend, items))
-    )
+    for name in ("fill", "fill_one"):
+        fill = getattr(registry, name)
+        monkeypatch.setattr(
+            registry,
+            name,
+            lambda backend, *rest, fill=fill: (names.append(backend.name), fill(backend, *rest)),
+        )
     with ti.use_backend("numpy"):
         Experts(Orthogonal())(torch.empty(3, 10, 10), key=KEY)
         Orthogonal()(torch.empty(400, 400), key=KEY)

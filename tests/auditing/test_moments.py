@@ -180,7 +180,7 @@ class TestExpected:
         ("fill", "dtype"),
         [
             (ti.Normal(1.0, 1e-6), torch.float32),  # eight float32 numbers to a standard deviation
-            (ti.Normal(), torch.float64),
+            (ti.Normal(), torch.int64),
             (ti.Constant(1.0), torch.complex64),
         ],
         ids=str,

@@ -303,7 +303,7 @@ def float32s(p0, p1, p2, p3, p4, p5, p6, p7):
     return f32(p0), f32(p1), f32(p2), f32(p3), f32(p4), f32(p5), f32(p6), f32(p7)
 
 
-@njit(nogil=True, error_model="numpy")
+@inlined  # where it is called, it is seen that the tile's arrays are apart
 def write_run(address, size, dtype, distribution, first, key, p, x, z):
     """``size`` elements from ``first`` on in the stream, to contiguous memory, by way of a tile."""
     # The same memory; only the one of the dtype is written.
