@@ -258,7 +258,7 @@ class Permutation(Structured):
     orders all of its words. Serves every dtype that holds n - 1.
 
     Formula:
-        P("each order") = 1 / n!
+        w = 0, 1, "to" n - 1 "in any order, all as likely"
     """
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
