@@ -46,7 +46,7 @@ def test_rows(name):
     ids=lambda fill: type(fill).__name__,
 )
 def test_density_is_that_of_what_is_drawn(fill):
-    counts, edges = facts.histogram(facts.drawn(fill, (1 << 16,)), 16)
+    edges, counts = facts.histogram(facts.drawn(fill, (1 << 16,)), 16)
     x = (edges[1:] + edges[:-1]) / 2
     wanted = facts.density(fill, x) * np.diff(edges) * (1 << 16)
     assert (np.abs(counts - wanted) < 6 * np.sqrt(wanted + 1) + 0.02 * wanted).all()

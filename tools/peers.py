@@ -209,6 +209,8 @@ and PEFT's `init_lora_weights`, what it is here, and the test that holds the two
 `ti.initializer(name)` takes the names of the first four, in any spelling, and the peer's own arguments:
 
 ```python
+import tritoninit as ti
+
 ti.initializer("glorot_uniform")                        # Keras' and JAX's
 ti.initializer("jax.truncated_normal", stddev=0.02)     # a peer's, where several have the name
 ti.initializer("kaiming_normal_", nonlinearity="relu")  # torch's, which is not truncated

@@ -37,10 +37,17 @@ def _of_48_bits(high: Any, low: Any) -> Any:
 class Exponential(Mapped):
     """The exponential distribution with the density rate exp(-rate x), as ``torch.Tensor.exponential_``.
 
-    -log(u) / rate of 48 bits: positive, up to 33.97 / rate.
+    Positive, up to 33.97 / rate, of 48 bits.
+
+    Formula:
+        w = -log(u) / rate
+        u ~ U(0, 1)
 
     Args:
         rate: one over the mean; torch calls it ``lambd``.
+
+    Raises:
+        ValueError: a rate that is not positive; a dtype that does not hold the greatest number.
     """
 
     rate: float = 1.0
@@ -57,9 +64,16 @@ class Exponential(Mapped):
 class LogNormal(Mapped):
     """exp of N(mean, std**2), as ``torch.Tensor.log_normal_``.
 
+    Formula:
+        w = exp(mean + std z)
+        z ~ N(0, 1)
+
     Args:
         mean: of the logarithm.
         std: of the logarithm, positive.
+
+    Raises:
+        ValueError: no such distribution; a dtype that does not hold its greatest number.
     """
 
     mean: float = 1.0
@@ -77,13 +91,21 @@ class LogNormal(Mapped):
 
 @dataclass(frozen=True)
 class Cauchy(Mapped):
-    """The Cauchy distribution, as ``torch.Tensor.cauchy_``: median + scale tan(pi (u - 1/2)) of 48 bits.
+    """The Cauchy distribution, as ``torch.Tensor.cauchy_``.
 
-    It has no mean, and numbers up to 1.8e14 scale: more than float16 holds, of which it is refused.
+    It has no mean, and, of 48 bits, numbers up to 1.8e14 scale: more than float16 holds, of which it is
+    refused.
+
+    Formula:
+        w = median + scale tan(pi (u - 1 / 2))
+        u ~ U(0, 1)
 
     Args:
         median: half of the numbers are smaller.
         scale: half of the numbers are nearer to the median than that; torch calls it ``sigma``.
+
+    Raises:
+        ValueError: no such distribution; a dtype that does not hold its greatest number.
     """
 
     median: float = 0.0
@@ -108,10 +130,17 @@ class Cauchy(Mapped):
 class Geometric(Mapped):
     """How many trials the first success takes, from 1, as ``torch.Tensor.geometric_``; in floats.
 
-    ceil(log(u) / log(1 - p)) of 48 bits.
+    Of 48 bits.
+
+    Formula:
+        w = ceil(log(u) / log(1 - p))
+        u ~ U(0, 1)
 
     Args:
         p: the probability of success, between 0 and 1.
+
+    Raises:
+        ValueError: no such probability; a dtype that does not hold the greatest number.
     """
 
     p: float
@@ -131,8 +160,15 @@ class Geometric(Mapped):
 class Bernoulli(Independent):
     """1 with probability ``p`` and 0 otherwise, as ``torch.Tensor.bernoulli_``. Serves every dtype.
 
+    Formula:
+        w = 1 "where" u < p, 0 "elsewhere"
+        u ~ U(0, 1)
+
     Args:
         p: in [0, 1], exactly to 2**-48.
+
+    Raises:
+        ValueError: no such probability.
     """
 
     p: float = 0.5
@@ -155,13 +191,20 @@ class Bernoulli(Independent):
 class RandInt(Independent):
     """Integers from ``low`` to ``high`` - 1, all as likely, as ``torch.Tensor.random_`` and ``randint``.
 
-    low + floor(w (high - low) / 2**64) of a word w of 64 bits: what is likelier is so by less than one part
-    in 2**64 / (high - low). Serves every dtype that holds them all.
+    Of words of 64 bits: what is likelier is so by less than one part in 2**64 / (high - low). Serves every
+    dtype that holds them all.
+
+    Formula:
+        w = low + floor((high - low) u)
+        u ~ U(0, 1)
 
     Args:
         low: the least.
         high: one more than the greatest. None: what the dtype holds, of floats 2**24 (float32), 2**11
             (float16), 2**8 (bfloat16) or 2**53 (float64) included, as ``random_`` has it.
+
+    Raises:
+        ValueError: no integer is between; a dtype that does not hold them all.
     """
 
     low: int = 0
@@ -213,6 +256,9 @@ class Permutation(Structured):
 
     The order of n words of 64 bits; of equal ones the first comes first. What holds a part of a permutation
     orders all of its words. Serves every dtype that holds n - 1.
+
+    Formula:
+        w = 0, 1, "to" n - 1 "in any order, all as likely"
     """
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:

@@ -20,10 +20,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tritoninit import combinators, experts, fills, initializers, located, mapped, structured, tables
+from tritoninit import (
+    combinators,
+    distributions,
+    experts,
+    fills,
+    initializers,
+    located,
+    mapped,
+    structured,
+    tables,
+)
 from tritoninit.auditing.moments import expected, measure
 from tritoninit.catalogue import PEERS
-from tritoninit.combinators import AsOne, CopyOf, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.combinators import AsOne, BlockDiagonal, CopyOf, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.distributions import Geometric
 from tritoninit.experts import Experts
 from tritoninit.fills import (
     Constant,
@@ -51,6 +62,7 @@ _GROUPS: Final[Mapping[str, tuple[ModuleType, ...]]] = {
     "Constants and scales by fans": (initializers,),
     "Structured": (structured, located),
     "Of one uniform number each": (mapped,),
+    "Other distributions": (distributions,),
     "Tables": (tables,),
     "Made of others": (combinators, experts),
 }
@@ -62,10 +74,12 @@ _EXAMPLES: Final[Mapping[type[Initializer], Initializer]] = {
         Sparse(0.9),
         Value([[0.0, 1.0], [1.0, 0.0]]),
         LogUniform(0.001, 0.1),
+        Geometric(0.25),
         STFT("real"),
         Stacked((XavierUniform(), Zeros(), Orthogonal())),
         Scaled(Orthogonal(), 0.5),
         ZeroRow(Normal(0.0, 0.02), 0),
+        BlockDiagonal(Orthogonal(), 4),
         Patched(Normal(0.0, 0.02), (Patch(Ones(), (0, 0), (2, 4)),)),
         AsOne(XavierUniform()),
         CopyOf("encoder.weight", Normal(0.0, 0.02)),

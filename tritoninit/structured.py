@@ -167,8 +167,14 @@ class Identity(Structured):
     Two dimensions or more; every dtype. What is not square has zeros beyond its diagonal. As Haiku's
     ``initializers.Identity``.
 
+    Formula:
+        w[i, j] = gain "where" i = j, 0 "elsewhere"
+
     Args:
         gain: a finite factor.
+
+    Raises:
+        ValueError: a gain that is not finite; fewer dimensions.
 
     >>> Identity(2.0)(torch.empty(2, 1, 2)).tolist()
     [[[2.0, 0.0]], [[2.0, 0.0]]]

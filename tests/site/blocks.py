@@ -34,5 +34,7 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def without_code(page: str) -> str:
-    """A page less its blocks and spans of code."""
-    return re.sub(r"`[^`\n]+`", "", re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE))
+    """A page less its blocks, fenced or indented below an empty line, and spans of code."""
+    page = re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+    page = re.sub(r"(?<=\n\n)(?: {4}.*\n?)+", "", page)
+    return re.sub(r"`[^`\n]+`", "", page)

@@ -24,6 +24,7 @@ DRAWINGS = re.compile(r"<svg.*?</svg>", re.DOTALL)
         ("sqrt(6 / x)", r"\sqrt{\dfrac{6}{x}}"),
         ("w[i, j] = -x**2", r"w_{i ,\, j} = -x^{2}"),
         ("Q**T Q = I", r"Q^{T}\, Q = I"),
+        ("floor(u) < tan(a)", r"\lfloor u \rfloor < \tan\left(a\right)"),
         ("x ~ N(0, s**2)", r"x \sim \mathcal{N}\left(0 ,\, s^{2}\right)"),
     ],
 )

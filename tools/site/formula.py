@@ -1,7 +1,7 @@
 """Formulas, typeset: from the plain text of docstrings to outlines that need no fonts and no scripts.
 
-The plain text has names (``fan_in``: a subscript; ``sigma``: a letter), ``sqrt(x)``, ``ceil(x)``, ``x**2``,
-``a / b``, ``w[i, j]``: subscripts, factors side by side, and words in double quotes.
+The plain text has names (``fan_in``: a subscript; ``sigma``: a letter), ``sqrt(x)``, ``ceil(x)``, ``floor(x)``,
+``x**2``, ``a / b``, ``w[i, j]``: subscripts, factors side by side, and words in double quotes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from matplotlib.textpath import TextPath
 
 _TOKEN = re.compile(
     r'\s*(?:(?P<word>"[^"]*")|(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z][A-Za-z_0-9]*)'
-    r"|(?P<sign>\*\*|<=|>=|[-+*/=~,()\[\]]))"
+    r"|(?P<sign>\*\*|<=|>=|[-+*/=~,()\[\]<>]))"
 )
 _GREEK = {"alpha", "beta", "gamma", "delta", "lambda", "mu", "pi", "sigma", "theta"}
-_FUNCTIONS = {"log", "exp", "sin", "cos", "max", "min"}
+_FUNCTIONS = {"log", "exp", "sin", "cos", "tan", "max", "min"}
 _LAWS = {"U": r"\mathcal{U}", "N": r"\mathcal{N}"}
-_RELATIONS = {"=": "=", "~": r"\sim", ",": r",\;\;", "<=": r"\leq", ">=": r"\geq"}
+_RELATIONS = {"=": "=", "~": r"\sim", ",": r",\;\;", "<=": r"\leq", ">=": r"\geq", "<": "<", ">": ">"}
 
 
 class _Token(NamedTuple):
@@ -132,8 +132,8 @@ class _Parser:
         inside = self.list(")")
         if name == "sqrt":
             return rf"\sqrt{{{inside}}}"
-        if name == "ceil":
-            return rf"\lceil {inside} \rceil"
+        if name in ("ceil", "floor"):
+            return rf"\l{name} {inside} \r{name}"
         if name == "abs":
             return rf"\vert {inside} \vert"
         shown = rf"\{name}" if name in _FUNCTIONS else _LAWS.get(name, _name(name))
