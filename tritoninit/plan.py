@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import pairwise
 from operator import attrgetter
@@ -11,7 +12,6 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from torch.utils._mode_utils import no_dispatch
 
 from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
@@ -253,11 +253,12 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
 def _try_to_hold(dtype: torch.dtype, kind: type, value: Any) -> None:
     """Raise what torch does where a dtype cannot hold a value; 1, 1.0 and True are as many.
 
-    Whatever modes are on, fake tensors' among them: what is found is remembered without them, too.
+    Whatever modes are on, fake tensors' among them: what is found is remembered without them, too. A mode is
+    on in one thread, and in another torch's public names lead out of all of them.
     """
-    with torch._C.DisableTorchFunction(), no_dispatch():
+    with ThreadPoolExecutor(1) as thread:
         # Of a single element torch fills 8-bit floats without a look at the range.
-        torch.empty(2, dtype=dtype, device="cpu").fill_(value)
+        thread.submit(lambda: torch.empty(2, dtype=dtype, device="cpu").fill_(value)).result()
 
 
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
