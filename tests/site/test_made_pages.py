@@ -39,7 +39,12 @@ def test_no_formula(text):
         formula.as_tex(text)
 
 
-@pytest.mark.parametrize("name", facts.catalogue())
+QUICK = ("KaimingUniform", "Orthogonal", "STFT")  # of each kind of picture one
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in facts.catalogue()]
+)
 def test_page_of_an_initializer(name):
     known = facts.catalogue()[name]
     page = initializers.page(known)
@@ -56,6 +61,7 @@ def test_page_of_an_initializer(name):
         assert (DOCS / "initializers" / target).exists() or target.removesuffix(".md") in facts.catalogue()
 
 
+@pytest.mark.slow  # all the pictures
 def test_cards():
     cards = initializers.cards()
     for known in facts.catalogue().values():
