@@ -1,7 +1,7 @@
 """Formulas, typeset: from the plain text of docstrings to outlines that need no fonts and no scripts.
 
-The plain text has names (``fan_in``: a subscript; ``sigma``: a letter), ``sqrt(x)``, ``ceil(x)``, ``floor(x)``,
-``x**2``, ``a / b``, ``w[i, j]``: subscripts, factors side by side, and words in double quotes.
+The plain text has names (``fan_in``: a subscript; ``sigma``: a letter), ``sqrt(x)``, ``ceil(x)``,
+``floor(x)``, ``x**2``, ``a / b``, ``w[i, j]``: subscripts, factors side by side, and words in double quotes.
 """
 
 from __future__ import annotations
