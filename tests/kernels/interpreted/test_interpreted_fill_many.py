@@ -28,7 +28,7 @@ def test_tiles_of_a_program_change_no_value(tiles):
     assert_many_match(fill_many, runs((0, 1, 255, 256, 257, 1300)))
 
 
-# Quick: 32-bit divisions (64-bit ones of single fills are in test_interpreted_fill), and below one dtype each.
+# Quick: 32-bit divisions (test_interpreted_fill has 64-bit ones, too), and below one dtype each.
 @pytest.mark.parametrize(
     "wide", [pytest.param(False, id=""), pytest.param(True, id="64-bit divisions", marks=pytest.mark.slow)]
 )
