@@ -469,9 +469,8 @@ print(tritoninit.registry.resolve("cpu").name)
 """
 
 
-@pytest.mark.parametrize(
-    "first", ["whole_model", *(pytest.param(name, marks=pytest.mark.slow) for name in ("filled", "by_plan"))]
-)
+@pytest.mark.slow  # each a process that compiles numba's kernels and torch's graphs: 24 s
+@pytest.mark.parametrize("first", ["whole_model", "filled", "by_plan"])
 def test_the_first_fill_of_a_process_inside_torch_compile(first):
     """numba's import is not traced; and where a graph may not break, it is torch that says why."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITONINIT_BACKEND"}

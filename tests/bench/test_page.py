@@ -271,7 +271,7 @@ class TestBrowser:
         assert (found["found"], found["label"]) == (3, True)
         assert found["requests"] == 0
 
-    @pytest.mark.parametrize("width", [360, 768, 1280])
+    @pytest.mark.parametrize("width", [360, 1280, pytest.param(768, marks=pytest.mark.slow)])  # both ends
     def test_fits(self, tmp_path, html, width):
         found = looked_at(tmp_path, html, width)
         assert found["room"] == width
@@ -281,7 +281,11 @@ class TestBrowser:
         assert found["drawn"] >= 10
 
     @pytest.mark.parametrize(
-        ("scheme", "mode"), [(1, figures.LIGHT), (0, figures.DARK)], ids=["light", "dark"]
+        ("scheme", "mode"),
+        [
+            pytest.param(0, figures.DARK, id="dark"),  # what a browser shows only where it is asked to
+            pytest.param(1, figures.LIGHT, id="light", marks=pytest.mark.slow),
+        ],
     )
     def test_screenshot(self, tmp_path, files, scheme, mode):
         """Both modes: the ground has its colour, and each series of the first panel shows in its own."""

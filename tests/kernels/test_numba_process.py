@@ -213,7 +213,8 @@ print(numba_kernels.run_kernel.stats.cache_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the folders are Unix's")
-@pytest.mark.parametrize("folder", ["/dev/null/x", pytest.param("read-only", marks=pytest.mark.slow)])
+@pytest.mark.slow  # each process compiles anew, 14 s; test_no_room_for_the_kernels writes no cache, either
+@pytest.mark.parametrize("folder", ["/dev/null/x", "read-only"])
 def test_no_folder_to_write(folder: str, tmp_path: Path) -> None:
     """Nor beside the kernels, where __pycache__ is a file, which stops root too. Warnings are errors."""
     package = tmp_path / "tritoninit"

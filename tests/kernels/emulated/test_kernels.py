@@ -33,7 +33,8 @@ def quick(code: str, arch: str, dtype: str, kind: str) -> bool:
         return kind == "rows" and (code, arch) == ("ptx", "sm_90") and dtype != "float16"
     if code == "sass":
         return (arch, kind, dtype) == ("sm_90", "run", "float32")
-    return (code, arch) == ("ptx", "sm_90") or (arch == "gfx942" and dtype != "float16")
+    # Of 16-bit dtypes bfloat16: float16 is rounded by one instruction, and stored as it is.
+    return (code, arch) in (("ptx", "sm_90"), ("gcn", "gfx942")) and dtype != "float16"
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,15 @@ from tritoninit.kernels.stream import row_major_strides
 fill = partial(triton_kernels.fill, counters=512, places=4096)
 NAMES = list(FILLS)
 DTYPES = (*BYTES, "float64")
+# Quick: one 8-bit format; all of them are in test_every_dtype_in_one_call, too, and tests/test_float8.py.
+QUICK_OR_SLOW = [
+    "float64",
+    BYTES[0],
+    *(pytest.param(each, marks=pytest.mark.slow) for each in BYTES[1:]),
+]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", QUICK_OR_SLOW)
 def test_runs_layouts_and_windows(dtype):
     """Each by another fill, and each format begins with another one."""
     names = NAMES * 20
@@ -42,16 +48,14 @@ def test_runs_layouts_and_windows(dtype):
         assert_fill_matches(fill, contiguous(*window.shape), dtype, draw)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", QUICK_OR_SLOW)
 @pytest.mark.parametrize("name", NAMES)
 def test_edge_parameters(name, dtype):
     for draw in edge_draws(name, dtype):
         assert_fill_matches(fill, contiguous(2048), dtype, draw)
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float64", BYTES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in BYTES[1:])]
-)
+@pytest.mark.parametrize("dtype", QUICK_OR_SLOW)
 def test_cuts(dtype):
     """Rectangles whose last dimension is cut, in memory of any strides: one by one, and in few launches."""
     for cut in CUTS:

@@ -28,7 +28,10 @@ def test_tiles_of_a_program_change_no_value(tiles):
     assert_many_match(fill_many, runs((0, 1, 255, 256, 257, 1300)))
 
 
-@pytest.mark.parametrize("wide", [False, True], ids=["", "64-bit divisions"])
+# Quick: 32-bit divisions (test_interpreted_fill has 64-bit ones, too), and below one dtype each.
+@pytest.mark.parametrize(
+    "wide", [pytest.param(False, id=""), pytest.param(True, id="64-bit divisions", marks=pytest.mark.slow)]
+)
 def test_cuts_at_once(wide, monkeypatch):
     """Rectangles whose last dimension is cut, in memory of any strides, of every form."""
     if wide:
@@ -38,7 +41,9 @@ def test_cuts_at_once(wide, monkeypatch):
     assert_many_match(partial(triton_kernels.fill_many, tiles_per_program=2), cases)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(dtype, marks=[pytest.mark.slow] * (dtype != "bfloat16")) for dtype in DTYPES]
+)
 def test_neighbours_in_memory(dtype):
     """One tensor cut into pieces that touch, most of them off any grid: none writes over another."""
     sizes = (1, 3, 4095, 16, 4096, 1, 4097, 5, 8192)
@@ -55,7 +60,9 @@ def test_neighbours_in_memory(dtype):
     assert_many_match(fill_in_pieces, [case])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(dtype, marks=[pytest.mark.slow] * (dtype != "float32")) for dtype in DTYPES]
+)
 def test_last_indices(dtype):
     """Up to the last index of a signed 64-bit integer, within the last tile and on its edge."""
     cases = [
