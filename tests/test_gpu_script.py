@@ -675,6 +675,7 @@ def stand_in(folder: Path, steps: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder.parent)
 
 
+@pytest.mark.slow  # processes that import all there is: 16 to 26 s
 def test_the_first_steps(tmp_path):
     done = stand_in(tmp_path / "out", "environment,bits")
     assert done.returncode == 0, done.stdout + done.stderr
