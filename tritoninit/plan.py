@@ -17,7 +17,7 @@ from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
 from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS, RangeError, shown
-from tritoninit.kernels.stream import Draw
+from tritoninit.kernels.stream import GRIDS, Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
 from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
@@ -41,6 +41,8 @@ class Drawable(Protocol):
     @property
     def distribution(self) -> str: ...
     def parameters(self, dtype: str, /) -> tuple[Any, ...]: ...
+    @property
+    def stochastic(self) -> bool: ...
     def of_parts(self, dtype: str, /) -> Drawable: ...
 
 
@@ -112,6 +114,8 @@ class Plan:
             parameters = check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
+        if fill.stochastic:
+            draw = draw._replace(stochastic=dtype in GRIDS)
         step = Step(target, fill, draw, backend)
         self.steps.append(step)
         return step
@@ -121,9 +125,9 @@ class Plan:
 
         The target is known to be writable.
         """
-        name, parameters, _, _, start, strides = step.draw
+        name, parameters, _, _, start, strides, stochastic = step.draw
         key = key if step.fill.random else Key(0)
-        draw = Draw(name, parameters, key.seed, key.stream, start, strides)
+        draw = Draw(name, parameters, key.seed, key.stream, start, strides, stochastic)
         target = target if target.dtype == step.target.dtype else as_parts(target)
         self.steps.append(Step(target, step.fill, draw, step.backend))
 
