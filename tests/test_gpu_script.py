@@ -326,7 +326,30 @@ def test_a_difference_is_told_and_the_rest_compared(monkeypatch):
     assert found == {**expected, "seconds": found["seconds"]}
 
 
-def test_rows_of_the_suite_are_asked_for_by_their_names():
+@pytest.fixture
+def all_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every library that some contender needs is installed."""
+    monkeypatch.setattr(bench, "find_spec", lambda name: name)
+
+
+def test_a_library_that_is_not_here_costs_no_process(monkeypatch):
+    monkeypatch.setattr(bench, "find_spec", lambda name: None if name == "flag_gems" else name)
+    asked = {pattern.rpartition("-*-")[2] for group in bench.groups("fills", False) for pattern in group}
+    assert asked == {f"{name}]" for names in bench.CONTENDERS for name in names} - {"flag-gems]"}
+
+
+def test_each_risky_library_has_a_process_of_its_own(all_here):
+    """What it does to its process, it does to no other's rows; and none is without a group."""
+    from tritoninit.bench.contenders import PEERS
+
+    assert len(bench.groups("fills", False)) == len(bench.CONTENDERS)
+    alone = {names[0] for names in bench.CONTENDERS if len(names) == 1}
+    assert {"curand-device", "flag-gems", "jax"} <= alone
+    grouped = {name for names in (*bench.CONTENDERS, *bench.STAND_IN_CONTENDERS) for name in names}
+    assert {each.name for each in PEERS} <= grouped
+
+
+def test_rows_of_the_suite_are_asked_for_by_their_names(all_here):
     from tritoninit.bench.contenders import Trial
     from tritoninit.bench.suite import matches
 
@@ -393,7 +416,7 @@ def test_rows_that_an_earlier_step_lost_are_not_this_one_s(tmp_path):
     assert rows.document(out)["runs"] == 8
 
 
-def test_a_group_that_fails_keeps_no_other_from_its_rows(tmp_path, monkeypatch):
+def test_a_group_that_fails_keeps_no_other_from_its_rows(tmp_path, monkeypatch, all_here):
     asked = []
 
     def run(command, out):
@@ -578,7 +601,7 @@ def test_predictions_stand_beside_what_was_measured(files, monkeypatch):
     save(files, facts, results)
     text = summary.text(files, [Outcome("fills", None, 90.0)])
     assert "4 of 6 predictions failed." in text
-    assert "Not here, or failed: torch-func, cupy-philox, cupy-xorwow, jax." in text
+    assert "Not here, or failed: curand-device, torch-func, cupy-philox, cupy-xorwow, rocrand-philox" in text
     assert "The fastest memset wrote 3000 GB/s, 90% of the data sheet's 3350" in text
     assert text.rstrip().endswith("elsewhere.")
     assert len(text) < gpu.SHOWN
@@ -590,7 +613,10 @@ def test_a_full_run_s_summary_is_seen_whole(files, monkeypatch):
     for subject in ("uniform", "normal", "truncated_normal"):
         for dtype in bench.DTYPES:
             for size in bench.SIZES:
-                speeds = {name: 1234.5678 for names in bench.CONTENDERS for name in names}
+                names = [name for names in bench.CONTENDERS for name in names]
+                speeds = {
+                    name: 1234.5678 for name in names if not name.startswith("rocrand")
+                }  # of no NVIDIA's
                 results["benchmarks"] += made_up.rows(
                     "cuda", "fill", subject, dtype, 2**size, speeds, default="triton"
                 )

@@ -49,8 +49,9 @@ ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # or less, if no fill was as large
 DTYPES = ("float32", "bfloat16")
 # Of the columns.
 LAST = (
-    *("numpy", "numpy-generator", "cupy-philox", "cupy-xorwow", "jax", "torch-func", "torch"),
-    "memset",
+    *("numpy", "numpy-generator", "numpy-sfc64", "numpy-philox"),
+    *("curand-device", "cupy-philox", "cupy-xorwow", "rocrand-philox", "rocrand-xorwow"),
+    *("flag-gems", "jax", "torch-func", "torch", "memset"),
 )
 # What the issues of this project asked for, beside what was reached.
 GOALS = {

@@ -76,8 +76,9 @@ VISION = {
     "tritanopia": "1.255528 -0.076749 -0.178779  -0.078411 0.930809 0.147602  0.004733 0.691367 0.3039",
 }
 TOGETHER = {
-    "gpu": ("triton", "torch", "cupy-philox", "cupy-xorwow", "jax"),
-    "cpu": ("numba", "numpy", "torch", "numpy-generator", "jax"),
+    "nvidia": ("triton", "torch", "curand-device", "cupy-philox", "cupy-xorwow", "flag-gems", "jax"),
+    "amd": ("triton", "torch", "rocrand-philox", "rocrand-xorwow", "flag-gems", "jax"),
+    "cpu": ("numba", "numpy", "torch", "numpy-generator", "numpy-sfc64", "numpy-philox", "jax"),
 }
 
 

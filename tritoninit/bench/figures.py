@@ -38,6 +38,8 @@ LIGHT: Final = {
     "jax": "#00805a",
     "other": "#bb4a9a",
     "other-2": "#5f4b00",
+    "other-3": "#8f2be0",
+    "other-4": "#0f4d2a",
 }
 DARK: Final = {
     "ground": "#12161c",
@@ -49,6 +51,8 @@ DARK: Final = {
     "jax": "#1fb88a",
     "other": "#e08fcb",
     "other-2": "#f2dc6b",
+    "other-3": "#d0b0ff",
+    "other-4": "#a6ffbc",
 }
 
 
@@ -70,7 +74,13 @@ STYLES: Final = {
     "jax": Style("jax", "^"),
     "cupy-philox": Style("other", "D"),
     "cupy-xorwow": Style("other-2", "v"),
+    "rocrand-philox": Style("other", "D"),
+    "rocrand-xorwow": Style("other-2", "v"),
+    "curand-device": Style("other-3", "<"),
+    "flag-gems": Style("other-4", ">"),
     "numpy-generator": Style("other", "P"),
+    "numpy-sfc64": Style("other-3", "<"),
+    "numpy-philox": Style("other-4", ">"),
 }
 _XLINK: Final = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
 _NAMES: Final = {literal: name for name, literal in LIGHT.items()}
