@@ -555,6 +555,9 @@ def no_memory():
 # What was found.
 
 
+MEMSET = 0.94 * 3350  # GB/s, as is expected of an H100 before it was measured
+
+
 def measured(shares: dict[tuple[str, str], float], monkeypatch: pytest.MonkeyPatch) -> tuple[dict, dict]:
     """What the first step writes of an H100, and results that reach shares of its predictions."""
     from tritoninit.bench import device
@@ -566,7 +569,7 @@ def measured(shares: dict[tuple[str, str], float], monkeypatch: pytest.MonkeyPat
         share = shares.get((each["subject"], each["dtype"]))
         if share is not None:
             size = made_up.BYTES[each["dtype"]]
-            speeds = {"triton": each["gs_per_s"] * share * size, "torch": 300.0, "memset": 3000.0}
+            speeds = {"triton": each["gs_per_s"] * share * size, "torch": 300.0, "memset": MEMSET}
             task = ("fill", each["subject"], each["dtype"])
             benchmarks += made_up.rows("cuda", *task, 2**20, {"triton": 1.0}, default="triton")
             benchmarks += made_up.rows("cuda", *task, 2**28, speeds, default="triton")
@@ -583,7 +586,7 @@ def test_predictions_stand_beside_what_was_measured(files, monkeypatch):
         ("uniform", "float32"): 0.9,  # as predicted
         ("normal", "float32"): 1.25,  # above its bound, which is the memory
         ("truncated_normal", "float32"): 0.5,  # far below its bound, which is not
-        ("uniform", "bfloat16"): 0.79 * summary.BELOW_ELSE / 0.8,  # just below
+        ("uniform", "bfloat16"): 0.84 * summary.BELOW_ELSE / 0.85,  # just below
     }
     facts, results = measured(shares, monkeypatch)
     model = {"triton": 2000.0, "torch": 200.0, "memset": 3000.0}
@@ -602,8 +605,8 @@ def test_predictions_stand_beside_what_was_measured(files, monkeypatch):
     text = summary.text(files, [Outcome("fills", None, 90.0)])
     assert "4 of 6 predictions failed." in text
     assert "Not here, or failed: curand-device, torch-func, cupy-philox, cupy-xorwow, rocrand-philox" in text
-    assert "The fastest memset wrote 3000 GB/s, 90% of the data sheet's 3350" in text
-    assert text.rstrip().endswith("elsewhere.")
+    assert "The fastest memset wrote 3149 GB/s, 94% of the data sheet's 3350" in text
+    assert text.rstrip().endswith("published.")
     assert len(text) < gpu.SHOWN
 
 

