@@ -87,6 +87,7 @@ def groups(what: str, stand_in: bool) -> list[list[str]]:
             for dtype in DTYPES
             for contender in contenders
         ]
+        + [f"cached[*-{contender}]" for contender in contenders if not stand_in]
         for contenders in (STAND_IN_CONTENDERS if stand_in else CONTENDERS)
         if (needed := NEEDED.get(contenders[0])) is None or find_spec(needed) is not None
     ]
