@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ from tritoninit.models.materialize import (
     reset_sharded,
     reshard,
 )
-from tritoninit.models.placeholders import check_engine, check_held, settle
+from tritoninit.models.placeholders import check_engine, check_held, is_whole, settle
 from tritoninit.models.rules import OwnCode, Rule, RuleSet
 from tritoninit.models.scopes import Names, Scope
 from tritoninit.models.slots import (
@@ -56,7 +57,17 @@ from tritoninit.recorded import Recorded
 from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
-from tritoninit.targets import LAZY, Target, TargetError, as_target, check_freed, check_memorable
+from tritoninit.targets import (
+    LAZY,
+    Target,
+    TargetError,
+    as_target,
+    check_freed,
+    check_memorable,
+    check_tensor,
+    is_torchs,
+    is_usual,
+)
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 from tritoninit.words import short
@@ -71,27 +82,19 @@ _CONSTRUCTORS = (
 )
 
 
+# What says that a slot cannot be set; NotImplementedError is a RuntimeError.
+_TROUBLE = (TypeError, ValueError, RuntimeError)
+
+
 class _Problems:
     """What stands in the way of initialising a model: errors by qualified name, raised together."""
 
     def __init__(self) -> None:
         self.errors: list[tuple[str, Exception]] = []
         self.unmatched: list[tuple[str, Sequence[str]]] = []
-        self._name = ""
 
-    def of(self, slot: Slot) -> _Problems:
-        """What says in a block of this that the slot cannot be set is a problem, and goes no further."""
-        self._name = slot.name
-        return self
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if not isinstance(error, (TypeError, ValueError, RuntimeError)):  # NotImplementedError is the last
-            return False
-        self.errors.append((self._name, error))
-        return True
+    def of(self, slot: Slot, error: Exception) -> None:
+        self.errors.append((slot.name, error))
 
     def raise_any(self) -> None:
         lines = [f"{name}: {error}" for name, error in self.errors]
@@ -227,7 +230,9 @@ def _initialize(
     noticed = [(part, "matches nothing in the model") for part in idle]
     noticed += _constants_to_be_drawn(initializers)
     keep = Keep()
-    named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
+    named: set[Place] = set()
+    if any(slot.originals for slot in initializers):  # of which alone it is asked
+        named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
         keys = {
@@ -249,15 +254,16 @@ def _initialize(
                 each.follow(slot.tensor)
             reset_sharded(module)
     plan = Plan()
-    assignments: list[Assignment] = []
+    done: list[tuple[Any, ...]] = []
     backends: dict[torch.device, str] = {}
     steps = _Steps(plan, key)
     for slot in found:
         initializer = initializers.get(slot, keep)
         if not isinstance(initializer, Keep):
             used = keys.get(slot)
-            tensor, became = apart.get(slot, (slot.tensor, ""))
+            tensor, became = slot.tensor, ""
             if slot in apart:
+                tensor, became = apart[slot]
                 plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name), named))
             elif slot.shard is not None or is_dtensor(tensor):
                 tensor = slot.memory
@@ -271,12 +277,23 @@ def _initialize(
             if not backend:
                 backend = backends[device_of] = resolve(device_of.type).name
             code = own[slot].call.code if slot in own else ""
-            done = slot.tensor if slot.shard is not None else tensor
-            assignments.append(Assignment(slot.name, done, initializer, used, backend, became, code))
+            if slot.shard is not None:
+                tensor = slot.tensor
+            done.append((slot.name, tensor, initializer, used, backend, became, code))
         elif not slot.is_buffer:
-            assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
+            done.append((slot.name, slot.tensor, initializer, None, ""))
     plan.run()
-    return Report(assignments, seed=key.seed, module=module, noticed=noticed, scope=scope)
+    return Report(_Assignments(done), seed=key.seed, module=module, noticed=noticed, scope=scope)
+
+
+class _Assignments:
+    """Those of a model, made when somebody asks for them: few do, and to make them takes a while."""
+
+    def __init__(self, done: Sequence[tuple[Any, ...]]) -> None:
+        self._done = done
+
+    def __iter__(self) -> Iterator[Assignment]:
+        return starmap(Assignment, self._done)
 
 
 class _Steps:
@@ -294,9 +311,6 @@ class _Steps:
 
     def add(self, initializer: Initializer, tensor: torch.Tensor, key: Key | None) -> None:
         """Append what sets a tensor, which is known to be writable."""
-        if not goes_by_shape(type(initializer)):
-            initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
-            return
         case = id(initializer), tensor.shape, tensor.dtype, tensor.device
         step = self._first.get(case)
         if step is not None:
@@ -304,9 +318,10 @@ class _Steps:
             return
         before = len(self._plan.steps)
         initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
-        step = self._plan.steps[-1]
-        if step.target is tensor and len(self._plan.steps) == before + 1:  # and not made of parts
-            self._first[case] = step
+        if goes_by_shape(type(initializer)) and len(self._plan.steps) == before + 1:
+            step = self._plan.steps[-1]
+            if step.target is tensor:  # and not made of parts
+                self._first[case] = step
 
 
 # What decides what an initializer that goes by shape is for a tensor: its id, and the tensor's shape, dtype
@@ -410,6 +425,8 @@ def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> tor
 
 def _check_names(found: Sequence[Slot]) -> None:
     """Raise ValueError if two have one name, and so one key: a wrapper's own, and one that it wraps."""
+    if len({slot.name for slot in found}) == len(found):
+        return
     counts = Counter(slot.name for slot in found)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
@@ -469,27 +486,34 @@ def _wanted(
 ) -> Choice:
     """What rules and own code want of the slots of a model whose modules show whole parameters."""
     wanted: dict[Slot, Initializer | None] = {}
+    moves = device is not None or dtype is not None
     for slot in found:
-        with problems.of(slot):
-            if device is not None or dtype is not None:
+        try:
+            if moves:
                 check_freed(local_of(slot.memory))  # it is copied, or its memory given up
                 check_engine(slot, device, dtype)
-            if slot in kept:
+            if kept and slot in kept:
                 continue
-            if nn.parameter.is_lazy(slot.tensor):
+            if not is_torchs(slot.tensor) and nn.parameter.is_lazy(slot.tensor):
                 raise TargetError(LAZY)
             if slot.shard is not None and slot.shard.parts is None:
                 slot.shard.windows.check(slot.memory.shape)
-            wish = _wish(rules, slot)
-            if not (slot.is_buffer or isinstance(wish, Keep)):
+            try:
+                wish = rules.find(slot)
+            except Exception:
+                check_held(slot)  # for want of a shape, perhaps, where it holds a place
+                raise
+            if not (slot.is_buffer or is_whole(slot) or isinstance(wish, Keep)):
                 check_held(slot)
             wanted[slot] = wish
+        except _TROUBLE as error:
+            problems.of(slot, error)
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
     choice = Choice({}, [], set(), own, list(wanted.values()), [])
     along: set[Place] = set()  # of weights, which come first
     checks = _Checks(device, dtype)
     for slot, wish in wanted.items():
-        with problems.of(slot):
+        try:
             initializer = rules.find(slot, own_code=False) if slot in failures else wish
             if slot in own:
                 check_code(wish, own[slot])
@@ -508,16 +532,9 @@ def _wanted(
             elif slot.tensor.is_meta:
                 choice.garbage.append(slot)
                 check_computable(slot, device)
+        except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
+            problems.of(slot, error)
     return choice
-
-
-def _wish(rules: RuleSet, slot: Slot) -> Initializer | None:
-    """What rules have for a slot; they may fail for want of a shape where it holds a place."""
-    try:
-        return rules.find(slot)
-    except Exception:
-        check_held(slot)
-        raise
 
 
 def check_code(wish: Initializer | None, own: Own) -> None:
@@ -545,10 +562,17 @@ class _Checks:
     def __init__(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
         self._device = device
         self._dtype = dtype
+        self._stays = device is None and dtype is None
         self._known: dict[_Case, Initializer] = {}
 
     def on(self, slot: Slot, initializer: Initializer) -> None:
         """Raise why an initializer cannot set a slot."""
+        by_shape = goes_by_shape(type(initializer))
+        usual = by_shape and self._stays and is_usual(slot.tensor) and slot.shard is None
+        if usual and not (slot.originals or slot.owner._forward_pre_hooks):  # there is no more to ask
+            check_tensor(slot.tensor)
+            self._check_case(slot, initializer, slot.tensor.shape, slot.tensor)
+            return
         if isinstance(initializer, Keep):
             return
         memory = slot.memory
@@ -566,10 +590,14 @@ class _Checks:
             writable(memory, slot.windows)
         else:
             as_target(memory)
-        if not goes_by_shape(type(initializer)):
+        if by_shape:
+            self._check_case(slot, initializer, memory.shape if slot.shard is None else slot.shape, memory)
+        else:
             self._check_initializer(slot, initializer)
-            return
-        shape = memory.shape if slot.shard is None else slot.shape
+
+    def _check_case(
+        self, slot: Slot, initializer: Initializer, shape: tuple[int, ...], memory: torch.Tensor
+    ) -> None:
         case = id(initializer), shape, memory.dtype, memory.device
         if case not in self._known:
             self._check_initializer(slot, initializer)
@@ -596,8 +624,10 @@ def computed(
     computed = drawn(module, own, key)
     checks = _Checks(device, dtype)
     for slot, initializer in computed.items():
-        with problems.of(slot):
+        try:
             checks.on(slot, initializer)
+        except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
+            problems.of(slot, error)
     problems.raise_any()
     return computed
 
@@ -671,8 +701,10 @@ def drawn_apart(
     problems = _Problems()
     apart: dict[Slot, _Drawn] = {}
     for slot, value in values.items():
-        with problems.of(slot):
+        try:
             apart[slot] = _Drawn(value, becomes(slot, value, dtype, key.fold_in(slot.name), named))
+        except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
+            problems.of(slot, error)
     problems.raise_any()
     return apart
 

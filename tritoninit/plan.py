@@ -26,6 +26,8 @@ from tritoninit.windows import Windows
 
 R = TypeVar("R")
 
+_new: Any = tuple.__new__  # what named tuples are made by, without a function of Python's around it
+
 KeySource: TypeAlias = "Key | Callable[[], Key]"
 
 
@@ -121,11 +123,12 @@ class Plan:
 
         The target is known to be writable.
         """
-        name, parameters, _, _, start, strides = step.draw
-        key = key if step.fill.random else Key(0)
-        draw = Draw(name, parameters, key.seed, key.stream, start, strides)
-        target = target if target.dtype == step.target.dtype else as_parts(target)
-        self.steps.append(Step(target, step.fill, draw, step.backend))
+        first, fill, (name, parameters, seed, stream, start, strides), backend = step
+        if fill.random:
+            seed, stream = key.seed, key.stream
+        draw = _new(Draw, (name, parameters, seed, stream, start, strides))
+        target = target if target.dtype == first.dtype else as_parts(target)
+        self.steps.append(_new(Step, (target, fill, draw, backend)))
 
     @property
     def size(self) -> int:

@@ -44,7 +44,7 @@ def as_target(x: Any) -> Target:
             lost, since autograd computed it.
     """
     if isinstance(x, torch.Tensor):
-        _check_tensor(x)
+        check_tensor(x)
         return x
     if isinstance(x, np.ndarray):
         _check_array(x)
@@ -54,7 +54,19 @@ def as_target(x: Any) -> Target:
     raise TypeError(f"expected a tensor or an array, not {type(x).__name__}")
 
 
-def _check_tensor(x: torch.Tensor) -> None:
+def is_torchs(x: torch.Tensor) -> bool:
+    """Whether it is of no class but torch's own two."""
+    kind = type(x)
+    return kind is torch.nn.Parameter or kind is torch.Tensor
+
+
+def is_usual(x: torch.Tensor) -> bool:
+    """Whether it is one of those, of floating-point numbers, neither quantised nor complex."""
+    return is_torchs(x) and x.dtype in _PLAIN
+
+
+def check_tensor(x: torch.Tensor) -> None:
+    """:func:`as_target` of a tensor."""
     if not check_memory(x, True):
         _check_overlap(1, x.shape, x.stride())
     if x.is_neg():

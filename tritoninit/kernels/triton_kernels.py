@@ -973,6 +973,9 @@ class Group(NamedTuple):
         table_kernel[(grid,)](*table, **constants, **_options(self.distribution, self.dtype))
 
 
+_new: Any = tuple.__new__
+
+
 class Run(NamedTuple):
     """A tensor that a run of the stream goes through."""
 
@@ -1052,9 +1055,9 @@ def fill_many(
         fill(*items[0], counters=counters)
         return
     devices: dict[torch.device, list[tuple[torch.Tensor, Draw]]] = defaultdict(list)
-    for tensor, draw in items:
-        if tensor.numel():
-            devices[tensor.device].append((tensor, draw))
+    for item in items:
+        if item[0].numel():
+            devices[item[0].device].append(item)
     for device, members in devices.items():
         with torch.cuda.device_of(members[0][0]):
             capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
@@ -1135,32 +1138,31 @@ def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device by what launches over many have in common, and those that none serves."""
     alone: list[Item] = []
     groups: Groups = defaultdict(list)
+    kinds: dict[Any, list[Any]] = {}
     waiting = [*items[::-1]]
     while waiting:
         tensor, draw = waiting.pop()
-        if tensor.is_contiguous() and tensor.stride() == draw.strides:  # as most: a run without a look
-            _add_run(groups, tensor, draw)
-            continue
-        dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
-        if is_run(dims):
-            _add_run(groups, tensor, draw)
-        elif len(dims) > MAX_DIMS:
-            waiting += _parts(tensor, draw)[::-1]
-        elif goes_by_rows(dims):
-            cut = Cut(tensor, draw, dims, _grouping(tensor, draw, dims, among_others=True))
-            groups[cut.group(counters)].append(cut)
-        else:
-            alone.append((tensor, draw))
+        if not (tensor.stride() == draw.strides and tensor.is_contiguous()):
+            dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
+            if len(dims) > MAX_DIMS and not is_run(dims):
+                waiting += _parts(tensor, draw)[::-1]
+                continue
+            if not is_run(dims):
+                if goes_by_rows(dims):
+                    cut = Cut(tensor, draw, dims, _grouping(tensor, draw, dims, among_others=True))
+                    groups[cut.group(counters)].append(cut)
+                else:
+                    alone.append((tensor, draw))
+                continue
+        dtype = tensor.dtype
+        origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
+        # By what is there already: to find out what a draw's variant is takes longer, and so does a Group.
+        kind = dtype, draw.distribution, draw.parameters, origin % 16 == 0
+        found = kinds.get(kind)
+        if found is None:
+            found = kinds[kind] = groups[Group(dtype, variant(draw), origin % 16 == 0)]
+        found.append(_new(Run, (tensor, draw, origin)))
     return groups, alone
-
-
-def _add_run(groups: Groups, tensor: torch.Tensor, draw: Draw) -> None:
-    origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
-    alike = tensor.dtype, variant(draw), origin % 16 == 0
-    found = groups.get(alike)  # type: ignore[call-overload]  # a Group is a tuple, and takes longer to make
-    if found is None:
-        found = groups[Group(*alike)]
-    found.append(Run(tensor, draw, origin))
 
 
 def _launch(device: torch.device, groups: Groups, counters: int, tiles_per_program: int | None) -> None:
