@@ -61,7 +61,8 @@ class Key:
             tail = b"i" + (number & _MASK).to_bytes(8, "little")
         digest = hashlib.blake2b(self.stream.to_bytes(8, "little") + tail, digest_size=8).digest()
         child: Key = _new(Key)  # of 64 bits each, which need no look
-        child.__dict__.update(seed=self.seed, stream=int.from_bytes(digest, "little"))
+        numbers = child.__dict__
+        numbers["seed"], numbers["stream"] = self.seed, int.from_bytes(digest, "little")
         return child
 
     def split(self, count: int = 2) -> tuple[Key, ...]:

@@ -36,7 +36,7 @@ from tritoninit.models.materialize import (
     reset_sharded,
     reshard,
 )
-from tritoninit.models.placeholders import check_engine, check_held, is_whole, settle
+from tritoninit.models.placeholders import check_engine, check_held, settle
 from tritoninit.models.rules import OwnCode, Rule, RuleSet
 from tritoninit.models.scopes import Names, Scope
 from tritoninit.models.slots import (
@@ -62,11 +62,9 @@ from tritoninit.targets import (
     Target,
     TargetError,
     as_target,
+    check_floats,
     check_freed,
     check_memorable,
-    check_tensor,
-    is_torchs,
-    is_usual,
 )
 from tritoninit.window import Window
 from tritoninit.windows import Windows
@@ -225,7 +223,7 @@ def _initialize(
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
     found, choice = asked(module, rules, only, skip, scope, target, dtype)
-    initializers, garbage, renewed, own, given, aliases = choice
+    initializers, garbage, renewed, own, given, aliases, cases = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
     noticed = [(part, "matches nothing in the model") for part in idle]
     noticed += _constants_to_be_drawn(initializers)
@@ -255,13 +253,16 @@ def _initialize(
             reset_sharded(module)
     plan = Plan()
     done: list[tuple[Any, ...]] = []
-    backends: dict[torch.device, str] = {}
-    steps = _Steps(plan, key)
+    steps = _Steps(plan, key, cases)
     for slot in found:
         initializer = initializers.get(slot, keep)
-        if not isinstance(initializer, Keep):
-            used = keys.get(slot)
-            tensor, became = slot.tensor, ""
+        tensor, used = slot.tensor, keys.get(slot)
+        if slot in cases:
+            backend = steps.add(slot, initializer, used)
+            code = own[slot].call.code if own and slot in own else ""
+            done.append((slot.name, tensor, initializer, used, backend, "", code))
+        elif not isinstance(initializer, Keep):
+            became = backend = ""
             if slot in apart:
                 tensor, became = apart[slot]
                 plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name), named))
@@ -269,19 +270,16 @@ def _initialize(
                 tensor = slot.memory
                 add_held(initializer, plan, writable(tensor, slot.windows), used or key)
             else:
-                steps.add(initializer, tensor, used)
+                backend = steps.add(slot, initializer, used)
                 if hasattr(tensor, "ds_tensor"):
                     plan.afterwards(partial(settle, slot))
-            device_of = tensor.device
-            backend = backends.get(device_of, "")
-            if not backend:
-                backend = backends[device_of] = resolve(device_of.type).name
+            backend = backend or resolve(tensor.device.type).name
             code = own[slot].call.code if slot in own else ""
             if slot.shard is not None:
                 tensor = slot.tensor
             done.append((slot.name, tensor, initializer, used, backend, became, code))
         elif not slot.is_buffer:
-            done.append((slot.name, slot.tensor, initializer, None, ""))
+            done.append((slot.name, tensor, initializer, None, ""))
     plan.run()
     return Report(_Assignments(done), seed=key.seed, module=module, noticed=noticed, scope=scope)
 
@@ -302,26 +300,31 @@ class _Steps:
     Args:
         plan: to which they are appended.
         key: of what takes none of its own.
+        cases: which slots are alike, of some.
     """
 
-    def __init__(self, plan: Plan, key: Key) -> None:
+    def __init__(self, plan: Plan, key: Key, cases: Mapping[Slot, _Case]) -> None:
         self._plan = plan
         self._key = key
-        self._first: dict[_Case, Step] = {}
+        self._cases = cases
+        self._first: dict[_Case, tuple[Step, str]] = {}
 
-    def add(self, initializer: Initializer, tensor: torch.Tensor, key: Key | None) -> None:
-        """Append what sets a tensor, which is known to be writable."""
-        case = id(initializer), tensor.shape, tensor.dtype, tensor.device
-        step = self._first.get(case)
-        if step is not None:
-            self._plan.repeat(step, tensor, key or self._key)
-            return
+    def add(self, slot: Slot, initializer: Initializer, key: Key | None) -> str:
+        """Append what sets a slot, which is known to be writable; the name of the backend."""
+        tensor = slot.tensor
+        case = self._cases.get(slot) or (id(initializer), tensor.shape, tensor.dtype, tensor.device)
+        first = self._first.get(case)
+        if first is not None:
+            self._plan.repeat(first[0], tensor, key or self._key)
+            return first[1]
         before = len(self._plan.steps)
         initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
+        backend = resolve(tensor.device.type).name
         if goes_by_shape(type(initializer)) and len(self._plan.steps) == before + 1:
             step = self._plan.steps[-1]
             if step.target is tensor:  # and not made of parts
-                self._first[case] = step
+                self._first[case] = step, backend
+        return backend
 
 
 # What decides what an initializer that goes by shape is for a tensor: its id, and the tensor's shape, dtype
@@ -393,7 +396,10 @@ def chosen(
 def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
     """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
     drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.memory.is_meta]
-    parts = [(slot.name, whole_here(slot.tensor) if slot.shard is None else None) for slot in drawn_now]
+    parts = [
+        (slot.name, slot.tensor if slot.is_usual else whole_here(slot.tensor) if slot.shard is None else None)
+        for slot in drawn_now
+    ]
     whole = [(name, here) for name, here in parts if here is not None]
     for place, value in constants(here for _, here in whole):
         yield whole[place][0], f"was {short(value, 6)} throughout, and is drawn now"
@@ -444,6 +450,8 @@ class Choice(NamedTuple):
         own: which of the initializers are the model's own code's.
         given: the initializers that the rules have, as they are there.
         aliases: other places of tensors on the meta device, in which they are exchanged.
+        cases: of usual slots that stay where they are, and whose initializer goes by shape: what it is for
+            them, it is for all of the case.
     """
 
     initializers: dict[Slot, Initializer]
@@ -452,6 +460,7 @@ class Choice(NamedTuple):
     own: dict[Slot, Own]
     given: list[Initializer | None]
     aliases: list[tuple[Held, Slot]]
+    cases: dict[Slot, _Case]
 
 
 def _choose(
@@ -494,28 +503,17 @@ def _wanted(
                 check_engine(slot, device, dtype)
             if kept and slot in kept:
                 continue
-            if not is_torchs(slot.tensor) and nn.parameter.is_lazy(slot.tensor):
-                raise TargetError(LAZY)
-            if slot.shard is not None and slot.shard.parts is None:
-                slot.shard.windows.check(slot.memory.shape)
-            try:
-                wish = rules.find(slot)
-            except Exception:
-                check_held(slot)  # for want of a shape, perhaps, where it holds a place
-                raise
-            if not (slot.is_buffer or is_whole(slot) or isinstance(wish, Keep)):
-                check_held(slot)
-            wanted[slot] = wish
+            wanted[slot] = rules.find(slot) if slot.is_usual else _wish(rules, slot)
         except _TROUBLE as error:
             problems.of(slot, error)
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = Choice({}, [], set(), own, list(wanted.values()), [])
+    choice = Choice({}, [], set(), own, list(wanted.values()), [], {})
     along: set[Place] = set()  # of weights, which come first
-    checks = _Checks(device, dtype)
+    checks = _Checks(device, dtype, choice.cases)
     for slot, wish in wanted.items():
         try:
-            initializer = rules.find(slot, own_code=False) if slot in failures else wish
-            if slot in own:
+            initializer = rules.find(slot, own_code=False) if failures and slot in failures else wish
+            if own and slot in own:
                 check_code(wish, own[slot])
                 initializer = own[slot].initializer
             elif initializer is not None:
@@ -535,6 +533,22 @@ def _wanted(
         except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
             problems.of(slot, error)
     return choice
+
+
+def _wish(rules: RuleSet, slot: Slot) -> Initializer | None:
+    """What rules have for a slot; raises why it cannot be set, whatever they have."""
+    if nn.parameter.is_lazy(slot.tensor):
+        raise TargetError(LAZY)
+    if slot.shard is not None and slot.shard.parts is None:
+        slot.shard.windows.check(slot.memory.shape)
+    try:
+        wish = rules.find(slot)
+    except Exception:
+        check_held(slot)  # for want of a shape, perhaps, where it holds a place
+        raise
+    if not (slot.is_buffer or isinstance(wish, Keep)):
+        check_held(slot)
+    return wish
 
 
 def check_code(wish: Initializer | None, own: Own) -> None:
@@ -559,19 +573,29 @@ class _Checks:
     What is asked of one that goes by shape is asked once a shape, dtype and device, which models repeat.
     """
 
-    def __init__(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+        cases: dict[Slot, _Case] | None = None,
+    ) -> None:
         self._device = device
         self._dtype = dtype
+        self._cases = {} if cases is None else cases
         self._stays = device is None and dtype is None
         self._known: dict[_Case, Initializer] = {}
 
     def on(self, slot: Slot, initializer: Initializer) -> None:
         """Raise why an initializer cannot set a slot."""
         by_shape = goes_by_shape(type(initializer))
-        usual = by_shape and self._stays and is_usual(slot.tensor) and slot.shard is None
-        if usual and not (slot.originals or slot.owner._forward_pre_hooks):  # there is no more to ask
-            check_tensor(slot.tensor)
-            self._check_case(slot, initializer, slot.tensor.shape, slot.tensor)
+        if by_shape and slot.is_usual and self._stays:  # and so there is no more to ask
+            tensor = slot.tensor
+            check_floats(tensor)
+            case: _Case = id(initializer), tensor.shape, tensor.dtype, tensor.device
+            if case not in self._known:
+                self._check_initializer(slot, initializer)
+                self._known[case] = initializer  # which keeps its id
+            self._cases[slot] = case
             return
         if isinstance(initializer, Keep):
             return
@@ -590,14 +614,10 @@ class _Checks:
             writable(memory, slot.windows)
         else:
             as_target(memory)
-        if by_shape:
-            self._check_case(slot, initializer, memory.shape if slot.shard is None else slot.shape, memory)
-        else:
+        if not by_shape:
             self._check_initializer(slot, initializer)
-
-    def _check_case(
-        self, slot: Slot, initializer: Initializer, shape: tuple[int, ...], memory: torch.Tensor
-    ) -> None:
+            return
+        shape = memory.shape if slot.shard is None else slot.shape
         case = id(initializer), shape, memory.dtype, memory.device
         if case not in self._known:
             self._check_initializer(slot, initializer)

@@ -414,6 +414,11 @@ def _load_triton() -> FillFunction:
         interpreter.make_exact()
 
     def write(items: Sequence[tuple[Target, Draw]]) -> None:
+        if len(items) == 1:
+            ((target, draw),) = items
+            if isinstance(target, torch.Tensor):
+                triton_kernels.fill(target, draw)
+                return
         triton_kernels.fill_many(
             [
                 (target if isinstance(target, torch.Tensor) else torch.from_numpy(target), draw)

@@ -54,15 +54,27 @@ def as_target(x: Any) -> Target:
     raise TypeError(f"expected a tensor or an array, not {type(x).__name__}")
 
 
-def is_torchs(x: torch.Tensor) -> bool:
-    """Whether it is of no class but torch's own two."""
+def is_floats(x: torch.Tensor) -> bool:
+    """Whether it is torch's own tensor, of floating-point numbers of more than 8 bits."""
     kind = type(x)
-    return kind is torch.nn.Parameter or kind is torch.Tensor
+    return (kind is torch.nn.Parameter or kind is torch.Tensor) and x.dtype in _PLAIN
 
 
-def is_usual(x: torch.Tensor) -> bool:
-    """Whether it is one of those, of floating-point numbers, neither quantised nor complex."""
-    return is_torchs(x) and x.dtype in _PLAIN
+def check_floats(x: torch.Tensor) -> None:
+    """:func:`check_tensor` of one that :func:`is_floats`: of most, what there is to ask at once."""
+    try:
+        storage = x.untyped_storage()
+        begin = storage.data_ptr()
+        if (
+            begin
+            and x.is_contiguous()
+            and x.data_ptr() + x.nbytes <= begin + len(storage)
+            and not (x.is_nested or x.is_neg() or x.is_inference() or x.grad_fn)
+        ):
+            return
+    except RuntimeError:  # of which what follows knows
+        pass
+    check_tensor(x)
 
 
 def check_tensor(x: torch.Tensor) -> None:

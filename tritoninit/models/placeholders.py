@@ -16,11 +16,6 @@ from tritoninit.models.slots import Slot
 from tritoninit.targets import PLACEHOLDER, LostError, TargetError, is_placeholder
 
 
-def is_whole(slot: Slot) -> bool:
-    """Whether all of a parameter is here, and nobody marked it: there is nothing to be checked then."""
-    return slot.is_plain and slot.shard is None and not slot.tensor.is_meta
-
-
 def check_held(slot: Slot) -> None:
     """Raise TargetError unless what a slot holds, of which is known what part it is, stays."""
     if slot.shard is not None and slot.shard.trouble:

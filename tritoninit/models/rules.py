@@ -219,24 +219,30 @@ class RuleSet(Sequence[Rule]):
         for index in self._candidates(slot):
             rule = self._rules[index]
             if index in self._matching:
-                found = rule.given(slot) if rule.within is None or rule._lies_within(slot) else None
+                if rule.within is not None and not rule._lies_within(slot):
+                    continue
+                how = rule.initializers
+                found = how.get(slot.local) if type(how) is dict else rule.given(slot)
+                if found is None:
+                    continue
+                if not isinstance(found, Initializer):
+                    found = rule.given(slot)  # which says so
             else:
                 found = rule.find(slot)
-            if found is None:
-                continue
-            if isinstance(found, OwnCode) and (found.last or not own_code):
-                fallback = found if own_code else None
-            else:
+                if found is None:
+                    continue
+            if not isinstance(found, OwnCode) or (own_code and not found.last):
                 return found
+            fallback = found if own_code else None
         return fallback
 
     def _candidates(self, slot: Slot) -> Iterable[int]:
         """The places of the rules that may have something for a slot, in order."""
         others = self._not_by_name(type(slot.owner))
-        if not self._by_name:
+        if not self._by_name or self._globs.none_matches(slot.name):
             return others
         named = [self._by_name[k] for k in self._globs.matching(slot.name)]
-        return others if not named else sorted(others + named) if others else named
+        return sorted(others + named) if others and named else named or others
 
     def _not_by_name(self, owner: type[nn.Module]) -> list[int]:
         """Which rules may have something for a module's parameters, whatever their names."""
