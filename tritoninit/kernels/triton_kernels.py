@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tritoninit.kernels import stream
+from tritoninit.kernels import stream, triton_launch
 from tritoninit.kernels import triton_doubles as wide
 from tritoninit.kernels.rows import DIMS as MAX_DIMS
 from tritoninit.kernels.rows import Grouping, goes_by_rows, grouping
@@ -920,28 +920,19 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
     """
     if not tensor.numel():
         return
+    if tensor.stride() == draw.strides and tensor.is_contiguous():  # as most: a run without a look
+        _fill_run(tensor, draw, counters)
+        return
     tensor = tensor.detach()
     dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
-    numbers = (
-        draw.stream & 0xFFFFFFFF,
-        draw.stream >> 32,
-        draw.seed & 0xFFFFFFFF,
-        draw.seed >> 32,
-        *_parameters(tensor, draw),
-    )
+    if is_run(dims):
+        _fill_run(tensor, draw, counters)
+        return
+    numbers = *_key_words(draw), *_parameters(tensor, draw)
     is_double = tensor.dtype == torch.float64
     options = _options(variant(draw), tensor.dtype)
     memory = tensor.view(torch.uint8) if tensor.dtype in FORMATS else tensor
     with torch.cuda.device_of(tensor):
-        if is_run(dims):
-            stop = draw.start + tensor.numel()
-            tile = 4 * counters
-            grid = ((stop + tile - 1) // tile - draw.start // tile,)
-            kernel = double_run_kernel if is_double else run_kernel
-            kernel[grid](
-                memory, draw.start, stop, *numbers, ALIGNED=draw.start % 16 == 0, COUNTERS=counters, **options
-            )
-            return
         if len(dims) > MAX_DIMS:
             fill_many(_parts(tensor, draw), counters=counters)
             return
@@ -977,9 +968,43 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         )
 
 
+def _fill_run(tensor: torch.Tensor, draw: Draw, counters: int) -> None:
+    """:func:`fill` of memory in the order of the stream."""
+    device = tensor.get_device()
+    if device < 0 or device == torch.cuda.current_device():  # to enter another takes longer than to ask
+        _launch_run(tensor, draw, counters, device)
+    else:
+        with torch.cuda.device(device):
+            _launch_run(tensor, draw, counters, device)
+
+
+def _launch_run(tensor: torch.Tensor, draw: Draw, counters: int, device: int) -> None:
+    dtype, distribution = tensor.dtype, variant(draw)
+    start, tile = draw.start, 4 * counters
+    stop, aligned = start + tensor.numel(), start % 16 == 0
+    grid = (stop + tile - 1) // tile - start // tile
+    numbers = start, stop, *_key_words(draw), *_parameters(tensor, draw)
+    form = FORMATS.get(dtype, NO_FORMAT.value)
+    kernel = double_run_kernel if dtype == torch.float64 else run_kernel
+    kind = kernel, device, dtype, distribution, aligned, counters, tensor.data_ptr() % 16 == 0
+    if not triton_launch.again(kind, grid, tensor, *numbers, distribution, aligned, counters, form):
+        memory = tensor.detach()
+        memory = memory.view(torch.uint8) if dtype in FORMATS else memory
+        constants = {"ALIGNED": aligned, "COUNTERS": counters, **_options(distribution, dtype)}
+        triton_launch.first(kind, grid, (memory, *numbers), constants)
+
+
+def _key_words(draw: Draw) -> tuple[int, int, int, int]:
+    """The 32-bit halves of the stream and of the seed."""
+    return draw.stream & 0xFFFFFFFF, draw.stream >> 32, draw.seed & 0xFFFFFFFF, draw.seed >> 32
+
+
+_PADDING = [(0.0,) * (8 - k) for k in range(9)]
+
+
 def _parameters(tensor: torch.Tensor, draw: Draw) -> tuple[Any, ...]:
     """A draw's parameters as a kernel takes them: eight floats, or the bits of eight float64 numbers."""
-    padded = (*draw.parameters, *(0.0,) * (8 - len(draw.parameters)))
+    padded = (*draw.parameters, *_PADDING[len(draw.parameters)])
     return struct.unpack("<8q", struct.pack("<8d", *padded)) if tensor.dtype == torch.float64 else padded
 
 
@@ -1043,9 +1068,17 @@ class Group(NamedTuple):
     distribution: int
     aligned: bool
 
-    def launch(self, grid: int, counters: int, *table: Any) -> None:
-        constants = {"DTYPE": DTYPES[self.dtype], "ALIGNED": self.aligned, "COUNTERS": counters}
-        table_kernel[(grid,)](*table, **constants, **_options(self.distribution, self.dtype))
+    def launch(self, grid: int, counters: int, table: torch.Tensor, *places: int) -> None:
+        dtype, distribution, aligned = self
+        form = FORMATS.get(dtype, NO_FORMAT.value)
+        kind = table_kernel, table.get_device(), *self, counters, table.data_ptr() % 16 == 0
+        constants = distribution, DTYPES[dtype], aligned, counters, form
+        if not triton_launch.again(kind, grid, table, *places, *constants):
+            named = {"DTYPE": DTYPES[dtype], "ALIGNED": aligned, "COUNTERS": counters}
+            triton_launch.first(kind, grid, (table, *places), {**named, **_options(distribution, dtype)})
+
+
+_new: Any = tuple.__new__
 
 
 class Run(NamedTuple):
@@ -1127,9 +1160,9 @@ def fill_many(
         fill(*items[0], counters=counters)
         return
     devices: dict[torch.device, list[tuple[torch.Tensor, Draw]]] = defaultdict(list)
-    for tensor, draw in items:
-        if tensor.numel():
-            devices[tensor.device].append((tensor, draw))
+    for item in items:
+        if item[0].numel():
+            devices[item[0].device].append(item)
     for device, members in devices.items():
         with torch.cuda.device_of(members[0][0]):
             capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
@@ -1210,32 +1243,31 @@ def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device by what launches over many have in common, and those that none serves."""
     alone: list[Item] = []
     groups: Groups = defaultdict(list)
+    kinds: dict[Any, list[Any]] = {}
     waiting = [*items[::-1]]
     while waiting:
         tensor, draw = waiting.pop()
-        if tensor.is_contiguous() and tensor.stride() == draw.strides:  # as most: a run without a look
-            _add_run(groups, tensor, draw)
-            continue
-        dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
-        if is_run(dims):
-            _add_run(groups, tensor, draw)
-        elif len(dims) > MAX_DIMS:
-            waiting += _parts(tensor, draw)[::-1]
-        elif goes_by_rows(dims):
-            cut = Cut(tensor, draw, dims, _grouping(tensor, draw, dims, among_others=True))
-            groups[cut.group(counters)].append(cut)
-        else:
-            alone.append((tensor, draw))
+        if not (tensor.stride() == draw.strides and tensor.is_contiguous()):
+            dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
+            if len(dims) > MAX_DIMS and not is_run(dims):
+                waiting += _parts(tensor, draw)[::-1]
+                continue
+            if not is_run(dims):
+                if goes_by_rows(dims):
+                    cut = Cut(tensor, draw, dims, _grouping(tensor, draw, dims, among_others=True))
+                    groups[cut.group(counters)].append(cut)
+                else:
+                    alone.append((tensor, draw))
+                continue
+        dtype = tensor.dtype
+        origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
+        # By what is there already: to find out what a draw's variant is takes longer, and so does a Group.
+        kind = dtype, draw.distribution, id(draw.parameters), origin % 16 == 0
+        found = kinds.get(kind)
+        if found is None:
+            found = kinds[kind] = groups[Group(dtype, variant(draw), origin % 16 == 0)]
+        found.append(_new(Run, (tensor, draw, origin)))
     return groups, alone
-
-
-def _add_run(groups: Groups, tensor: torch.Tensor, draw: Draw) -> None:
-    origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
-    alike = tensor.dtype, variant(draw), origin % 16 == 0
-    found = groups.get(alike)  # type: ignore[call-overload]  # a Group is a tuple, and takes longer to make
-    if found is None:
-        found = groups[Group(*alike)]
-    found.append(Run(tensor, draw, origin))
 
 
 def _launch(device: torch.device, groups: Groups, counters: int, tiles_per_program: int | None) -> None:
@@ -1291,8 +1323,8 @@ def _table(
     Of each run there are ``count``, so many bytes apart.
     """
     rows = _rows(DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW, runs)
-    rows["origin"] = np.array([run.origin for run in runs], np.uint64)
-    rows["stop"] = [run.draw.start + run.tensor.numel() for run in runs]
+    rows["origin"] = np.array([origin for _, _, origin in runs], np.uint64)
+    rows["stop"] = rows["start"] + [tensor.numel() for tensor, _, _ in runs]
     if count > 1:
         rows = np.repeat(rows, count)
         number = np.tile(np.arange(count, dtype=np.uint64), len(runs))
@@ -1313,11 +1345,17 @@ def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> T
 def _rows(dtype: np.dtype[np.void], members: Sequence[Run | Cut]) -> npt.NDArray[np.void]:
     """Rows of a table, as far as all kinds have the same."""
     rows = np.zeros(len(members), dtype)
-    _, parameters, seeds, streams, starts, *_ = zip(*[member.draw for member in members], strict=True)
-    rows["start"] = starts
+    _, parameters, seeds, streams, starts, *_ = zip(*[member[1] for member in members], strict=True)
+    if any(starts):
+        rows["start"] = starts
     rows["stream"] = np.array(streams, np.uint64)
     rows["seed"] = np.array(seeds, np.uint64)
-    rows["parameters"][:, : len(parameters[0])] = np.array(parameters, dtype["parameters"].base)
+    few = {id(numbers): numbers for numbers in parameters}  # that many have in common; two zeros are not one
+    numbers = np.array([*few.values()], dtype["parameters"].base)
+    if len(few) > 1:
+        place = {which: k for k, which in enumerate(few)}
+        numbers = numbers[[place[id(each)] for each in parameters]]
+    rows["parameters"][:, : numbers.shape[1]] = numbers
     return rows
 
 
