@@ -392,6 +392,26 @@ def _predicates_to_register(i: Instruction) -> Action:
     return i.writes(targets, function, [word, *[itemgetter(FILES["P"] + k) for k in numbers]])
 
 
+def _register_to_predicates(i: Instruction) -> Action:
+    """R2P: the predicates of these numbers become the bits of a word."""
+    i.expect("PR")
+    word, mask = i.word(), i.immediate(7)
+    numbers = [k for k in range(7) if mask >> k & 1]
+
+    def function(word: Words) -> list[Array]:
+        return [(word >> u32(k) & u32(1)) != 0 for k in numbers]
+
+    return i.writes([FILES["P"] + k for k in numbers], function, [word])
+
+
+def _zeros(i: Instruction) -> Action:
+    """CS2R: of the special registers, the one that is zero; two words."""
+    targets = i.targets(2)
+    i.expect("SRZ")
+    zero = i.listing.number(0)
+    return i.writes(targets, lambda *values: values, [itemgetter(zero)] * 2)
+
+
 def _least_long(i: Instruction) -> Action:
     """The smaller of two signed numbers of 64 bits; its other predicates we only know like this."""
     i.expect("PT", "PT")
@@ -687,6 +707,8 @@ _FORMS: Final[dict[str, Callable[[Instruction], Action]]] = {
     r"U?PLOP3\.LUT": _logic_predicates,
     r"U?PRMT": _value("w=www", lambda x, selector, y: a.prmt(x, y, selector)),
     r"P2R": _predicates_to_register,
+    r"R2P": _register_to_predicates,
+    r"CS2R": _zeros,
     r"U?SGXT": _value("w=w5", _extended_sign),
     r"U?SGXT\.U32": _value("w=w5", lambda x, bits: x & ((u32(1) << bits) - u32(1))),
 }

@@ -49,11 +49,24 @@ _PREDICATE: Final = re.compile(r"!?U?P[\dT]")
 BANKED: Final = re.compile(r"c\[(0x[02]\]\[0x[0-9a-f]+)\]")
 _WORD: Final = re.compile(rf"([-~]?)(U?R\w+|{BANKED.pattern})")
 _FLOAT: Final = re.compile(rf"(-?\|?)(U?R\w+|{BANKED.pattern})(\|?)")
-_FLOATS: Final = re.compile(r"(-?)(U?R\w+)\.(F32|F32x2\.HI_LO|F32x2\.LO_HI)")
+_FLOATS: Final = re.compile(r"(-?\|?)(U?R\w+)(\|?)\.(F32|F32x2\.HI_LO|F32x2\.LO_HI)")
 _INTEGER: Final = re.compile(r"(-?0x[0-9a-f]+)")
 _DECIMAL: Final = re.compile(r"(-?\d+(?:\.\d+)?(?:e[-+]\d+)?|[-+]INF)")
 
 Source = Callable[[list[Array]], Array]  # an operand's value, of the registers
+
+
+def _with_sign(before: str, slot: int, after: str) -> Source:
+    """A float32 of a register, with its sign changed, or without one, as the bars around it say."""
+    if ("|" in before) != ("|" in after):
+        raise Undecoded(f"operand {before}{slot}{after}")
+    sources: dict[str, Source] = {
+        "": itemgetter(slot),
+        "-": lambda r: a.negative(r[slot]),
+        "|": lambda r: a.absolute(r[slot]),
+        "-|": lambda r: a.negative(a.absolute(r[slot])),
+    }
+    return sources[before]
 
 
 class Listing:
@@ -277,16 +290,8 @@ class Instruction:
         if self._comes(_DECIMAL):
             return itemgetter(self._decimal())
         before, name, place, after = self.groups(_FLOAT)
-        if ("|" in before) != ("|" in after):
-            raise Undecoded(f"operand {before}{name}{after}")
         (slot,) = self.listing.words_of_bank(place, 1) if place else self.registers(name) or [ZERO]
-        sources: dict[str, Source] = {
-            "": itemgetter(slot),
-            "-": lambda r: a.negative(r[slot]),
-            "|": lambda r: a.absolute(r[slot]),
-            "-|": lambda r: a.negative(a.absolute(r[slot])),
-        }
-        return sources[before]
+        return _with_sign(before, slot, after)
 
     def double(self) -> Source:
         """A float64: two registers, two words of the bank, or a number whose lower word is zero."""
@@ -317,12 +322,10 @@ class Instruction:
         if self._comes(_DECIMAL):
             both: Source = itemgetter(self._decimal())
             return both, both
-        sign, name, kind = self.groups(_FLOATS)
+        before, name, after, kind = self.groups(_FLOATS)
         slots = self.registers(name, 1 if kind == "F32" else 2) or [ZERO]
         first, second = (slots[-1], slots[0]) if kind == "F32x2.LO_HI" else (slots[0], slots[-1])
-        if sign:
-            return (lambda r: a.negative(r[first])), (lambda r: a.negative(r[second]))
-        return itemgetter(first), itemgetter(second)
+        return _with_sign(before, first, after), _with_sign(before, second, after)
 
     def half(self) -> int:
         """The pattern of a float16 that is part of the instruction."""
