@@ -47,6 +47,13 @@ def _once(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def by_reflectors(tall: Tensor) -> Tensor:
     """The same for matrices, or one, by the device's QR factorisation."""
     q, r = torch.linalg.qr(tall)
-    diagonal = r.diagonal(dim1=-2, dim2=-1)
-    signed: Tensor = torch.where(diagonal < 0, -1.0, 1.0).to(q.dtype)[..., None, :] * q
+    signed: Tensor = signs(r.diagonal(dim1=-2, dim2=-1))[..., None, :] * q
     return signed
+
+
+def signs(diagonal: Tensor) -> Tensor:
+    """Of R's diagonal, of complex numbers their directions; that of zero is one."""
+    ones = torch.ones_like(diagonal)
+    if diagonal.is_complex():
+        return torch.where(diagonal == 0, ones, torch.sgn(diagonal))
+    return torch.where(diagonal < 0, -ones, ones)

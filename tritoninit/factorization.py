@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from tritoninit import cholesky_qr
+from tritoninit.cholesky_qr import signs
 from tritoninit.fills import Normal
 from tritoninit.keys import Key
 from tritoninit.plan import Plan
@@ -42,7 +43,7 @@ class Matrix(NamedTuple):
 
     Attributes:
         rows, columns: the shape; of a wide one it is the transposed that is factorised.
-        dtype: float32 or float64, of the normals, the factorisation and Q.
+        dtype: float32, float64, complex64 or complex128, of the normals, the factorisation and Q.
         device: on which all is done.
         key: which normals.
     """
@@ -183,12 +184,6 @@ def _shared(transposed: Tensor) -> Blocked | Halved:
     return Halved(transposed) if _is_small(long, short) else Blocked(transposed)
 
 
-def _signs(reflectors: Tensor) -> Tensor:
-    """Of R's diagonal, which LAPACK leaves above its reflectors."""
-    diagonal = reflectors.diagonal()
-    return torch.where(diagonal < 0, -torch.ones_like(diagonal), torch.ones_like(diagonal))
-
-
 class Halved:
     """Householder's QR factorisation by one call of LAPACK's, then Q by two, which threads share.
 
@@ -228,7 +223,7 @@ class Halved:
 
     def _reflect(self) -> None:
         self._reflectors, self._scales = torch.geqrf(self._matrix.T)
-        self._signs = _signs(self._reflectors)
+        self._signs = signs(self._reflectors.diagonal())
         self._left = self._halves
 
     def _form(self, half: slice) -> None:
@@ -250,10 +245,10 @@ class Blocked:
     """Householder's QR factorisation by blocks of columns, which threads that call :meth:`run` share.
 
     A block is updated by the reflectors of those before it, in order, and then factorised: I - V T V^T in the
-    compact form of Schreiber and Van Loan (SIAM J. Sci. Stat. Comput. 10, 1989). T is the inverse of
-    D^-1 + U, with U the part of V^T V above its diagonal and D the reflectors' scales, as (I + D U)^-1 D,
-    since a scale may be zero. A block of Q is that of the identity, updated by the same reflectors from the
-    last that reach it to the first; it waits for none after them.
+    compact form of Schreiber and Van Loan (SIAM J. Sci. Stat. Comput. 10, 1989), V^H for V^T of complex
+    numbers. T is the inverse of D^-1 + U, with U the part of V^T V above its diagonal and D the reflectors'
+    scales, as (I + D U)^-1 D, since a scale may be zero. A block of Q is that of the identity, updated by the
+    same reflectors from the last that reach it to the first; it waits for none after them.
 
     Attributes:
         q: the transposed factor, once all threads have come back.
@@ -314,18 +309,18 @@ class Blocked:
         place = self._places[number]
         block = self._matrix[place, place.start :]
         reflectors, scales = torch.geqrf(block.T)
-        signs = _signs(reflectors)
+        found = signs(reflectors.diagonal())
         block.copy_(reflectors.T).triu_(1).diagonal().fill_(1.0)
-        above = (block @ block.T).triu_(1).mul_(scales[:, None])
+        above = (block.conj() @ block.T).triu_(1).mul_(scales[:, None])
         compact = torch.linalg.solve_triangular(above, torch.diag(scales), upper=True, unitriangular=True)
         with self._changed:
-            self._signs.append(signs)
+            self._signs.append(found)
             self._compact.append(compact)
             self._changed.notify_all()
 
     def _update(self, number: int) -> None:
         by = self._updates[number]
-        self._reflect(self._matrix[self._places[number]], by, self._compact[by])
+        self._reflect(self._matrix[self._places[number]], by, self._compact[by].conj())
         with self._changed:
             self._updates[number] += 1
             self._taken[number] = False
@@ -342,7 +337,7 @@ class Blocked:
     def _reflect(self, rows: Tensor, by: int, compact: Tensor) -> None:
         place = self._places[by]
         vectors, rest = self._matrix[place, place.start :], rows[:, place.start :]
-        rest.addmm_((rest @ vectors.T) @ compact, vectors, alpha=-1.0)
+        rest.addmm_((rest @ vectors.T.conj()) @ compact, vectors, alpha=-1.0)
 
 
 def _on_threads(run: Callable[[], None], count: int) -> None:

@@ -371,6 +371,8 @@ class Constant(Fill):
             value = value.real
         if dtype in FLOAT8:
             lowering.check_held(value, dtype)
+        elif dtype in lowering.PARTS:
+            lowering.check_parts_held(value, dtype)
         elif dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
             lowering.check_range("value", value, dtype)
         return lowering.constant(value, dtype)
@@ -388,7 +390,8 @@ class Uniform(Fill):
 
     Both are rounded to float32 first. 16-bit and 8-bit elements stay within [low, high) after rounding, too.
     Bounds that are the same float32 number give that number, or are refused where it is not below ``high``.
-    float64 has its own bounds. Of complex numbers both parts are uniform, as torch has them.
+    float64 has its own bounds. Of complex numbers both parts are uniform, as torch has them. What a dtype
+    does not hold raises when a tensor is filled.
 
     Formula:
         w ~ U(low, high)
@@ -398,7 +401,7 @@ class Uniform(Fill):
         high: what all numbers are below.
 
     Raises:
-        ParameterError: no interval of float32 numbers.
+        ParameterError: no interval of float64 numbers.
     """
 
     low: float = 0.0
@@ -407,7 +410,7 @@ class Uniform(Fill):
 
     def __post_init__(self) -> None:
         lowering.make_plain(self, "low", "high")
-        self.parameters("float32")
+        self.parameters(lowering.WIDEST)
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return _uniform_parameters(self.low, self.high, dtype)
@@ -424,7 +427,8 @@ class Normal(Fill):
     """The normal distribution, by Box-Muller; |z| reaches 6.66, in float64 9.42.
 
     Of complex numbers each part is N(mean, std**2 / 2), as torch has them: both together have the variance.
-    Refused of a dtype, and at once of float32, if ``abs(mean) + 6.66 std`` is larger than any of its numbers.
+    Refused of a dtype if ``abs(mean) + 6.66 std`` (of float64, 9.42) is larger than any of its numbers, and
+    at once if it is of float64.
 
     Formula:
         w ~ N(mean, std**2)
@@ -437,7 +441,7 @@ class Normal(Fill):
         std: the standard deviation, not negative.
 
     Raises:
-        ParameterError: a standard deviation that is negative, or numbers that float32 cannot reach.
+        ParameterError: a standard deviation that is negative, or numbers beyond float64's.
     """
 
     mean: float = 0.0
@@ -446,7 +450,7 @@ class Normal(Fill):
 
     def __post_init__(self) -> None:
         lowering.make_plain(self, "mean", "std")
-        lowering.normal(self.mean, self.std, "float32")
+        lowering.normal(self.mean, self.std, lowering.WIDEST)
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return lowering.normal(self.mean, self.std, dtype)
@@ -463,9 +467,9 @@ class TruncatedNormal(Fill):
     """A normal distribution conditioned to [a, b], by the inverse of its distribution function.
 
     ``a`` and ``b`` are values, not multiples of ``std``, as in ``torch.nn.init.trunc_normal_``; either may be
-    infinite. Refused of a dtype, and at once of float32, if some of the values are larger than any of its
-    numbers: those of [a, b] that lie within sqrt(6.66**2 + t**2) standard deviations of the mean, where t is
-    how many it lies outside.
+    infinite. Refused of a dtype, and at once if it is of float64, if some of the values are larger than any
+    of its numbers: those of [a, b] that lie within sqrt(6.66**2 + t**2) standard deviations of the mean,
+    where t is how many it lies outside (9.42 for 6.66 in float64); and if none of its numbers is in [a, b].
 
     Formula:
         w ~ N(mean, std**2) "on" [a, b]
@@ -477,7 +481,7 @@ class TruncatedNormal(Fill):
         b: the greatest value.
 
     Raises:
-        ParameterError: no such distribution, or values that float32 cannot reach.
+        ParameterError: no such distribution, or values beyond float64's.
     """
 
     mean: float = 0.0
@@ -488,7 +492,7 @@ class TruncatedNormal(Fill):
 
     def __post_init__(self) -> None:
         lowering.make_plain(self, "mean", "std", "a", "b")
-        self.parameters("float32")
+        self.parameters(lowering.WIDEST)
 
     @classmethod
     def in_sigmas(
