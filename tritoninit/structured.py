@@ -111,6 +111,43 @@ def _write_parts(parts: Sequence[tuple[Target, Window]], values: Callable[[], to
 
 
 @dataclass(frozen=True)
+class _Diagonal(Structured):
+    """One number on the diagonal of the last two dimensions, and zeros."""
+
+    random = False
+
+    @abstractmethod
+    def entry(self, target: Target) -> torch.Tensor:
+        """The number, in a dtype from which it is rounded once."""
+
+    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
+        entry = self.entry(target)
+        values = torch.zeros(tuple(target.shape), dtype=entry.dtype, device=device_of(target))
+        _diagonal(values, window).copy_(entry)
+        return values
+
+    def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        for target, window in parts:
+            plan.afterwards(partial(self._set, target, window))
+
+    def _set(self, target: Target, window: Window) -> None:
+        if not isinstance(target, torch.Tensor) or dtype_name(target) not in FLOAT_DTYPES:
+            write(target, self.build(target, Key(0), window))
+            return
+        zeros = Plan()
+        zeros.append(target, Constant(0.0), Key(0), window)
+        zeros.run()
+        diagonal = _diagonal(target.detach(), window)
+        write(diagonal, self.entry(target).expand(diagonal.shape))
+
+
+def _diagonal(values: torch.Tensor, window: Window) -> torch.Tensor:
+    """A view of what a window holds of the diagonal."""
+    row, column = window.offsets[-2:]
+    return values.diagonal(row - column, dim1=-2, dim2=-1)
+
+
+@dataclass(frozen=True)
 class OfAnother(Structured):
     """What is made of another structured initializer, and takes what that takes."""
 
@@ -175,7 +212,7 @@ class _StochasticallyRounded(OfAnother):
 
 
 @dataclass(frozen=True)
-class Eye(Structured):
+class Eye(_Diagonal):
     """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype.
 
     Formula:
@@ -183,20 +220,16 @@ class Eye(Structured):
         w[i, j] = 0 "elsewhere"
     """
 
-    random = False
-
     def check(self, target: Target, window: Window) -> None:
         if len(target.shape) != 2:
             raise ValueError("Only tensors with 2 dimensions are supported")
 
-    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.zeros(tuple(target.shape), device=device_of(target))
-        values.diagonal(window.offsets[0] - window.offsets[1]).fill_(1.0)
-        return values
+    def entry(self, target: Target) -> torch.Tensor:
+        return torch.ones((), device=device_of(target))
 
 
 @dataclass(frozen=True)
-class Identity(Structured):
+class Identity(_Diagonal):
     """``gain`` times the identity, of the last two dimensions; the same matrix for all that others number.
 
     Two dimensions or more; every dtype. What is not square has zeros beyond its diagonal. As Haiku's
@@ -216,7 +249,6 @@ class Identity(Structured):
     """
 
     gain: float = 1.0
-    random = False
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
@@ -233,11 +265,9 @@ class Identity(Structured):
             raise ValueError("Only tensors with 2 or more dimensions are supported")
         _check_gain(self.gain, target)
 
-    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.zeros(tuple(target.shape), dtype=torch.float64, device="cpu")
-        row, column = window.offsets[-2:]
-        values.diagonal(row - column, dim1=-2, dim2=-1).fill_(self.gain)
-        return values.to(device_of(target), wide(target))
+    def entry(self, target: Target) -> torch.Tensor:
+        gain = torch.tensor(self.gain, dtype=torch.float64, device="cpu")
+        return gain.to(wide(target)).to(device_of(target))
 
 
 class GroupsError(ParameterError, ZeroDivisionError):
@@ -299,9 +329,10 @@ class Orthogonal(Structured):
     complex matrices are (semi-)unitary, of complex normals, in complex128 or complex64 likewise. Matrices of
     a plan, of a model or of experts that have one shape are factorised together.
 
-    The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
-    depend on the number of threads, nor on what is factorised beside it; between processors, libraries and
-    GPUs it differs, in Frobenius' norm, by at most 32 u |G|_F / sigma_min(G), u being 2**-24.
+    The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, on a GPU of many small
+    matrices that of Cholesky factorisations in float64. On a CPU its bits do not depend on the number of
+    threads, nor on what is factorised beside it; between processors, libraries and GPUs it differs, in
+    Frobenius' norm, by at most 32 u |G|_F / sigma_min(G), u being 2**-24.
 
     With a window, or of a DTensor, each process that holds elements builds the whole global matrix, once
     however many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR
