@@ -1,7 +1,7 @@
 """Docstrings of all that is public say what goes in, what comes out and what is raised.
 
-What a signature has decides, and the ``raise`` statements of the code itself; a method that overrides another
-is described there.
+What a signature has decides, and the ``raise`` statements of the code and of what it calls; a method that
+overrides another is described there.
 """
 
 import ast
@@ -63,13 +63,19 @@ def arguments(thing: Any) -> set[str]:
     return set(inspect.signature(thing).parameters) - {"self", "cls"}
 
 
-def raises(function: Any) -> bool:
-    """Whether it has a ``raise`` of its own, but for that of what has to be overridden."""
+def raises(function: Any, depth: int = 2) -> bool:
+    """Whether it has a ``raise`` of its own, or a function of the package's that it calls by name has."""
+    function = inspect.unwrap(function)
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     except (OSError, TypeError):  # made by dataclasses
         return False
-    return any(isinstance(node, ast.Raise) and node.exc is not None for node in ast.walk(tree))
+    if any(isinstance(node, ast.Raise) and node.exc is not None for node in nodes):
+        return True
+    names = [node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    called = [function.__globals__.get(name) for name in names]
+    ours = [f for f in called if isinstance(f, types.FunctionType) and f.__module__.startswith("tritoninit")]
+    return depth > 0 and any(raises(each, depth - 1) for each in ours)
 
 
 def wanting_of_function(function: Any) -> list[str]:
@@ -81,7 +87,7 @@ def wanting_of_function(function: Any) -> list[str]:
     returned = inspect.signature(function).return_annotation
     if returned not in ("None", None, inspect.Signature.empty) and not {"Returns", "Yields"} & set(found):
         wanting.append("Returns")
-    if raises(inspect.unwrap(function)) and "Raises" not in found:
+    if raises(function) and "Raises" not in found:
         wanting.append("Raises")
     return wanting
 

@@ -22,6 +22,9 @@ class ZeroRow(Initializer):
     Args:
         initializer: of the whole tensor, its zero row included.
         row: along dimension 0; negative ones count from the end.
+
+    Raises:
+        TypeError: no initializer, or a row that is no integer.
     """
 
     initializer: Initializer
@@ -304,6 +307,9 @@ class AsOne(Initializer):
 
     Args:
         initializer: whatever its module says, for all of the tensor.
+
+    Raises:
+        TypeError: no initializer.
     """
 
     initializer: Initializer

@@ -120,6 +120,9 @@ class Axes:
 
         Returns:
             One a part.
+
+        Raises:
+            ValueError: the axis is none of the dimensions, or not cut into so many equal parts.
         """
         axis = _index(axis, shape)
         size = shape[axis] // count

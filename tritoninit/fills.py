@@ -126,6 +126,10 @@ class Initializer(metaclass=_Abstract):
         Args:
             target: a tensor of the dtype in question, be it on the meta device.
             window: which part of the global tensor it is.
+
+        Raises:
+            TypeError, ValueError, NotImplementedError: the dtype or the shape is not served, or does not
+                hold the values.
         """
         for piece in pieces_of(self, window.global_shape):
             piece.initializer.check(target, Window.whole(piece.shape))
@@ -140,6 +144,10 @@ class Initializer(metaclass=_Abstract):
             target: a tensor or an array.
             key: which random numbers, or what draws a key.
             window: which part of the global tensor the target is.
+
+        Raises:
+            TypeError, ValueError, NotImplementedError: as :meth:`check`.
+            RuntimeError: no backend serves the target.
         """
         pieces = pieces_of(self, window.global_shape)
         first = pieces[0]
@@ -156,6 +164,9 @@ class Initializer(metaclass=_Abstract):
             plan: to which it is added.
             parts: views of memory, each with its window of the global tensor.
             key: which random numbers.
+
+        Raises:
+            TypeError, ValueError, NotImplementedError: as :meth:`check`, if nobody asked that before.
         """
         _add_pieces(plan, pieces_of(self, parts[0][1].global_shape), parts, key)
 
@@ -589,6 +600,9 @@ class TruncatedNormal(Fill):
 
         Returns:
             The fill, whose ``a`` and ``b`` are values.
+
+        Raises:
+            ParameterError: no such distribution.
 
         >>> TruncatedNormal.in_sigmas(0.02)
         TruncatedNormal(mean=0.0, std=0.02, a=-0.04, b=0.04)

@@ -112,6 +112,9 @@ class Plan:
 
         Returns:
             The step that it is.
+
+        Raises:
+            ValueError, NotImplementedError: the dtype is not served, or does not hold the values.
         """
         kind = target.dtype, device_type(target), registry.overriding()
         served = self._served.get(kind)

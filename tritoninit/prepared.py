@@ -55,6 +55,9 @@ def prepare(
     Returns:
         What draws them all, called with a seed.
 
+    Raises:
+        TypeError, ValueError, NotImplementedError: as :func:`~tritoninit.initialize_`.
+
     >>> linear = nn.Linear(2, 3)
     >>> prepared = prepare(linear)
     >>> prepared(seed=1).weight.equal(prepared(seed=1).weight)

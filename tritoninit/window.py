@@ -61,6 +61,9 @@ class Window:
 
         Returns:
             A window without offsets.
+
+        Raises:
+            TypeError: a size that is no integer.
         """
         return _whole(shape if type(shape) is torch.Size else integers("shape", shape))
 

@@ -78,6 +78,9 @@ def nanochat(width: int) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     bound = math.sqrt(3 / checked_size("width", width))
     inside = Uniform(-bound, bound)
@@ -106,6 +109,9 @@ def siren(frequency: float = 30.0) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a frequency that is not positive.
     """
     frequency = checked_size("frequency", frequency)
 
@@ -135,6 +141,9 @@ def mixture_of_experts(scale: float = 0.1, *, zero_router: bool = False) -> Rule
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        TypeError: what is given is no number.
     """
     matrix = VarianceScaling(plain("scale", scale), "fan_in", "truncated_normal")
     expert = VarianceScaling(matrix.scale, "fan_in", "truncated_normal", axes=Axes((-1,), (-2,), (0,)))
@@ -190,6 +199,9 @@ def focal_loss(probability: float = 0.01) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: no such probability.
     """
     convolution: Mapping[str, Initializer] = {"weight": Normal(std=0.01), "bias": Zeros()}
     return RuleSet(

@@ -219,6 +219,9 @@ def gpt2(depth: int) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     residual = 0.02 / math.sqrt(2 * checked_size("depth", depth))
     return RuleSet(
@@ -243,6 +246,9 @@ def llama(cut: float | None = 3.0) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        TypeError: what is given is no number.
     """
     source = (
         "initializer_range of Meta's config.json; Hugging Face transformers, LlamaPreTrainedModel"
@@ -263,6 +269,9 @@ def small_init(width: int) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     return RuleSet(
         "small_init",
@@ -283,6 +292,9 @@ def wang_init(width: int, depth: int) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     ends = Normal(std=2 / (checked_size("depth", depth) * math.sqrt(checked_size("width", width))))
     return RuleSet(
@@ -337,6 +349,9 @@ def depth_scaled(cut: float = 3.0) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        TypeError: what is given is no number.
     """
 
     def end(slot: Slot) -> Initializer:
@@ -391,6 +406,9 @@ def t5(width: int, head_width: int) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     linear: Mapping[str, Initializer] = {"weight": VarianceScaling(1.0, "fan_in", "normal"), "bias": Zeros()}
     return RuleSet(

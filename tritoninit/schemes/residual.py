@@ -67,6 +67,9 @@ def layer_scale(value: float = 1e-5) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        TypeError: what is given is no number.
     """
     names = ("*layer_scale*", "*.gamma_[0-9]", "*.ls[0-9].gamma", "*.lambda1", "*.lambda_[0-9]")
     fill = Constant(plain("value", value))
@@ -91,6 +94,9 @@ def fixup(blocks: int | None = None) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: no block.
     """
     kaiming = KaimingNormal(mode="fan_out", nonlinearity="relu", axes=TORCH_AXES)
 
@@ -178,6 +184,9 @@ def t_fixup(encoder_depth: int, decoder_depth: int) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a depth that is negative, or both are zero.
     """
     encoder, decoder = _depths(encoder_depth, decoder_depth)
 
@@ -211,6 +220,9 @@ def deepnorm(encoder_depth: int, decoder_depth: int) -> RuleSet:
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a depth that is negative, or both are zero.
     """
     encoder, decoder = _depths(encoder_depth, decoder_depth)
 
@@ -234,6 +246,9 @@ def deepnorm_alpha(encoder_depth: int, decoder_depth: int) -> tuple[float, float
 
     Returns:
         (of the encoder, of the decoder).
+
+    Raises:
+        ParameterError: a depth that is negative, or both are zero.
     """
     encoder, decoder = _depths(encoder_depth, decoder_depth)
     if encoder and decoder:

@@ -46,6 +46,9 @@ def mamba(
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
 
     def projection(slot: Slot) -> Initializer | None:
@@ -86,6 +89,9 @@ def mamba2(
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     return RuleSet(
         "mamba2",
@@ -161,6 +167,9 @@ def rg_lru(low: float = 0.9, high: float = 0.999, scale: float = 0.01) -> RuleSe
 
     Returns:
         The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: not 0 < low <= high < 1, or a scale that is not positive.
     """
 
     scale = checked_size("scale", scale)
