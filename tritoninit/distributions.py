@@ -270,6 +270,16 @@ class RandInt(Independent):
     def between(cls, *bounds: int | None) -> RandInt:
         """By what ``torch.Tensor.random_`` is given: nothing, one bound above, or two.
 
+        Args:
+            bounds: integers; None as the second is what the dtype holds.
+
+        Returns:
+            The distribution.
+
+        Raises:
+            TypeError: more than two bounds, or one that is no integer.
+            ValueError: no integer is between.
+
         >>> RandInt.between(5), RandInt.between(-2, 2), RandInt.between()
         (RandInt(low=0, high=5), RandInt(low=-2, high=2), RandInt(low=0, high=None))
         """

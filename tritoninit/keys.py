@@ -23,6 +23,10 @@ class Key:
         seed: 64 bits, the Philox key; negative integers down to -2**63 wrap, as in ``torch.manual_seed``.
         stream: 64 bits, the high half of the Philox counter; derive it with :meth:`fold_in`.
 
+    Raises:
+        TypeError: a number that is no integer.
+        ParameterError: one that 64 bits do not hold.
+
     >>> Key(0).fold_in("layers.0.weight")
     Key(seed=0, stream=14262892534632057687)
     """
@@ -47,6 +51,16 @@ class Key:
         The new stream is the little-endian value of BLAKE2b with an 8-byte digest (RFC 7693) over this
         stream (8 bytes, little-endian) followed by ``s`` and the UTF-8 text, or by ``i`` and the integer
         modulo 2**64 (8 bytes, little-endian).
+
+        Args:
+            data: the child's name, or its number.
+
+        Returns:
+            The child's key.
+
+        Raises:
+            TypeError: ``data`` is neither a string nor an integer.
+            ValueError: a name that UTF-8 cannot hold.
         """
         if isinstance(data, str):
             try:
@@ -70,6 +84,12 @@ class Key:
 
         As ``jax.random.split``, but the first of them do not depend on how many there are.
 
+        Args:
+            count: not negative.
+
+        Returns:
+            The keys, in order.
+
         >>> Key(0).split(3)[:2] == Key(0).split()
         True
 
@@ -84,7 +104,14 @@ class Key:
 
     @classmethod
     def from_generator(cls, generator: torch.Generator | None = None) -> Key:
-        """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator."""
+        """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator.
+
+        Args:
+            generator: of any device; PyTorch's default CPU generator if None.
+
+        Returns:
+            The key, whose stream is 0. The generator goes on by one draw.
+        """
         return cls(drawn_bits(generator))
 
     from_torch = from_generator  # what it is called where generators of others are about

@@ -116,10 +116,27 @@ class Mapped(Independent):
 
     @abstractmethod
     def function(self, *drawn: Any) -> Any:
-        """The elements, of what is drawn from each source, as arrays in float64."""
+        """The elements, of what is drawn from each source, as arrays in float64.
+
+        Args:
+            drawn: an array a source, in float64.
+
+        Returns:
+            The elements, in float64, of the same shape.
+        """
 
     def precise(self, *drawn: Any) -> Pair:
-        """The same to the last places of float64, of sources of which the last has 53 bits, others 24."""
+        """The same to the last places of float64, of sources of which the last has 53 bits, others 24.
+
+        Args:
+            drawn: an array a source, in float64.
+
+        Returns:
+            The elements, as pairs of float64.
+
+        Raises:
+            NotImplementedError: a class that has none, of which float64 is refused.
+        """
         raise NotImplementedError(f"{type(self).__name__} of float64: its function has no more digits")
 
     def check(self, target: Target, window: Window) -> None:

@@ -80,6 +80,9 @@ _OVERRIDE = contextvars.ContextVar("tritoninit_backend", default=_FROM_ENVIRONME
 def register(backend: Backend) -> None:
     """Add a backend. Among those that serve a device, the one registered first is preferred.
 
+    Args:
+        backend: whose name is a new one.
+
     Raises:
         ValueError: the name is taken.
     """
@@ -90,6 +93,12 @@ def register(backend: Backend) -> None:
 
 def get(name: str) -> Backend:
     """The backend of that name.
+
+    Args:
+        name: as :func:`backends` lists them.
+
+    Returns:
+        The backend, be it available here or not.
 
     Raises:
         ValueError: there is none; the message lists those there are.
@@ -103,6 +112,15 @@ def get(name: str) -> Backend:
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Serve every fill in the block by one backend, whatever the device. Nests; local to the context.
+
+    Args:
+        name: as :func:`~tritoninit.backends` lists them.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ValueError: there is no such backend.
 
     >>> with use_backend("numpy"):
     ...     resolve("cpu").name
@@ -137,6 +155,12 @@ def resolve(device: str) -> Backend:
 
     A device that no backend serves goes through the CPU's, with a warning the first time; the bits are the
     same, the speed is not.
+
+    Args:
+        device: torch's name of its type, as "cpu" or "cuda".
+
+    Returns:
+        The backend.
 
     Raises:
         ValueError: the override is unknown.
@@ -272,7 +296,11 @@ class Status:
 
 
 def backends() -> list[Status]:
-    """Which backends there are, which are available here, and why not."""
+    """Which backends there are, which are available here, and why not.
+
+    Returns:
+        One :class:`~tritoninit.registry.Status` a backend, in the order in which they are preferred.
+    """
     return [Status(b.name, tuple(sorted(b.devices)), _first_reason(b)) for b in _REGISTRY.values()]
 
 

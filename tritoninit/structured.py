@@ -56,10 +56,27 @@ class Structured(Atom):
 
     @abstractmethod
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        """The values of a checked target, which holds a window: of its shape, on its device, in any dtype."""
+        """The values of a checked target, which holds a window: of its shape, on its device, in any dtype.
+
+        Args:
+            target: a tensor or an array, whose shape, dtype and device count.
+            key: which random numbers.
+            window: which part of the global tensor the target is.
+
+        Returns:
+            New memory, or what the initializer keeps.
+        """
 
     def planned(self, plan: Plan, target: Target, key: Key, window: Window) -> Callable[[], torch.Tensor]:
-        """What :meth:`build` gives, later, together with what else the plan has asked for by then."""
+        """What :meth:`build` gives, later, together with what else the plan has asked for by then.
+
+        Args:
+            plan: to which this is about to be added.
+            target, key, window: as :meth:`build` takes them.
+
+        Returns:
+            What gives the values, called once.
+        """
         return partial(self.build, target, key, window)
 
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
@@ -96,7 +113,14 @@ class Structured(Atom):
         return self
 
     def of_groups(self, groups: int) -> Initializer:
-        """One for each of the groups that dimension 0 of a convolution's weight is cut into."""
+        """One for each of the groups that dimension 0 of a convolution's weight is cut into.
+
+        Args:
+            groups: how many.
+
+        Returns:
+            The initializer of the whole weight.
+        """
         return Stacked((self,) * groups)
 
 
