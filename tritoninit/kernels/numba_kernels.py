@@ -1,8 +1,9 @@
 """The stream compiled for the CPU by numba: the reference's arithmetic in loops that LLVM vectorises.
 
 A tile of 512 blocks passes through three stages, each a loop over arrays that stay in the L1 cache: words,
-values, narrowed store. LLVM's ``fma`` is the hardware's, or the C library's ``fmaf`` where there is none: the
-same bits either way, which is checked on import. No fast-math, so that nothing else is fused or reordered.
+values, narrowed store. Uniform float32 numbers are stored by the loop that computes them: they cost less than
+to keep and to fetch them. LLVM's ``fma`` is the hardware's, or the C library's ``fmaf`` where there is none:
+the same bits either way, which is checked on import. No fast-math: nothing else is fused or reordered.
 """
 
 from __future__ import annotations
@@ -283,6 +284,17 @@ def store_tile(z, wide, narrow, short, dtype, at):
                 patterns[4 * j + lane] = brain(z[lane, j])
 
 
+@njit(nogil=True, error_model="numpy")
+def uniform_tile(x, block, key, p, wide, at):
+    """The uniform numbers of a whole tile from ``block`` on, to the elements from ``at`` on; x is scratch."""
+    for j in range(BLOCKS):
+        x[0, j], x[1, j], x[2, j], x[3, j] = words(block + u64(j), key)
+    out = wide[at : at + 4 * BLOCKS]
+    for j in range(BLOCKS):
+        for lane in range(4):
+            out[4 * j + lane] = uniform(x[lane, j], p[0], p[1], p[2], p[3])
+
+
 @inlined
 def store(value, wide, narrow, short, dtype, at):
     if dtype >= FLOAT8:
@@ -312,13 +324,17 @@ def write_run(address, size, dtype, distribution, first, key, p, x, z):
     block = first >> u64(2)
     at = -i64(first & u64(3))  # where the tile's first element goes: before the output, at first
     while at < size:
-        draw_tile(z, x, min(BLOCKS, (size - at + 3) >> 2), block, key, p, distribution)
-        if at >= 0 and at + 4 * BLOCKS <= size:
-            store_tile(z, wide, narrow, short, dtype, at)
+        whole = at >= 0 and at + 4 * BLOCKS <= size
+        if whole and distribution == UNIFORM and dtype == FLOAT32:
+            uniform_tile(x, block, key, p, wide, at)
         else:
-            for k in range(min(4 * BLOCKS, size - at)):
-                if at + k >= 0:
-                    store(z[k & 3, k >> 2], wide, narrow, short, dtype, at + k)
+            draw_tile(z, x, min(BLOCKS, (size - at + 3) >> 2), block, key, p, distribution)
+            if whole:
+                store_tile(z, wide, narrow, short, dtype, at)
+            else:
+                for k in range(min(4 * BLOCKS, size - at)):
+                    if at + k >= 0:
+                        store(z[k & 3, k >> 2], wide, narrow, short, dtype, at + k)
         at += 4 * BLOCKS
         block += u64(BLOCKS)
 
