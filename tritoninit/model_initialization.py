@@ -18,7 +18,7 @@ from tritoninit.agreement import Agreement, Planned, exactly
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.reading import Constants
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import CopyOf, Keep, key_name
+from tritoninit.combinators import CopyOf, Keep, StochasticallyRounded, key_name, rounded
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
@@ -51,11 +51,12 @@ from tritoninit.models.slots import (
     slots,
     slots_at_rest,
 )
-from tritoninit.own_code import Own, ask, drawn
+from tritoninit.own_code import Computed, Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
 from tritoninit.plan import Plan, Step
 from tritoninit.recorded import Recorded
 from tritoninit.registry import resolve
+from tritoninit.rounding import NEAREST, check_rounding
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
 from tritoninit.targets import (
@@ -120,6 +121,7 @@ def initialize_(
     prefix: Names = "",
     windows: Mapping[str, Window | Windows] | None = None,
     check_ranks: bool | ProcessGroup = False,
+    rounding: str = NEAREST,
 ) -> Report:
     """Set the parameters of a model, and the buffers that rules name, in place.
 
@@ -156,6 +158,9 @@ def initialize_(
             initializers with their numbers, and keys have to be equal, also one that is drawn for want of a
             seed; memory, and which part of a tensor a rank holds, may differ. An error of one rank then
             ends the others, too.
+        rounding: "nearest", or "stochastic": what is drawn, or computed from what was drawn, is rounded to
+            16 and 8 bits up or down at random, right in the mean
+            (:class:`~tritoninit.StochasticallyRounded`).
 
     Of a parameter that is a DTensor each rank sets its part of what a single process would have, by the
     global shape and without communication: give all ranks the same rules and seed. With ``device=``, a model
@@ -202,7 +207,9 @@ def initialize_(
             do not. Nothing was written then.
     """
     with Agreement(check_ranks) as agreement:
-        return _initialize(module, rules, seed, device, dtype, only, skip, prefix, windows, agreement)
+        return _initialize(
+            module, rules, seed, device, dtype, only, skip, prefix, windows, agreement, rounding
+        )
 
 
 def _initialize(
@@ -216,14 +223,16 @@ def _initialize(
     prefix: Names,
     windows: Mapping[str, Window | Windows] | None,
     agreement: Agreement,
+    rounding: str,
 ) -> Report:
+    check_rounding(rounding)
     target = _usable(device, dtype)
     check_module(module)
     reshard(module)
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
-    found, choice = asked(module, rules, only, skip, scope, target, dtype)
+    found, choice = asked(module, rules, only, skip, scope, target, dtype, rounding)
     initializers, garbage, renewed, own, given, aliases, cases = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
     noticed = _Noticed(idle, initializers)
@@ -237,7 +246,7 @@ def _initialize(
             slot: key.fold_in(key_name(slot.name, how)) for slot, how in initializers.items() if how.random
         }
         with as_whole(found):
-            initializers |= computed(module, own, key, target, dtype)
+            initializers |= computed(module, own, key, target, dtype, rounding)
         apart = drawn_apart(initializers, keys, key, target, dtype, named)
         agreement.on(_planned(found, initializers, garbage, key, dtype))
         if target is not None or dtype is not None:
@@ -353,15 +362,22 @@ def asked(
     scope: Scope,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
+    rounding: str = NEAREST,
 ) -> tuple[list[Slot], Choice]:
     """A model's slots, and what is to become of them; raises what is wrong before anything is drawn."""
+    check_rounding(rounding)
     with at_rest(module):  # rules may look at weights, too
         found = slots_at_rest(module, scope)
         _check_names(found)
         kept = select(found, skip, "skip")
         if only is not None:
             kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
-        return found, _choose(module, found, rules, kept, device, dtype)
+        choice = _choose(module, found, rules, kept, device, dtype)
+    if rounding != NEAREST:
+        for slot, how in choice.initializers.items():
+            if not isinstance(how, Computed):  # which is asked anew for each key
+                choice.initializers[slot] = rounded(how, rounding)
+    return found, choice
 
 
 def _planned(
@@ -667,6 +683,7 @@ def computed(
     key: Key,
     device: torch.device | None,
     dtype: torch.dtype | None,
+    rounding: str = NEAREST,
 ) -> dict[Slot, Initializer]:
     """The numbers that own code computes for a key; raises why they cannot set their slots."""
     problems = _Problems()
@@ -678,7 +695,7 @@ def computed(
         except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
             problems.of(slot, error)
     problems.raise_any()
-    return computed
+    return {slot: rounded(initializer, rounding) for slot, initializer in computed.items()}
 
 
 def _keeps(initializer: Initializer, slot: Slot) -> bool:
@@ -719,7 +736,9 @@ def _check_integers(slot: Slot, initializer: Initializer) -> None:
 
 def _is_recorded(initializer: Initializer) -> bool:
     """Whether its numbers are those of the dtype that the code made them in, integers too."""
-    return isinstance(initializer.initializer if isinstance(initializer, CopyOf) else initializer, Recorded)
+    while isinstance(initializer, (CopyOf, StochasticallyRounded)):
+        initializer = initializer.initializer
+    return isinstance(initializer, Recorded)
 
 
 class _Drawn(NamedTuple):

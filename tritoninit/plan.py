@@ -16,7 +16,7 @@ from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
 from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS, RangeError, shown
-from tritoninit.kernels.stream import Alike, Draw
+from tritoninit.kernels.stream import GRIDS, Alike, Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
 from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
@@ -40,6 +40,8 @@ class Drawable(Protocol):
     @property
     def distribution(self) -> str: ...
     def parameters(self, dtype: str, /) -> tuple[Any, ...]: ...
+    @property
+    def stochastic(self) -> bool: ...
     def of_parts(self, dtype: str, /) -> Drawable: ...
 
 
@@ -113,6 +115,8 @@ class Plan:
             parameters = check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
+        if fill.stochastic:
+            draw = draw._replace(stochastic=dtype in GRIDS)
         step = Step(target, fill, draw, backend)
         self.steps.append(step)
         return step
@@ -122,11 +126,11 @@ class Plan:
 
         The target is known to be writable.
         """
-        first, fill, (name, parameters, seed, stream, start, strides), backend = step
+        first, fill, draw, backend = step
         if fill.random:
-            seed, stream = key.seed, key.stream
+            draw = draw._replace(seed=key.seed, stream=key.stream)
         target = target if target.dtype == first.dtype else as_parts(target)
-        self.steps.append(Step(target, fill, Draw(name, parameters, seed, stream, start, strides), backend))
+        self.steps.append(Step(target, fill, draw, backend))
 
     def alike(self, step: Step) -> Alike:
         """To which :meth:`again` appends what a step that a backend serves is for other tensors."""

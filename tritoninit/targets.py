@@ -387,12 +387,13 @@ _TYPESTR = {
     torch.float32: np.dtype(np.float32).str,
     torch.float16: np.dtype(np.float16).str,
     torch.bfloat16: np.dtype(np.uint16).str,
+    torch.complex32: np.dtype(np.uint32).str,
     **{getattr(torch, name): np.dtype(np.uint8).str for name in FLOAT8},
 }
 
 
 def as_array(target: Target) -> npt.NDArray[Any]:
-    """A NumPy view of CPU memory; what NumPy has no type for as its patterns: bfloat16, and 8-bit floats."""
+    """A NumPy view of CPU memory; of what NumPy has no type for (bfloat16, complex32, 8 bits) patterns."""
     if isinstance(target, torch.Tensor):
         typestr = _TYPESTR.get(target.dtype)
         if typestr is None:
