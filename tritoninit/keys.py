@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,21 +63,10 @@ class Key:
             TypeError: ``data`` is neither a string nor an integer.
             ValueError: a name that UTF-8 cannot hold.
         """
-        if isinstance(data, str):
-            try:
-                tail = b"s" + data.encode()
-            except UnicodeEncodeError as error:  # of half a surrogate pair
-                raise ParameterError(f"UTF-8 cannot hold the name {data!r}") from error
-        else:
-            try:
-                number = _integer("data", data)
-            except NumberError as error:
-                raise NumberError(f"fold_in takes an integer or a string, not {shown(data)}") from error
-            tail = b"i" + (number & _MASK).to_bytes(8, "little")
-        digest = hashlib.blake2b(self.stream.to_bytes(8, "little") + tail, digest_size=8).digest()
+        stream = _of_name(self.stream, data) if type(data) is str else _of(self.stream, data)
         child: Key = _new(Key)  # of 64 bits each, which need no look
         numbers = child.__dict__
-        numbers["seed"], numbers["stream"] = self.seed, int.from_bytes(digest, "little")
+        numbers["seed"], numbers["stream"] = self.seed, stream
         return child
 
     def split(self, count: int = 2) -> tuple[Key, ...]:
@@ -115,6 +105,26 @@ class Key:
         return cls(drawn_bits(generator))
 
     from_torch = from_generator  # what it is called where generators of others are about
+
+
+def _of(stream: int, data: int | str) -> int:
+    """The stream of a child."""
+    if isinstance(data, str):
+        try:
+            tail = b"s" + data.encode()
+        except UnicodeEncodeError as error:  # of half a surrogate pair
+            raise ParameterError(f"UTF-8 cannot hold the name {data!r}") from error
+    else:
+        try:
+            number = _integer("data", data)
+        except NumberError as error:
+            raise NumberError(f"fold_in takes an integer or a string, not {shown(data)}") from error
+        tail = b"i" + (number & _MASK).to_bytes(8, "little")
+    digest = hashlib.blake2b(stream.to_bytes(8, "little") + tail, digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+_of_name = lru_cache(maxsize=1 << 14)(_of)  # a model's names are the same for every seed
 
 
 class _Scratch(threading.local):

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial, wraps
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from tritoninit.kernels.stream import Draw
+from tritoninit.kernels.stream import Alike, Draw
 from tritoninit.targets import Target, as_array, device_type, dtype_name
 
 P = ParamSpec("P")
@@ -42,6 +42,10 @@ class Backend:
         load: imports what the backend needs and returns its fill function, which writes draws into targets
             that do not overlap: ``fill([(target, draw), ...])``. A target may require a gradient.
         keep: likewise returns what writes the same draws again and again; None if it has no such.
+        many: likewise returns what writes, beside ``items``, many that are alike, ``many(items, alike)``;
+            None if all are items to it.
+        look: likewise returns what finds out, without waiting for a device, which of its tensors are one
+            number throughout: contiguous floats of 16 bits or more, of one dtype, none of them empty.
     """
 
     name: str
@@ -49,6 +53,15 @@ class Backend:
     unavailable: Callable[[str], str | None]
     load: Callable[[], FillFunction]
     keep: Callable[[], Callable[..., Kept]] | None = None
+    many: Callable[[], Callable[[Sequence[tuple[Target, Draw]], Sequence[Alike]], None]] | None = None
+    look: Callable[[], Callable[[Sequence[torch.Tensor]], Seen]] | None = None
+
+
+class Seen(Protocol):
+    """What becomes known of tensors that a device looks at."""
+
+    def numbers(self) -> list[float | None]:
+        """The number that each of them was throughout, if it was one."""
 
 
 class Kept(Protocol):
@@ -197,12 +210,15 @@ def _warn_once(device: str, host: str, reasons: str) -> None:
     )
 
 
-def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
+def fill(backend: Backend, items: Sequence[tuple[Target, Draw]], alike: Sequence[Alike] = ()) -> None:
     """Write draws into targets that do not overlap, in as few launches as the backend can.
 
     A backend of the CPU's serves another device's tensors by way of bounded host memory.
     """
     write = backend.load()
+    if alike and backend.many is None:
+        items = [*items, *(item for each in alike for item in each.items())]
+        alike = ()
     direct = items
     if "cpu" in backend.devices:
         direct = []
@@ -216,8 +232,13 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
                 write([(staged, part)])
                 piece.copy_(staged)
     changed = [x for x, _ in direct if isinstance(x, torch.Tensor) and not x.is_inference()]
+    for each in alike:
+        changed += each.targets
     torch.autograd.graph.increment_version(changed)
-    write(direct)
+    if alike and backend.many is not None:
+        backend.many()(direct, alike)
+    else:
+        write(direct)
 
 
 def fill_one(backend: Backend, target: torch.Tensor, draw: Draw) -> None:
@@ -459,6 +480,23 @@ def _load_triton() -> FillFunction:
 
 @cache
 @_untraced
+def _many_triton() -> Callable[[Sequence[tuple[Any, Draw]], Sequence[Alike]], None]:
+    _load_triton()
+    from tritoninit.kernels import triton_kernels
+
+    return triton_kernels.fill_many
+
+
+@cache
+@_untraced
+def _look_triton() -> Callable[[Sequence[torch.Tensor]], Seen]:
+    from tritoninit.kernels import triton_constants
+
+    return triton_constants.look
+
+
+@cache
+@_untraced
 def _triton_unavailable(device: str) -> str | None:
     if device == "cpu":
         return (
@@ -504,6 +542,16 @@ def _miscompiled() -> str | None:
     )
 
 
-register(Backend("triton", frozenset({"cuda"}), _triton_unavailable, _load_triton, _keep_triton))
+register(
+    Backend(
+        "triton",
+        frozenset({"cuda"}),
+        _triton_unavailable,
+        _load_triton,
+        _keep_triton,
+        _many_triton,
+        _look_triton,
+    )
+)
 register(Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba, _keep_numba))
 register(Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy))
