@@ -10,15 +10,17 @@ from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
-from tritoninit import registry
+from tritoninit import registry, traced
 from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
 from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
 from tritoninit.keys import Key, drawn_bits
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
-from tritoninit.targets import Target, as_target, device_type
+from tritoninit.targets import Target, TracedError, as_target, device_type
+from tritoninit.tracing.private import modes
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -77,12 +79,17 @@ class Initializer(metaclass=_Abstract):
             raise TypeError(f"key must be a tritoninit.Key, not {key!r}")
         if window is not None and not isinstance(window, (Window, Windows)):
             raise TypeError(f"window must be a tritoninit.Window, not {window!r}")
+        if traced.is_traced(tensor) and not is_dtensor(tensor):
+            return traced.initialize(self, tensor, generator, key, window)
         plan, source = Plan(), key or partial(Key.from_generator, generator)
         if isinstance(window, Windows) or is_dtensor(tensor):
             add_held(self, plan, writable(tensor, window), source)
             plan.run()
             return tensor
-        target = as_target(tensor)
+        try:
+            target = as_target(tensor)
+        except TracedError:
+            return traced.initialize(self, tensor, generator, key, window)
         if window is None:
             window = Window.whole(target.shape)
         else:
@@ -278,9 +285,9 @@ def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
 
 
 def is_simple(tensor: object, key: Key | None, generator: torch.Generator | None) -> bool:
-    """Whether a call is about torch's own tensor, and there is nothing to say against its key."""
+    """Whether a call is about torch's own tensor, nobody traces, and there is nothing against its key."""
     kind = type(tensor)
-    plain = kind is torch.Tensor or kind is torch.nn.Parameter
+    plain = (kind is torch.Tensor or kind is torch.nn.Parameter) and not is_dynamo_compiling() and not modes()
     return plain and (key is None or (type(key) is Key and generator is None))
 
 
@@ -304,7 +311,10 @@ class Fill(Atom):
         generator: torch.Generator | None = None,
     ) -> T:
         if window is None and is_simple(tensor, key, generator):
-            target: Any = as_target(tensor)
+            try:
+                target: Any = as_target(tensor)
+            except TracedError:
+                return traced.initialize(self, tensor, generator, key, None)
             if target.dtype in _FLOATS:
                 self.draw(target, key, generator)
                 return tensor
