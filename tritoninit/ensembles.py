@@ -21,9 +21,11 @@ from tritoninit.own_code import Computed
 from tritoninit.plan import KeptPlan, Plan, Step
 from tritoninit.prepared import kept_steps
 from tritoninit.schemes import TORCH_DEFAULTS
+from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
 
 
+@untraced
 def ensemble(
     module: nn.Module,
     seeds: Sequence[int] | torch.Tensor,

@@ -284,11 +284,15 @@ def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
     return found if not others and isinstance(found, Fill) and first.shape == tuple(shape) else None
 
 
+_TENSOR, _PARAMETER = torch.Tensor, torch.nn.Parameter
+
+
 def is_simple(tensor: object, key: Key | None, generator: torch.Generator | None) -> bool:
     """Whether a call is about torch's own tensor, nobody traces, and there is nothing against its key."""
     kind = type(tensor)
-    plain = (kind is torch.Tensor or kind is torch.nn.Parameter) and not is_dynamo_compiling() and not modes()
-    return plain and (key is None or (type(key) is Key and generator is None))
+    plain = kind is _TENSOR or kind is _PARAMETER
+    of_key = key is None or (type(key) is Key and generator is None)
+    return plain and of_key and not (is_dynamo_compiling() or modes())
 
 
 def is_drawn(dtype: torch.dtype) -> bool:
@@ -310,7 +314,13 @@ class Fill(Atom):
         window: Window | Windows | None = None,
         generator: torch.Generator | None = None,
     ) -> T:
-        if window is None and is_simple(tensor, key, generator):
+        kind = type(tensor)
+        if (  # is_simple, without the call, which takes as long as what it asks
+            window is None
+            and (kind is _TENSOR or kind is _PARAMETER)
+            and (key is None or (type(key) is Key and generator is None))
+            and not (is_dynamo_compiling() or modes())
+        ):
             try:
                 target: Any = as_target(tensor)
             except TracedError:

@@ -11,7 +11,7 @@ import torch
 from torch.compiler import is_dynamo_compiling
 
 from tritoninit.kernels.lowering import NumberError, ParameterError, integer, scalar, shown
-from tritoninit.tracing.private import constant
+from tritoninit.tracing.private import constant, not_inlined
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 
@@ -108,6 +108,7 @@ class _Scratch(threading.local):
 _SCRATCH = _Scratch()
 
 
+@not_inlined
 def drawn_bits(generator: torch.Generator | None) -> int:
     """64 bits of a generator, PyTorch's default CPU generator if None, by one call of it."""
     if generator is None:

@@ -57,6 +57,7 @@ from tritoninit.registry import resolve
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
 from tritoninit.targets import LAZY, Target, TargetError, as_target, check_freed, check_memorable
+from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 from tritoninit.words import short
@@ -106,6 +107,7 @@ class _Problems:
         raise kind("; ".join(lines)) from (self.errors[0][1] if self.errors else None)
 
 
+@untraced
 def initialize_(
     module: nn.Module,
     rules: Iterable[Rule] = TORCH_DEFAULTS,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cache
-from typing import Any, Final, TypeVar
+from functools import cache, partial, wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+P = ParamSpec("P")
+R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 # How many of torch's dispatch modes are on, such as those of FakeTensorMode and make_fx.
@@ -29,6 +31,31 @@ def constant(function: F) -> F:
     """
     vars(function)["_dynamo_marked_constant"] = True
     return function
+
+
+def untraced(function: Callable[P, R]) -> Callable[P, R]:
+    """A function where torch.compile does not look: it would trace for minutes, and fail."""
+    # What this makes imports the compiler, which nobody may want, and takes a while to make.
+    disabled = cache(partial(torch.compiler.disable, function, reason=_reason(function)))
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        result: R = disabled()(*args, **kwargs)
+        return result
+
+    return not_inlined(run)
+
+
+def not_inlined(function: F) -> F:
+    """Have torch.compile call a function, where it may, and not look into it."""
+    vars(function).update(_torchdynamo_disable=True, _torchdynamo_disable_msg=_reason(function))
+    return function
+
+
+def _reason(function: Callable[..., Any]) -> str:
+    return f"{function.__qualname__} of tritoninit cannot be compiled: call it outside of what is"
 
 
 def is_stand_in(x: Tensor) -> bool:
