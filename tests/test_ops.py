@@ -65,6 +65,7 @@ CALLS: dict[str, Call] = {
     "complex": lambda w: torch.view_as_real(ti.normal_(w.to(torch.complex64), key=KEY)).sum(-1),
     "8 bits": lambda w: ti.normal_(w.to(torch.float8_e4m3fn), key=KEY).float(),
     "16 bits": lambda w: ti.uniform_(w.bfloat16(), key=KEY).float(),
+    "rounded at random": lambda w: ti.normal_(w.bfloat16(), key=KEY, rounding="stochastic").float(),
     "scalar": lambda w: ti.normal_(w.sum(), key=KEY),
     "old spelling": lambda w: ti.normal(w, key=KEY),
 }

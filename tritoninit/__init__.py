@@ -23,6 +23,7 @@ from tritoninit.combinators import (
     Patched,
     Scaled,
     Stacked,
+    StochasticallyRounded,
     ZeroRow,
 )
 from tritoninit.coordinates import CoordCheck, Coordinate, coord_check
@@ -184,6 +185,7 @@ __all__ = [
     "Sinusoids",
     "Sparse",
     "Stacked",
+    "StochasticallyRounded",
     "Structured",
     "Table",
     "TargetError",

@@ -1,7 +1,8 @@
 """Other distributions that initialization draws from: of torch.Tensor's methods all that is no fill.
 
 What is compared with a number, or multiplied up to one, are 48 or 64 bits of two or three of the stream's
-uniforms; the rest is as in :mod:`tritoninit.mapped`. Bits are equal on every device and machine.
+uniforms, 77 where that is for float64; the rest is as in :mod:`tritoninit.mapped`. Bits are equal on every
+device and machine.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import torch
 
-from tritoninit import exact
+from tritoninit import exact, pairs
 from tritoninit.fans import Axes
 from tritoninit.fills import Fill, Initializer, Normal, Uniform
 from tritoninit.kernels.lowering import ParameterError, RangeError, integer, make_plain
 from tritoninit.keys import Key
 from tritoninit.mapped import Independent, Mapped, on_device
+from tritoninit.pairs import Pair
 from tritoninit.structured import Structured
 from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
@@ -33,11 +35,17 @@ def _of_48_bits(high: Any, low: Any) -> Any:
     return high + (low + 2.0**-25) * 2.0**-24
 
 
+def _of_77_bits(high: Any, low: Any) -> Pair:
+    """The same of 2**77 intervals, of 24 bits and 53: exactly, and of the same first 48."""
+    found: Pair = pairs.of(high) + low * 2.0**-24 + 2.0**-78
+    return found
+
+
 @dataclass(frozen=True)
 class Exponential(Mapped):
     """The exponential distribution with the density rate exp(-rate x), as ``torch.Tensor.exponential_``.
 
-    Positive, up to 33.97 / rate, of 48 bits.
+    Positive, up to 33.97 / rate, of 48 bits; in float64 up to 54.07 / rate, of 77.
 
     Formula:
         w = -log(u) / rate
@@ -58,6 +66,9 @@ class Exponential(Mapped):
 
     def function(self, high: Any, low: Any) -> Any:
         return -exact.log(_of_48_bits(high, low)) / self.rate
+
+    def precise(self, high: Any, low: Any) -> Pair:
+        return -pairs.log(_of_77_bits(high, low)) / self.rate
 
 
 @dataclass(frozen=True)
@@ -88,13 +99,16 @@ class LogNormal(Mapped):
         with np.errstate(over="ignore"):  # which a check refuses
             return exact.exp(self.mean + self.std * z)
 
+    def precise(self, z: Any) -> Pair:
+        return pairs.exp(pairs.of(z) * self.std + self.mean)
+
 
 @dataclass(frozen=True)
 class Cauchy(Mapped):
     """The Cauchy distribution, as ``torch.Tensor.cauchy_``.
 
     It has no mean, and, of 48 bits, numbers up to 1.8e14 scale: more than float16 holds, of which it is
-    refused.
+    refused. In float64 they are of 77 bits, and reach 9.7e22 scale.
 
     Formula:
         w = median + scale tan(pi (u - 1 / 2))
@@ -125,12 +139,21 @@ class Cauchy(Mapped):
         middle = np.where(inner > 0, 1 / exact.cotangent(np.where(inner > 0, inner, 0.25)), 0.0)
         return self.median + self.scale * np.copysign(np.where(outer, ends, middle), u - 0.5)
 
+    def precise(self, high: Any, low: Any) -> Pair:
+        u = _of_77_bits(high, low)
+        below = u.high < 0.5  # as there is no number in the middle itself
+        turns = pairs.chosen(below, u, -u + 1.0)
+        outer = turns.high <= 0.25
+        tangent = pairs.cotangent(pairs.chosen(outer, turns, -turns + 0.5))
+        tangent = pairs.chosen(outer, tangent, pairs.of(1.0) / tangent)
+        return pairs.chosen(below, -tangent, tangent) * self.scale + self.median
+
 
 @dataclass(frozen=True)
 class Geometric(Mapped):
     """How many trials the first success takes, from 1, as ``torch.Tensor.geometric_``; in floats.
 
-    Of 48 bits.
+    Of 48 bits, in float64 of 77.
 
     Formula:
         w = ceil(log(u) / log(1 - p))
@@ -154,6 +177,12 @@ class Geometric(Mapped):
     def function(self, high: Any, low: Any) -> Any:
         failing = exact.log1p(np.array([-self.p]))
         return np.maximum(np.ceil(exact.log(_of_48_bits(high, low)) / failing), 1.0)
+
+    def precise(self, high: Any, low: Any) -> Pair:
+        trials = pairs.log(_of_77_bits(high, low)) / pairs.log(pairs.of([-self.p]) + 1.0)
+        rounded = np.ceil(trials.high)
+        more = (rounded == trials.high) & (trials.low > 0)
+        return pairs.of(np.maximum(rounded + more, 1.0))
 
 
 @dataclass(frozen=True)

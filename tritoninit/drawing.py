@@ -41,11 +41,11 @@ def exponential_(
 ) -> T:
     """Fill with the exponential distribution of density lambd exp(-lambd x).
 
-    Elements are -log(u) / lambd of 48 bits: positive, up to 33.97 / lambd.
+    Elements are -log(u) / lambd of 48 bits, in float64 of 77: positive, up to 33.97 / lambd (54.07).
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
+            shape and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         lambd: the rate, one over the mean; positive.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
             the tensor's device. Not together with ``key``.
@@ -81,11 +81,11 @@ def log_normal_(
 ) -> T:
     """Fill with exp of the normal distribution N(mean, std**2).
 
-    The normal numbers are those of :func:`~tritoninit.normal_` in float32, exp is taken in float64.
+    The normal numbers are those of :func:`~tritoninit.normal_` in float32, or in float64 for float64.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
+            shape and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         mean: of the logarithm.
         std: of the logarithm; positive.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
@@ -122,11 +122,12 @@ def cauchy_(
 ) -> T:
     """Fill with the Cauchy distribution: median + sigma tan(pi (u - 1/2)).
 
-    u has 48 bits, and elements reach 1.8e14 sigma, which float16 does not hold.
+    u has 48 bits, and elements reach 1.8e14 sigma, which float16 does not hold; in float64 it has 77, and
+    they reach 9.7e22 sigma.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
+            shape and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         median: half of the numbers are smaller.
         sigma: half of the numbers are nearer to the median than that; positive.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
@@ -162,11 +163,11 @@ def geometric_(
 ) -> T:
     """Fill with how many trials the first success takes, from 1.
 
-    Elements are ceil(log(u) / log(1 - p)) of 48 bits.
+    Elements are ceil(log(u) / log(1 - p)) of 48 bits, in float64 of 77.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
+            shape and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         p: the probability of success, between 0 and 1.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
             the tensor's device. Not together with ``key``.

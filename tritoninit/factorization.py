@@ -38,7 +38,7 @@ class Matrix(NamedTuple):
 
     Attributes:
         rows, columns: the shape; of a wide one it is the transposed that is factorised.
-        dtype: float32 or float64, of the normals, the factorisation and Q.
+        dtype: float32, float64, complex64 or complex128, of the normals, the factorisation and Q.
         device: on which all is done.
         key: which normals.
     """
@@ -116,8 +116,7 @@ def _by_the_device(matrices: list[Matrix]) -> list[Tensor]:
     """In one call for all of them: cuSOLVER's, or cuBLAS's for small ones."""
     drawn = torch.stack([matrix.transposed() for matrix in matrices])
     q, r = torch.linalg.qr(drawn.mT)
-    diagonal = r.diagonal(dim1=-2, dim2=-1)
-    q = torch.where(diagonal < 0, -1.0, 1.0).to(q.dtype)[:, None] * q
+    q = _signs(r.diagonal(dim1=-2, dim2=-1))[:, None] * q
     return [matrix.oriented(each.T) for matrix, each in zip(matrices, q, strict=True)]
 
 
@@ -153,7 +152,7 @@ def _factor(transposed: Tensor) -> Tensor:
         return blocked.q
     reflectors, scales = torch.geqrf(transposed.T)
     q: Tensor = torch.linalg.householder_product(reflectors, scales).T
-    return q.mul_(_signs(reflectors)[:, None])
+    return q.mul_(_signs(reflectors.diagonal())[:, None])
 
 
 def _by_blocks(matrix: Matrix, threads: int) -> Tensor:
@@ -164,10 +163,12 @@ def _by_blocks(matrix: Matrix, threads: int) -> Tensor:
     return matrix.oriented(blocked.q)
 
 
-def _signs(reflectors: Tensor) -> Tensor:
-    """Of R's diagonal, which LAPACK leaves above its reflectors."""
-    diagonal = reflectors.diagonal()
-    return torch.where(diagonal < 0, -torch.ones_like(diagonal), torch.ones_like(diagonal))
+def _signs(diagonal: Tensor) -> Tensor:
+    """Of R's diagonal, which LAPACK leaves above its reflectors; of complex numbers their directions."""
+    ones = torch.ones_like(diagonal)
+    if diagonal.is_complex():
+        return torch.where(diagonal == 0, ones, torch.sgn(diagonal))
+    return torch.where(diagonal < 0, -ones, ones)
 
 
 def block_width(columns: int) -> int:
@@ -179,10 +180,10 @@ class Blocked:
     """Householder's QR factorisation by blocks of columns, which threads that call :meth:`run` share.
 
     A block is updated by the reflectors of those before it, in order, and then factorised: I - V T V^T in the
-    compact form of Schreiber and Van Loan (SIAM J. Sci. Stat. Comput. 10, 1989). T is the inverse of
-    D^-1 + U, with U the part of V^T V above its diagonal and D the reflectors' scales, as (I + D U)^-1 D,
-    since a scale may be zero. A block of Q is that of the identity, updated by the same reflectors from the
-    last that reach it to the first; it waits for none after them.
+    compact form of Schreiber and Van Loan (SIAM J. Sci. Stat. Comput. 10, 1989), V^H for V^T of complex
+    numbers. T is the inverse of D^-1 + U, with U the part of V^T V above its diagonal and D the reflectors'
+    scales, as (I + D U)^-1 D, since a scale may be zero. A block of Q is that of the identity, updated by the
+    same reflectors from the last that reach it to the first; it waits for none after them.
 
     Attributes:
         q: the transposed factor, once all threads have come back.
@@ -243,9 +244,9 @@ class Blocked:
         place = self._places[number]
         block = self._matrix[place, place.start :]
         reflectors, scales = torch.geqrf(block.T)
-        signs = _signs(reflectors)
+        signs = _signs(reflectors.diagonal())
         block.copy_(reflectors.T).triu_(1).diagonal().fill_(1.0)
-        above = (block @ block.T).triu_(1).mul_(scales[:, None])
+        above = (block.conj() @ block.T).triu_(1).mul_(scales[:, None])
         compact = torch.linalg.solve_triangular(above, torch.diag(scales), upper=True, unitriangular=True)
         with self._changed:
             self._signs.append(signs)
@@ -254,7 +255,7 @@ class Blocked:
 
     def _update(self, number: int) -> None:
         by = self._updates[number]
-        self._reflect(self._matrix[self._places[number]], by, self._compact[by])
+        self._reflect(self._matrix[self._places[number]], by, self._compact[by].conj())
         with self._changed:
             self._updates[number] += 1
             self._taken[number] = False
@@ -271,7 +272,7 @@ class Blocked:
     def _reflect(self, rows: Tensor, by: int, compact: Tensor) -> None:
         place = self._places[by]
         vectors, rest = self._matrix[place, place.start :], rows[:, place.start :]
-        rest.addmm_((rest @ vectors.T) @ compact, vectors, alpha=-1.0)
+        rest.addmm_((rest @ vectors.T.conj()) @ compact, vectors, alpha=-1.0)
 
 
 def _on_threads(run: Callable[[], None], count: int) -> None:

@@ -16,7 +16,14 @@ from tritoninit import registry, traced
 from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
-from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
+from tritoninit.kernels.stream import (
+    FLOAT8,
+    GRIDS,
+    Draw,
+    TruncatedNormalNumbers,
+    UniformNumbers,
+    row_major_strides,
+)
 from tritoninit.keys import Key, drawn_bits
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
 from tritoninit.targets import Target, TracedError, as_target, device_type
@@ -159,6 +166,12 @@ class Atom(Initializer):
     @abstractmethod
     def times(self, factor: float) -> Atom:
         """The same, with its values times ``factor``, which is not negative."""
+
+    def stochastically(self) -> Atom:
+        """The same, rounded to 16 and 8 bits at random; itself where nothing is drawn."""
+        if self.random:
+            raise NotImplementedError(f"{type(self).__name__} has no stochastic rounding")
+        return self
 
 
 class Piece(NamedTuple):
@@ -305,6 +318,7 @@ class Fill(Atom):
     """A numeric primitive. No fill knows a shape; every backend knows every fill."""
 
     distribution: ClassVar[str]
+    stochastic: ClassVar[bool] = False  # how the float32 value is rounded to 16 and 8 bits
 
     def __call__(
         self,
@@ -337,6 +351,8 @@ class Fill(Atom):
         if self.random:
             seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)
         draw = Draw(self.distribution, parameters, seed, stream, 0, row_major_strides(target.shape))
+        if self.stochastic:
+            draw = draw._replace(stochastic=_FLOATS[target.dtype] in GRIDS)
         registry.fill_one(backend, target, draw)
 
     def check(self, target: Target, window: Window) -> None:
@@ -351,6 +367,9 @@ class Fill(Atom):
 
     @abstractmethod
     def times(self, factor: float) -> Fill: ...
+
+    @abstractmethod
+    def stochastically(self) -> Fill: ...
 
     def of_parts(self, dtype: str) -> Fill:
         """What the real and the imaginary part of a complex number are drawn from, independently.
@@ -391,6 +410,8 @@ class Constant(Fill):
             value = value.real
         if dtype in FLOAT8:
             lowering.check_held(value, dtype)
+        elif dtype in lowering.PARTS:
+            lowering.check_parts_held(value, dtype)
         elif dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
             lowering.check_range("value", value, dtype)
         return lowering.constant(value, dtype)
@@ -401,6 +422,9 @@ class Constant(Fill):
             raise lowering.RangeError(f"value is out of range: {self.value} times {factor}")
         return Constant(value)
 
+    def stochastically(self) -> Fill:
+        return self
+
 
 @dataclass(frozen=True)
 class Uniform(Fill):
@@ -408,7 +432,8 @@ class Uniform(Fill):
 
     Both are rounded to float32 first. 16-bit and 8-bit elements stay within [low, high) after rounding, too.
     Bounds that are the same float32 number give that number, or are refused where it is not below ``high``.
-    float64 has its own bounds. Of complex numbers both parts are uniform, as torch has them.
+    float64 has its own bounds. Of complex numbers both parts are uniform, as torch has them. What a dtype
+    does not hold raises when a tensor is filled.
 
     Formula:
         w ~ U(low, high)
@@ -418,7 +443,7 @@ class Uniform(Fill):
         high: what all numbers are below.
 
     Raises:
-        ParameterError: no interval of float32 numbers.
+        ParameterError: no interval of float64 numbers.
     """
 
     low: float = 0.0
@@ -427,13 +452,16 @@ class Uniform(Fill):
 
     def __post_init__(self) -> None:
         lowering.make_plain(self, "low", "high")
-        self.parameters("float32")
+        self.parameters(lowering.WIDEST)
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return _uniform_parameters(self.low, self.high, dtype)
 
     def times(self, factor: float) -> Fill:
         return Uniform(self.low * factor, self.high * factor)
+
+    def stochastically(self) -> Fill:
+        return _StochasticUniform(self.low, self.high)
 
     def of_parts(self, dtype: str) -> Fill:
         return self
@@ -444,7 +472,8 @@ class Normal(Fill):
     """The normal distribution, by Box-Muller; |z| reaches 6.66, in float64 9.42.
 
     Of complex numbers each part is N(mean, std**2 / 2), as torch has them: both together have the variance.
-    Refused of a dtype, and at once of float32, if ``abs(mean) + 6.66 std`` is larger than any of its numbers.
+    Refused of a dtype if ``abs(mean) + 6.66 std`` (of float64, 9.42) is larger than any of its numbers, and
+    at once if it is of float64.
 
     Formula:
         w ~ N(mean, std**2)
@@ -457,7 +486,7 @@ class Normal(Fill):
         std: the standard deviation, not negative.
 
     Raises:
-        ParameterError: a standard deviation that is negative, or numbers that float32 cannot reach.
+        ParameterError: a standard deviation that is negative, or numbers beyond float64's.
     """
 
     mean: float = 0.0
@@ -466,13 +495,16 @@ class Normal(Fill):
 
     def __post_init__(self) -> None:
         lowering.make_plain(self, "mean", "std")
-        lowering.normal(self.mean, self.std, "float32")
+        lowering.normal(self.mean, self.std, lowering.WIDEST)
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         return lowering.normal(self.mean, self.std, dtype)
 
     def times(self, factor: float) -> Fill:
         return Normal(self.mean * factor, self.std * factor)
+
+    def stochastically(self) -> Fill:
+        return _StochasticNormal(self.mean, self.std)
 
     def of_parts(self, dtype: str) -> Fill:
         return Normal(self.mean, self.std / math.sqrt(2))
@@ -483,9 +515,9 @@ class TruncatedNormal(Fill):
     """A normal distribution conditioned to [a, b], by the inverse of its distribution function.
 
     ``a`` and ``b`` are values, not multiples of ``std``, as in ``torch.nn.init.trunc_normal_``; either may be
-    infinite. Refused of a dtype, and at once of float32, if some of the values are larger than any of its
-    numbers: those of [a, b] that lie within sqrt(6.66**2 + t**2) standard deviations of the mean, where t is
-    how many it lies outside.
+    infinite. Refused of a dtype, and at once if it is of float64, if some of the values are larger than any
+    of its numbers: those of [a, b] that lie within sqrt(6.66**2 + t**2) standard deviations of the mean,
+    where t is how many it lies outside (9.42 for 6.66 in float64); and if none of its numbers is in [a, b].
 
     Formula:
         w ~ N(mean, std**2) "on" [a, b]
@@ -497,7 +529,7 @@ class TruncatedNormal(Fill):
         b: the greatest value.
 
     Raises:
-        ParameterError: no such distribution, or values that float32 cannot reach.
+        ParameterError: no such distribution, or values beyond float64's.
     """
 
     mean: float = 0.0
@@ -508,7 +540,7 @@ class TruncatedNormal(Fill):
 
     def __post_init__(self) -> None:
         lowering.make_plain(self, "mean", "std", "a", "b")
-        self.parameters("float32")
+        self.parameters(lowering.WIDEST)
 
     @classmethod
     def in_sigmas(
@@ -556,6 +588,45 @@ class TruncatedNormal(Fill):
         if not factor:  # a truncated normal has a standard deviation
             return Constant(0.0)
         return TruncatedNormal(self.mean * factor, self.std * factor, self.a * factor, self.b * factor)
+
+    def stochastically(self) -> Fill:
+        return _StochasticTruncatedNormal(self.mean, self.std, self.a, self.b)
+
+
+# What :class:`~tritoninit.StochasticallyRounded` lowers to: the same distributions, other roundings.
+@dataclass(frozen=True)
+class _StochasticUniform(Uniform):
+    stochastic: ClassVar[bool] = True
+
+    def parameters(self, dtype: str) -> tuple[Any, ...]:
+        numbers = UniformNumbers(*super().parameters(dtype))
+        return lowering.within_grid(numbers, dtype)
+
+    def times(self, factor: float) -> Fill:
+        return super().times(factor).stochastically()
+
+
+@dataclass(frozen=True)
+class _StochasticNormal(Normal):
+    stochastic: ClassVar[bool] = True
+
+    def times(self, factor: float) -> Fill:
+        return super().times(factor).stochastically()
+
+    def of_parts(self, dtype: str) -> Fill:
+        return super().of_parts(dtype).stochastically()
+
+
+@dataclass(frozen=True)
+class _StochasticTruncatedNormal(TruncatedNormal):
+    stochastic: ClassVar[bool] = True
+
+    def parameters(self, dtype: str) -> tuple[Any, ...]:
+        numbers = TruncatedNormalNumbers(*super().parameters(dtype))
+        return lowering.within_grid(numbers, dtype)
+
+    def times(self, factor: float) -> Fill:
+        return super().times(factor).stochastically()
 
 
 def _std_within(lower: float, upper: float) -> float:

@@ -17,8 +17,10 @@ import torch
 from torch.compiler import is_dynamo_compiling
 
 from tritoninit import fills, initializers, structured, traced
+from tritoninit.combinators import rounded
 from tritoninit.kernels.lowering import plain
 from tritoninit.keys import Key
+from tritoninit.rounding import NEAREST, check_rounding
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -52,6 +54,7 @@ def uniform_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with the uniform distribution on [a, b): ``b`` itself never comes back, in any dtype.
 
@@ -67,6 +70,8 @@ def uniform_(
             tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -82,8 +87,10 @@ def uniform_(
     tensor(True)
     """
     if is_dynamo_compiling():
-        return traced.fill("uniform", tensor, (a, b), generator, key, window)
+        return traced.fill("uniform", tensor, (a, b), generator, key, window, rounding=rounding)
     fill = _uniform(a, b) if type(a) is type(b) is float else fills.Uniform(plain("a", a), plain("b", b))
+    if rounding != NEAREST:
+        return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
     return fill(tensor, key=key, window=window, generator=generator)
 
 
@@ -107,6 +114,7 @@ def normal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with the normal distribution N(mean, std**2).
 
@@ -121,6 +129,8 @@ def normal_(
             tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -136,8 +146,10 @@ def normal_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("normal", tensor, (mean, std), generator, key, window)
+        return traced.fill("normal", tensor, (mean, std), generator, key, window, rounding=rounding)
     fill = _normal(mean, std) if type(mean) is type(std) is float else fills.Normal(mean, std)
+    if rounding != NEAREST:
+        return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
     return fill(tensor, key=key, window=window, generator=generator)
 
 
@@ -151,6 +163,7 @@ def trunc_normal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with the normal distribution N(mean, std**2) conditioned to [a, b].
 
@@ -169,6 +182,8 @@ def trunc_normal_(
             tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -186,13 +201,17 @@ def trunc_normal_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("trunc_normal", tensor, (mean, std, a, b), generator, key, window)
+        return traced.fill(
+            "trunc_normal", tensor, (mean, std, a, b), generator, key, window, rounding=rounding
+        )
     fill = fills.TruncatedNormal(mean, std, a, b)
     if fill.is_far:
         warnings.warn(
             "mean is more than 2 std from [a, b] in trunc_normal_: the values crowd at the nearer bound.",
             stacklevel=2,
         )
+    if rounding != NEAREST:
+        return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
     return fill(tensor, key=key, window=window, generator=generator)
 
 
@@ -322,6 +341,7 @@ def xavier_uniform_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with U(-a, a), a = gain sqrt(6 / (fan_in + fan_out)).
 
@@ -336,6 +356,8 @@ def xavier_uniform_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. Fans are those of the global
             shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -350,8 +372,11 @@ def xavier_uniform_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("xavier_uniform", tensor, (gain,), generator, key, window)
-    return initializers.XavierUniform(gain)(tensor, key=key, window=window, generator=generator)
+        return traced.fill("xavier_uniform", tensor, (gain,), generator, key, window, rounding=rounding)
+    initializer = initializers.XavierUniform(gain)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def xavier_normal_(
@@ -361,6 +386,7 @@ def xavier_normal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with N(0, std**2), std = gain sqrt(2 / (fan_in + fan_out)).
 
@@ -375,6 +401,8 @@ def xavier_normal_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. Fans are those of the global
             shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -390,8 +418,11 @@ def xavier_normal_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("xavier_normal", tensor, (gain,), generator, key, window)
-    return initializers.XavierNormal(gain)(tensor, key=key, window=window, generator=generator)
+        return traced.fill("xavier_normal", tensor, (gain,), generator, key, window, rounding=rounding)
+    initializer = initializers.XavierNormal(gain)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_uniform_(
@@ -403,6 +434,7 @@ def kaiming_uniform_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with U(-bound, bound), bound = gain sqrt(3 / fan).
 
@@ -421,6 +453,8 @@ def kaiming_uniform_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. Fans are those of the global
             shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -435,11 +469,18 @@ def kaiming_uniform_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("kaiming_uniform", tensor, (a, mode, nonlinearity), generator, key, window)
+        return traced.fill(
+            "kaiming_uniform", tensor, (a, mode, nonlinearity), generator, key, window, rounding=rounding
+        )
+    if rounding != NEAREST:
+        check_rounding(rounding)
     if _is_empty(tensor, window):
         return tensor
     make = _kaiming_uniform if _are_plain(a, mode, nonlinearity) else initializers.KaimingUniform
-    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
+    initializer = make(a, mode, nonlinearity)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_normal_(
@@ -451,6 +492,7 @@ def kaiming_normal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with N(0, std**2), std = gain / sqrt(fan).
 
@@ -469,6 +511,8 @@ def kaiming_normal_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. Fans are those of the global
             shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -484,11 +528,18 @@ def kaiming_normal_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("kaiming_normal", tensor, (a, mode, nonlinearity), generator, key, window)
+        return traced.fill(
+            "kaiming_normal", tensor, (a, mode, nonlinearity), generator, key, window, rounding=rounding
+        )
+    if rounding != NEAREST:
+        check_rounding(rounding)
     if _is_empty(tensor, window):
         return tensor
     make = _kaiming_normal if _are_plain(a, mode, nonlinearity) else initializers.KaimingNormal
-    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
+    initializer = make(a, mode, nonlinearity)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def orthogonal_(
@@ -498,6 +549,7 @@ def orthogonal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Set to a (semi-)orthogonal matrix times ``gain``, uniform in the Haar measure.
 
@@ -516,6 +568,8 @@ def orthogonal_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. A shard builds the whole global
             matrix, in float32, and keeps its part.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -531,8 +585,11 @@ def orthogonal_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("orthogonal", tensor, (gain,), generator, key, window)
-    return structured.Orthogonal(gain)(tensor, key=key, window=window, generator=generator)
+        return traced.fill("orthogonal", tensor, (gain,), generator, key, window, rounding=rounding)
+    initializer = structured.Orthogonal(gain)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def sparse_(
@@ -543,6 +600,7 @@ def sparse_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill a matrix with N(0, std**2) and ceil(sparsity * rows) zeros in each column.
 
@@ -559,6 +617,8 @@ def sparse_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. A shard draws the uniforms
             of its columns' other rows, too.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -573,8 +633,11 @@ def sparse_(
     tensor([3, 3])
     """
     if is_dynamo_compiling():
-        return traced.fill("sparse", tensor, (sparsity, std), generator, key, window)
-    return structured.Sparse(sparsity, std)(tensor, key=key, window=window, generator=generator)
+        return traced.fill("sparse", tensor, (sparsity, std), generator, key, window, rounding=rounding)
+    initializer = structured.Sparse(sparsity, std)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def _is_empty(tensor: Any, window: Window | Windows | None) -> bool:

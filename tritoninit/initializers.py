@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -289,10 +290,10 @@ class XavierUniform(FanScaled):
     def __post_init__(self) -> None:
         super().__post_init__()
         make_plain(self, "gain")
-        _squared(self.gain)
+        _check_gain(self.gain)
 
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
-        return VarianceScaling(_squared(self.gain), "fan_avg", "uniform").scaled(fan_in, fan_out)
+        return _of_gain(self.gain, "uniform", fan_in, fan_out)
 
 
 @dataclass(frozen=True)
@@ -319,10 +320,10 @@ class XavierNormal(FanScaled):
     def __post_init__(self) -> None:
         super().__post_init__()
         make_plain(self, "gain")
-        _squared(self.gain)
+        _check_gain(self.gain)
 
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
-        return VarianceScaling(_squared(self.gain), "fan_avg", "normal").scaled(fan_in, fan_out)
+        return _of_gain(self.gain, "normal", fan_in, fan_out)
 
 
 @dataclass(frozen=True)
@@ -397,10 +398,19 @@ class KaimingNormal(FanScaled):
         return VarianceScaling(*_kaiming(self), "normal").scaled(fan_in, fan_out)
 
 
-def _squared(gain: float) -> float:
-    if not gain >= 0 or not math.isfinite(gain * gain):
+def _check_gain(gain: float) -> None:
+    if not 0 <= gain < math.inf:
         raise ParameterError(f"gain must be finite and not negative: {gain}")
-    return gain * gain
+
+
+def _of_gain(gain: float, distribution: str, fan_in: float, fan_out: float) -> Fill:
+    """Xavier's, also where the square of the gain is no normal number."""
+    square, power = gain * gain, 0
+    if gain and not sys.float_info.min <= square < math.inf:
+        mantissa, power = math.frexp(gain)
+        square = mantissa * mantissa
+    fill = VarianceScaling(square, "fan_avg", distribution).scaled(fan_in, fan_out)
+    return fill.times(2.0**power) if power else fill
 
 
 def _make_slope(initializer: KaimingUniform | KaimingNormal) -> None:

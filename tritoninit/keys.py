@@ -6,6 +6,7 @@ import hashlib
 import threading
 from dataclasses import dataclass
 from operator import index
+from typing import Any
 
 import torch
 from torch.compiler import is_dynamo_compiling
@@ -14,6 +15,7 @@ from tritoninit.kernels.lowering import NumberError, ParameterError, integer, sc
 from tritoninit.tracing.private import constant, not_inlined
 
 _MASK = 0xFFFFFFFFFFFFFFFF
+_new: Any = object.__new__
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Key:
             return
         for name in ("seed", "stream"):
             value = getattr(self, name)
-            value = _integer(name, value)
+            value = index(value) if is_dynamo_compiling() else _integer(name, value)
             if not -(2**63) <= value < 2**64:
                 raise ParameterError(f"{name} must fit 64 bits, not {shown(value)}")
             object.__setattr__(self, name, value & _MASK)
@@ -50,9 +52,24 @@ class Key:
         modulo 2**64 (8 bytes, little-endian).
         """
         if is_dynamo_compiling():  # which knows no hash, and asks for constants, whose sums have no origin
-            child = _folded(index(self.stream), data if isinstance(data, str) else index(data))
-            return Key(self.seed, child + 0)
-        return Key(self.seed, _folded(self.stream, data))
+            stream = _child(index(self.stream), data if isinstance(data, str) else index(data))
+            return Key(self.seed, stream + 0)
+        if isinstance(data, str):
+            try:
+                tail = b"s" + data.encode()
+            except UnicodeEncodeError as error:  # of half a surrogate pair
+                raise ParameterError(f"UTF-8 cannot hold the name {data!r}") from error
+        else:
+            try:
+                number = _integer("data", data)
+            except NumberError as error:
+                raise NumberError(f"fold_in takes an integer or a string, not {shown(data)}") from error
+            tail = b"i" + (number & _MASK).to_bytes(8, "little")
+        digest = hashlib.blake2b(self.stream.to_bytes(8, "little") + tail, digest_size=8).digest()
+        child: Key = _new(Key)  # of 64 bits each, which need no look
+        numbers = child.__dict__
+        numbers["seed"], numbers["stream"] = self.seed, int.from_bytes(digest, "little")
+        return child
 
     def split(self, count: int = 2) -> tuple[Key, ...]:
         """The keys of ``count`` numbered children: those of ``fold_in(0)``, ``fold_in(1)`` and so on.
@@ -80,21 +97,9 @@ class Key:
 
 
 @constant
-def _folded(stream: int, data: int | str) -> int:
-    """The stream of a child."""
-    if isinstance(data, str):
-        try:
-            tail = b"s" + data.encode()
-        except UnicodeEncodeError as error:  # of half a surrogate pair
-            raise ParameterError(f"UTF-8 cannot hold the name {data!r}") from error
-    else:
-        try:
-            number = _integer("data", data)
-        except NumberError as error:
-            raise NumberError(f"fold_in takes an integer or a string, not {shown(data)}") from error
-        tail = b"i" + (number & _MASK).to_bytes(8, "little")
-    digest = hashlib.blake2b(stream.to_bytes(8, "little") + tail, digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+def _child(stream: int, data: int | str) -> int:
+    """The stream of a child of any seed."""
+    return Key(0, stream).fold_in(data).stream
 
 
 class _Scratch(threading.local):

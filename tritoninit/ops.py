@@ -11,6 +11,7 @@ key                     seed and stream: 64 bits each, negative from 2**63 on
 global_shape, offsets   the window; both or neither
 batched                 how many leading dimensions number tensors that are drawn apart, each by
                         the key with its number folded in, that of the last such dimension first
+rounding                "nearest" or "stochastic", to 16 and 8 bits
 ======================= ========================================================================
 
 ``initialize_`` takes an initializer as JSON, as :mod:`tritoninit.documents` has it. A value is what it is in
@@ -29,8 +30,10 @@ import torch
 from torch import Tensor
 
 from tritoninit import distributions, fills, initializers, structured, traced
+from tritoninit.combinators import rounded
 from tritoninit.fills import Initializer
 from tritoninit.keys import Key, drawn_bits
+from tritoninit.rounding import NEAREST
 from tritoninit.tracing.private import beside_batches, constant, vmapped
 from tritoninit.window import Window
 
@@ -81,7 +84,7 @@ OPERATORS = {
 
 _OTHERS = (
     "Tensor? bits=None, *, Generator? generator=None, SymInt[]? key=None, SymInt[]? global_shape=None,"
-    " SymInt[]? offsets=None, int batched=0"
+    " SymInt[]? offsets=None, int batched=0, str rounding='nearest'"
 )
 
 
@@ -114,9 +117,11 @@ def _set(
     global_shape: Sequence[int] | None = None,
     offsets: Sequence[int] | None = None,
     batched: int = 0,
+    rounding: str = NEAREST,
 ) -> None:
     """Set a tensor that has memory; ``given`` are the ``count`` numbers, and then bits."""
-    initializer, bits = make(*given[:count]), given[count] if len(given) > count else None
+    initializer = rounded(make(*given[:count]), rounding)
+    bits = given[count] if len(given) > count else None
     taken = _key(bits, key, generator) if initializer.random else Key(0)
     whole, window = x.detach(), _window(global_shape, offsets)
     if not whole.numel():
@@ -153,6 +158,7 @@ def _check(
     global_shape: Sequence[int] | None = None,
     offsets: Sequence[int] | None = None,
     batched: int = 0,
+    rounding: str = NEAREST,
     **_: Any,
 ) -> None:
     """Raise what a run would, as far as it is known of a tensor without memory."""
@@ -164,7 +170,7 @@ def _check(
     window = _window(global_shape, offsets) or Window.whole(tuple(shape))
     window.check(shape)
     try:
-        make(*numbers).check(torch.empty(shape, dtype=x.dtype, device="meta"), window)
+        rounded(make(*numbers), rounding).check(torch.empty(shape, dtype=x.dtype, device="meta"), window)
     except NotImplementedError as error:  # by which a fake tensor says that there is no operator
         raise TypeError(str(error)) from error
 

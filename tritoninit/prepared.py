@@ -24,6 +24,7 @@ from tritoninit.models.walk import modules_of
 from tritoninit.own_code import Computed, Own
 from tritoninit.parametrized import assign
 from tritoninit.plan import KeptPlan, Plan, Step
+from tritoninit.rounding import NEAREST
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.targets import TargetError
 from tritoninit.tracing.private import untraced
@@ -40,6 +41,7 @@ def prepare(
     skip: Selection = (),
     prefix: Names = "",
     windows: Mapping[str, Window | Windows] | None = None,
+    rounding: str = NEAREST,
 ) -> Prepared:
     """All of :func:`~tritoninit.initialize_` but the drawing, to be called with one seed after another.
 
@@ -53,7 +55,8 @@ def prepare(
     True
     """
     check_module(module)
-    return Prepared(module, RuleSet.of(rules), only, skip, Scope(prefix, {} if windows is None else windows))
+    scope = Scope(prefix, {} if windows is None else windows)
+    return Prepared(module, RuleSet.of(rules), only, skip, scope, rounding)
 
 
 class Prepared:
@@ -73,10 +76,17 @@ class Prepared:
     """
 
     def __init__(
-        self, module: nn.Module, rules: RuleSet, only: Selection | None, skip: Selection, scope: Scope
+        self,
+        module: nn.Module,
+        rules: RuleSet,
+        only: Selection | None,
+        skip: Selection,
+        scope: Scope,
+        rounding: str,
     ) -> None:
         self._module = module
         self._how = rules, only, skip, scope
+        self._rounding = rounding
         self._prepare()
 
     def __repr__(self) -> str:
@@ -111,7 +121,7 @@ class Prepared:
 
     def _prepare(self) -> None:
         rules, only, skip, scope = self._how
-        found, choice = asked(self._module, rules, only, skip, scope)
+        found, choice = asked(self._module, rules, only, skip, scope, rounding=self._rounding)
         named = {place for slot in choice.initializers if slot.is_buffer for place in places(slot)}
         self._found, self._named = found, named
         self._afterwards: list[Callable[[], None]] = []
@@ -164,7 +174,7 @@ class Prepared:
         _refuse_in_graph("some of the model is drawn by way of the host: " + ", ".join(self._names_anew()))
         key, plan = Key(int(seeds)), Plan()
         with as_whole(self._found):
-            values = computed(self._module, self._own, key, None, None)
+            values = computed(self._module, self._own, key, None, None, self._rounding)
         keys = {
             slot: key.fold_in(key_name(slot.name, how)) for slot, how in self._apart.items() if how.random
         }

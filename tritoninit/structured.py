@@ -19,7 +19,9 @@ from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Normal, taken_key
 from tritoninit.kernels.lowering import (
     FLOAT_DTYPES,
+    PARTS,
     ROUNDED_DTYPES,
+    WIDEST,
     NumberError,
     ParameterError,
     RangeError,
@@ -29,6 +31,7 @@ from tritoninit.kernels.lowering import (
 )
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill
+from tritoninit.rounding import rounded_for
 from tritoninit.selection import zero_smallest
 from tritoninit.targets import Target, check_freed, device_of, dtype_name, write
 from tritoninit.window import Window
@@ -75,6 +78,9 @@ class Structured(Atom):
 
     def times(self, factor: float) -> Structured:
         return _Scaled(self, factor)
+
+    def stochastically(self) -> Structured:
+        return _StochasticallyRounded(self) if self.random else self
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         """One for each of the equal weights that lie in one, such as gates and packed projections.
@@ -140,6 +146,35 @@ class _Scaled(OfAnother):
 
 
 @dataclass(frozen=True)
+class _StochasticallyRounded(OfAnother):
+    """A structured initializer's values, as float32 numbers that are rounded up or down at random."""
+
+    @property
+    def by_place(self) -> bool:  # type: ignore[override]
+        return self.structured.by_place
+
+    @property
+    def numbered(self) -> int:  # type: ignore[override]
+        return self.structured.numbered
+
+    def check(self, target: Target, window: Window) -> None:
+        self.structured.check(target, window)
+
+    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
+        return rounded_for(target, self.structured.build(target, key, window), key, window)
+
+    def planned(self, plan: Plan, target: Target, key: Key, window: Window) -> Callable[[], torch.Tensor]:
+        values = self.structured.planned(plan, target, key, window)
+        return lambda: rounded_for(target, values(), key, window)
+
+    def times(self, factor: float) -> Structured:
+        return self.structured.times(factor).stochastically()
+
+    def stochastically(self) -> Structured:
+        return self
+
+
+@dataclass(frozen=True)
 class Eye(Structured):
     """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype.
 
@@ -185,7 +220,7 @@ class Identity(Structured):
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
-        finite("gain", self.gain, "float32")
+        finite("gain", self.gain, WIDEST)
 
     def times(self, factor: float) -> Identity:
         return Identity(self.gain * factor)
@@ -196,13 +231,13 @@ class Identity(Structured):
     def check(self, target: Target, window: Window) -> None:
         if len(target.shape) < 2:
             raise ValueError("Only tensors with 2 or more dimensions are supported")
-        check_fill(Constant(self.gain), target)
+        _check_gain(self.gain, target)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         values = torch.zeros(tuple(target.shape), dtype=torch.float64, device="cpu")
         row, column = window.offsets[-2:]
         values.diagonal(row - column, dim1=-2, dim2=-1).fill_(self.gain)
-        return values.to(device_of(target), _wide(target))
+        return values.to(device_of(target), wide(target))
 
 
 class GroupsError(ParameterError, ZeroDivisionError):
@@ -260,8 +295,9 @@ class Orthogonal(Structured):
 
     The QR factorisation of standard normals, with the signs of R's diagonal made positive (Mezzadri).
     Dimensions after the first are flattened; for each of the matrices that leading dimensions number, there
-    is :class:`~tritoninit.Experts`. float64 is computed in float64, all else in float32 and rounded once.
-    Matrices of a plan, of a model or of experts that have one shape are factorised together.
+    is :class:`~tritoninit.Experts`. float64 is computed in float64, all else in float32 and rounded once;
+    complex matrices are (semi-)unitary, of complex normals, in complex128 or complex64 likewise. Matrices of
+    a plan, of a model or of experts that have one shape are factorised together.
 
     The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
     depend on the number of threads, nor on what is factorised beside it; between processors, libraries and
@@ -285,7 +321,7 @@ class Orthogonal(Structured):
         gain: what the matrix is multiplied by.
 
     Raises:
-        ParameterError: a gain that float32 cannot hold.
+        ParameterError: a gain that is not finite.
     """
 
     gain: float = 1.0
@@ -294,7 +330,7 @@ class Orthogonal(Structured):
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
-        finite("gain", self.gain, "float32")
+        finite("gain", self.gain, WIDEST)
 
     def times(self, factor: float) -> Orthogonal:
         return Orthogonal(self.gain * factor)
@@ -302,8 +338,8 @@ class Orthogonal(Structured):
     def check(self, target: Target, window: Window) -> None:
         if len(target.shape) < 2:
             raise ValueError("Only tensors with 2 or more dimensions are supported")
-        _check_float(self, target)
-        check_fill(Constant(self.gain), target)  # no element of Q is larger than one
+        _check_drawn(self, target)
+        _check_gain(self.gain, target)  # no element of Q is larger than one
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         return self._planned(Factorizations(), target, key, window)()
@@ -318,7 +354,7 @@ class Orthogonal(Structured):
         columns = math.prod(others)
         if not rows * columns:
             return partial(torch.empty, tuple(target.shape), device=device_of(target))
-        factor = together.ask(Matrix(rows, columns, _wide(target), device_of(target), key))
+        factor = together.ask(Matrix(rows, columns, wide(target), device_of(target), key))
 
         def values() -> torch.Tensor:
             q = factor()
@@ -369,11 +405,11 @@ class Sparse(Structured):
     def check(self, target: Target, window: Window) -> None:
         if len(target.shape) != 2:
             raise ValueError("Only tensors with 2 dimensions are supported")
-        _check_float(self, target)
+        _check_drawn(self, target)
         check_fill(Normal(0.0, self.std), target)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.empty(tuple(target.shape), dtype=_wide(target), device=device_of(target))
+        values = torch.empty(tuple(target.shape), dtype=wide(target), device=device_of(target))
         self._set([(values, window)], key)
         return values
 
@@ -506,12 +542,31 @@ def _limits(dtype: torch.dtype) -> tuple[float, float]:
     return info.min, info.max
 
 
-def _wide(target: Target) -> torch.dtype:
+_WIDE = {"float64": torch.float64, "complex128": torch.complex128}
+
+
+def wide(target: Target) -> torch.dtype:
     """In which a target's values are computed, to be rounded once."""
-    return torch.float64 if dtype_name(target) == "float64" else torch.float32
+    name = dtype_name(target)
+    return _WIDE.get(name, torch.complex64 if name in PARTS else torch.float32)
 
 
-def _check_float(initializer: Initializer, target: Target) -> None:
+def _check_gain(gain: float, target: Target) -> None:
+    """Raise ParameterError if a target cannot hold what becomes of a one."""
+    if (dtype := dtype_name(target)) in FLOAT_DTYPES:
+        finite("gain", gain, dtype)
+    check_fill(Constant(gain), target)
+
+
+def check_real(what: str, target: Target) -> None:
+    """Raise NotImplementedError unless a target holds real numbers of a dtype that can be drawn."""
     if dtype_name(target) not in FLOAT_DTYPES:
+        served = ", ".join(FLOAT_DTYPES)
+        raise NotImplementedError(f"{what} of {dtype_name(target)}: its numbers are real, and serve {served}")
+
+
+def _check_drawn(initializer: Initializer, target: Target) -> None:
+    """Raise NotImplementedError unless a target's dtype can be drawn, be it complex."""
+    if dtype_name(target) not in (*FLOAT_DTYPES, *PARTS):
         what = f"{type(initializer).__name__} of {dtype_name(target)}"
-        raise NotImplementedError(f"{what}: random fills serve {', '.join(FLOAT_DTYPES)}")
+        raise NotImplementedError(f"{what}: random fills serve {', '.join((*FLOAT_DTYPES, *PARTS))}")

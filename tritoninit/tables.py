@@ -17,13 +17,21 @@ import torch
 
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer
-from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError, integer, integers, make_plain
+from tritoninit.kernels.lowering import (
+    FLOAT_DTYPES,
+    PARTS,
+    ROUNDED_DTYPES,
+    ParameterError,
+    integer,
+    integers,
+    make_plain,
+)
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
 from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
-_SERVED = (*ROUNDED_DTYPES, "float64", "complex64", "complex128")
+_SERVED = (*FLOAT_DTYPES, *PARTS)
 _WINDOWS = {"hann": (0.5, 0.5), "hamming": (0.54, 0.46)}  # a - b cos(2 pi t / period)
 
 
@@ -55,8 +63,9 @@ class Table(Structured):
         places = np.ix_(*(np.arange(begin, begin + size) for begin, size in ends))
         values = np.broadcast_to(self.values(places, window.global_shape), tuple(target.shape))
         found = torch.from_numpy(np.array(values)).reshape(tuple(target.shape))
-        if dtype_name(target) in ROUNDED_DTYPES:
-            found = found.to(torch.float32)
+        dtype = dtype_name(target)
+        if dtype in ROUNDED_DTYPES or PARTS.get(dtype) in ROUNDED_DTYPES:  # of 16 bits, too, by way of these
+            found = found.to(torch.complex64 if found.is_complex() else torch.float32)
         return found.to(device_of(target))
 
 

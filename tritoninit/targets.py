@@ -49,7 +49,7 @@ def as_target(x: Any) -> Target:
             lost, since autograd computed it.
     """
     if isinstance(x, torch.Tensor):
-        _check_tensor(x)
+        check_tensor(x)
         return x
     if isinstance(x, np.ndarray):
         _check_array(x)
@@ -59,7 +59,31 @@ def as_target(x: Any) -> Target:
     raise TypeError(f"expected a tensor or an array, not {type(x).__name__}")
 
 
-def _check_tensor(x: torch.Tensor) -> None:
+def is_floats(x: torch.Tensor) -> bool:
+    """Whether it is torch's own tensor, of floating-point numbers of more than 8 bits."""
+    kind = type(x)
+    return (kind is torch.nn.Parameter or kind is torch.Tensor) and x.dtype in _PLAIN
+
+
+def check_floats(x: torch.Tensor) -> None:
+    """:func:`check_tensor` of one that :func:`is_floats`: of most, what there is to ask at once."""
+    try:
+        storage = x.untyped_storage()
+        begin = storage.data_ptr()
+        if (
+            begin
+            and x.is_contiguous()
+            and x.data_ptr() + x.nbytes <= begin + len(storage)
+            and not (x.is_nested or x.is_neg() or x.is_inference() or x.grad_fn)
+        ):
+            return
+    except RuntimeError:  # of which what follows knows
+        pass
+    check_tensor(x)
+
+
+def check_tensor(x: torch.Tensor) -> None:
+    """:func:`as_target` of a tensor."""
     if not check_memory(x, True):
         _check_overlap(1, x.shape, x.stride())
     if x.is_neg():
@@ -369,12 +393,13 @@ _TYPESTR = {
     torch.float32: np.dtype(np.float32).str,
     torch.float16: np.dtype(np.float16).str,
     torch.bfloat16: np.dtype(np.uint16).str,
+    torch.complex32: np.dtype(np.uint32).str,
     **{getattr(torch, name): np.dtype(np.uint8).str for name in FLOAT8},
 }
 
 
 def as_array(target: Target) -> npt.NDArray[Any]:
-    """A NumPy view of CPU memory; what NumPy has no type for as its patterns: bfloat16, and 8-bit floats."""
+    """A NumPy view of CPU memory; of what NumPy has no type for (bfloat16, complex32, 8 bits) patterns."""
     if isinstance(target, torch.Tensor):
         typestr = _TYPESTR.get(target.dtype)
         if typestr is None:

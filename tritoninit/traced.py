@@ -55,6 +55,7 @@ def fill(
     key: Key | None = None,
     window: Window | Windows | None = None,
     random: bool = True,
+    rounding: str = "nearest",
 ) -> T:
     """Set a tensor by the operator of a name and return it.
 
@@ -68,7 +69,7 @@ def fill(
     target: Any = tensor
     if target.device.type == "meta":
         raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if rounding == "nearest" else {"rounding": rounding}
     if window is not None:
         if not isinstance(window, Window):
             raise TypeError(f"window must be a tritoninit.Window where torch traces, not {type(window)}")

@@ -109,4 +109,7 @@ def test_signs_of_markdown_in_docstrings_mean_themselves():
     docstrings = pytest.importorskip("tools.site.docstrings")
     line = docstrings._line("a**2 in [0, 1), ``x**2``", None, {})
     assert line == r"a\*\*2 in \[0, 1), ``x**2``"
-    assert docstrings._line(">>> a[0]**2", None, {}) == ">>> a[0]**2"
+    example = ["Words.", "", "  >>> a[0]**2", "  4", "", "a[0]"]
+    assert [*docstrings._lines(example, None, {})] == [
+        *("Words.", "", "  ```pycon", "  >>> a[0]**2", "  4", "  ```", "", r"a\[0\]", ""),
+    ]

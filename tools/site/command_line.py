@@ -46,7 +46,7 @@ def _arguments(command: argparse.ArgumentParser) -> Iterator[str]:
 
 def _spellings(action: argparse.Action) -> Iterator[str]:
     value = action.metavar or (
-        f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
+        f"{{{', '.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
     )
     if not action.option_strings:
         yield str(value)

@@ -1,4 +1,4 @@
-"""Docstrings as the site shows them: roles become links, and stars stay stars."""
+"""Docstrings as the site shows them: roles become links, stars stay stars, and examples are code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Roles(griffe.Extension):
         for obj in _objects(pkg):
             if obj.docstring is not None:
                 lines = obj.docstring.value.splitlines()
-                obj.docstring.value = "\n".join(_line(line, obj, public) for line in lines)
+                obj.docstring.value = "\n".join(_lines(lines, obj, public))
 
 
 def _add_kernels(package: griffe.Module, loader: griffe.GriffeLoader) -> None:
@@ -55,10 +55,21 @@ def _objects(obj: griffe.Object) -> Iterator[griffe.Object]:
             yield from _objects(member)
 
 
+def _lines(lines: list[str], obj: griffe.Object, public: dict[str, str]) -> Iterator[str]:
+    """An example reaches from its first prompt to the next empty line, as doctest reads it."""
+    fence = ""
+    for line in [*lines, ""]:
+        if not fence and line.lstrip().startswith(">>>"):
+            fence = line[: line.index(">>>")] + "```"
+            yield f"{fence}pycon"
+        elif fence and not line.strip():
+            yield fence
+            fence = ""
+        yield line if fence else _line(line, obj, public)
+
+
 def _line(line: str, obj: griffe.Object, public: dict[str, str]) -> str:
     """Signs of Markdown mean themselves, but for backquotes."""
-    if line.lstrip().startswith((">>>", "...")):
-        return line
     pieces = _CODE.split(line)
     pieces[::2] = (re.sub(r"([*\[\]<])", r"\\\1", piece) for piece in pieces[::2])
     return _ROLE.sub(lambda role: _link(role, obj, public), "".join(pieces))
