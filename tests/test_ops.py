@@ -87,6 +87,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*lru_cache:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning"),
 ]
 
 
@@ -404,3 +406,23 @@ def test_what_cannot_be_compiled_runs_beside_it() -> None:
 
     expected = call(torch.ones(1, 2))
     assert torch.equal(torch.compile(call, backend="eager")(torch.ones(1, 2)), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_on_a_gpu(backend: str) -> None:
+    names = ("uniform", "normal", "trunc_normal", "kaiming_uniform", "sparse", "permutation", "combinator")
+
+    def fill(w: Tensor) -> list[Tensor]:
+        return [CALLS[name](w.clone()) for name in names]
+
+    there = zeros().cuda()
+    for options in ({}, {"mode": "reduce-overhead"}) if backend == "inductor" else ({},):
+        graph = torch.compile(fill, backend=backend, fullgraph=True, **options)
+        for seed in (1, 2, 3):
+            expected = seeded(fill, there, seed=seed)
+            for one, other in zip(expected, seeded(graph, there, seed=seed), strict=True):
+                assert torch.equal(one, other)
+                assert other.is_cuda
+    batch = torch.vmap(lambda w: ti.normal_(w, key=KEY), randomness="different")(torch.zeros(3, 5).cuda())
+    assert torch.equal(batch[2].cpu(), ti.normal_(torch.zeros(5), key=KEY.fold_in(2)))

@@ -242,7 +242,8 @@ def _batched(
 
 
 _LIBRARY: Any = torch.library.Library("tritoninit", "DEF")  # type: ignore[no-untyped-call]
-_TAGS = (torch.Tag.nondeterministic_seeded,)
+# Compilers neither join nor move them, nor put them into a CUDA graph, which would keep a run's bits.
+_TAGS = (torch.Tag.nondeterministic_seeded, torch.Tag.cudagraph_unsafe)
 
 
 def _define(name: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> None:
