@@ -6,11 +6,14 @@ import hashlib
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from tritoninit.kernels.lowering import NumberError, ParameterError, integer, scalar, shown
+from tritoninit.tracing.private import constant, not_inlined
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 _new: Any = object.__new__
@@ -41,7 +44,7 @@ class Key:
             return
         for name in ("seed", "stream"):
             value = getattr(self, name)
-            value = _integer(name, value)
+            value = index(value) if is_dynamo_compiling() else _integer(name, value)
             if not -(2**63) <= value < 2**64:
                 raise ParameterError(f"{name} must fit 64 bits, not {shown(value)}")
             object.__setattr__(self, name, value & _MASK)
@@ -63,6 +66,9 @@ class Key:
             TypeError: ``data`` is neither a string nor an integer.
             ValueError: a name that UTF-8 cannot hold.
         """
+        if is_dynamo_compiling():  # which knows no hash, and asks for constants, whose sums have no origin
+            stream = _child(index(self.stream), data if isinstance(data, str) else index(data))
+            return Key(self.seed, stream + 0)
         stream = _of_name(self.stream, data) if type(data) is str else _of(self.stream, data)
         child: Key = _new(Key)  # of 64 bits each, which need no look
         numbers = child.__dict__
@@ -127,6 +133,12 @@ def _of(stream: int, data: int | str) -> int:
 _of_name = lru_cache(maxsize=1 << 14)(_of)  # a model's names are the same for every seed
 
 
+@constant
+def _child(stream: int, data: int | str) -> int:
+    """The stream of a child of any seed."""
+    return _of(stream, data)
+
+
 class _Scratch(threading.local):
     """Where a thread draws bits of the default generator: to make a tensor takes longer than to draw."""
 
@@ -138,6 +150,7 @@ class _Scratch(threading.local):
 _SCRATCH = _Scratch()
 
 
+@not_inlined
 def drawn_bits(generator: torch.Generator | None) -> int:
     """64 bits of a generator, PyTorch's default CPU generator if None, by one call of it."""
     if generator is None:

@@ -6,22 +6,19 @@ import contextvars
 import gc
 import importlib.util
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial, wraps
-from typing import Any, ParamSpec, Protocol, TypeVar
+from functools import cache, partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from tritoninit.kernels.stream import Alike, Draw
 from tritoninit.targets import Target, as_array, device_type, dtype_name
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from tritoninit.tracing.private import untraced
 
 FillFunction = Callable[[Sequence[tuple[Target, Draw]]], None]
 # Writes what it was made for, by seeds: int64, one for each of the copies.
@@ -330,25 +327,11 @@ def _first_reason(backend: Backend) -> str | None:
     return None if None in reasons else reasons[0]
 
 
-def _untraced(load: Callable[P, R]) -> Callable[P, R]:
-    """``load`` where torch.compile does not look: it would trace all that a backend imports."""
-
-    @wraps(load)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if "torch._dynamo" not in sys.modules:  # nobody compiles, and to import it takes seconds
-            return load(*args, **kwargs)
-        result: R = torch.compiler.disable(load)(*args, **kwargs)  # type: ignore[no-untyped-call]
-        return result
-
-    vars(run)["_torchdynamo_disable"] = True  # as torch.compiler.disable marks what it returns
-    return run
-
-
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "")
 
 
-@_untraced
+@untraced
 def _load_numpy() -> FillFunction:
     from tritoninit.kernels import reference
 
@@ -368,7 +351,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 @cache
-@_untraced
+@untraced
 def _load_numba() -> FillFunction:
     with _collector_paused():
         from tritoninit.kernels import numba_kernels
@@ -389,7 +372,7 @@ def _fill_arrays(fill_many: Callable[..., None], items: Sequence[tuple[Target, D
 
 
 @cache
-@_untraced
+@untraced
 def _keep_numba() -> Callable[..., Kept]:
     from tritoninit.kernels.numba_kernels import Table, is_run
 
@@ -416,7 +399,7 @@ def _keep_numba() -> Callable[..., Kept]:
 
 
 @cache
-@_untraced
+@untraced
 def _keep_triton() -> Callable[..., Kept]:
     _load_triton()
     from tritoninit.kernels.triton_kernels import KeptTable
@@ -425,7 +408,7 @@ def _keep_triton() -> Callable[..., Kept]:
 
 
 @cache
-@_untraced
+@untraced
 def _numba_unavailable(device: str) -> str | None:
     if device != "cpu":
         return f"it does not serve {device!r}"
@@ -451,7 +434,7 @@ def interpreting() -> bool:
 
 
 @cache
-@_untraced
+@untraced
 def _load_triton() -> FillFunction:
     import triton
 
@@ -479,7 +462,7 @@ def _load_triton() -> FillFunction:
 
 
 @cache
-@_untraced
+@untraced
 def _many_triton() -> Callable[[Sequence[tuple[Any, Draw]], Sequence[Alike]], None]:
     _load_triton()
     from tritoninit.kernels import triton_kernels
@@ -488,7 +471,7 @@ def _many_triton() -> Callable[[Sequence[tuple[Any, Draw]], Sequence[Alike]], No
 
 
 @cache
-@_untraced
+@untraced
 def _look_triton() -> Callable[[Sequence[torch.Tensor]], Seen]:
     from tritoninit.kernels import triton_constants
 
@@ -496,7 +479,7 @@ def _look_triton() -> Callable[[Sequence[torch.Tensor]], Seen]:
 
 
 @cache
-@_untraced
+@untraced
 def _triton_unavailable(device: str) -> str | None:
     if device == "cpu":
         return (
