@@ -303,7 +303,8 @@ class _Steps:
 
     def add(self, initializer: Initializer, tensor: torch.Tensor, key: Key | None) -> None:
         """Append what sets a tensor, which is known to be writable."""
-        if not goes_by_shape(type(initializer)):
+        inner = initializer.initializer if isinstance(initializer, StochasticallyRounded) else initializer
+        if not goes_by_shape(type(inner)):
             initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
             return
         case = id(initializer), tensor.shape, tensor.dtype, tensor.device
@@ -343,9 +344,13 @@ def asked(
             kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
         choice = _choose(module, found, rules, kept, device, dtype)
     if rounding != NEAREST:
+        known: dict[int, Initializer] = {}  # by what they round, of which many slots have the same
         for slot, how in choice.initializers.items():
-            if not isinstance(how, Computed):  # which is asked anew for each key
-                choice.initializers[slot] = rounded(how, rounding)
+            if isinstance(how, Computed):  # which is asked anew for each key
+                continue
+            if id(how) not in known:
+                known[id(how)] = rounded(how, rounding)
+            choice.initializers[slot] = known[id(how)]
     return found, choice
 
 
