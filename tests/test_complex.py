@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 import tritoninit as ti
@@ -94,12 +95,87 @@ def test_arrays_scalars_models_and_interception():
 
 @every_dtype
 def test_what_complex_numbers_do_not_have(dtype, part):
-    """No order, hence no truncated normal, as in torch; and structured initializers are of real numbers."""
+    """No order, hence no truncated normal, as in torch; and functions of random numbers are real."""
     name = str(dtype).removeprefix("torch.")
     tensor = torch.zeros(6, 4, dtype=dtype)
-    for initializer in (ti.TruncatedNormal(), ti.Orthogonal(), ti.Sparse(0.5)):
+    for initializer in (ti.TruncatedNormal(), ti.LogNormal()):
         with pytest.raises(NotImplementedError, match=f"{type(initializer).__name__} of {name}"):
             initializer(tensor, key=KEY)
     with pytest.raises(ValueError, match="out of range"):
         ti.Normal(0.0, 3e38 / 6)(torch.zeros(3, dtype=torch.complex32), key=KEY)
     assert not torch.view_as_real(tensor).any()
+
+
+@every_dtype
+def test_what_a_part_does_not_hold(dtype, part):
+    """It had become infinity in complex32, as in torch."""
+    tensor = torch.zeros(2, dtype=dtype)
+    largest = torch.finfo(part).max
+    for fits in (largest, -largest, complex(1.0, largest), math.inf, complex(0.0, math.inf), math.nan):
+        ti.constant_(tensor, fits)
+    if dtype == torch.complex128:
+        return
+    for value in (2 * largest, complex(0.0, -2 * largest), complex(math.inf, 2 * largest)):
+        with pytest.raises(ValueError, match="cannot hold the value"):
+            ti.constant_(tensor.zero_(), value)
+        assert not torch.view_as_real(tensor).any()
+    with pytest.raises(ValueError, match="cannot hold the value"):
+        ti.Identity(2 * largest)(torch.zeros(2, 2, dtype=dtype))
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [(7, 9), (9, 7), (40, 40), (390, 386), (386, 390)])
+def test_unitary(dtype, part, shape):
+    """Q with a positive diagonal of R, of the complex normals of the same key: by hand, in complex128."""
+    tensor = ti.orthogonal_(torch.empty(shape, dtype=dtype), 0.5, key=KEY)
+    wide = torch.complex128 if dtype == torch.complex128 else torch.complex64
+    normals = ti.normal_(torch.empty(shape, dtype=wide), key=KEY).to(torch.complex128)
+    found = 2 * tensor.to(torch.complex128)
+    if shape[0] < shape[1]:
+        normals, found = normals.T, found.T
+    q, r = torch.linalg.qr(normals)
+    diagonal = r.diagonal()
+    unit = max(torch.finfo(part).eps, torch.finfo(torch.float32).eps if wide == torch.complex64 else 0.0)
+    assert (found - q * (diagonal / diagonal.abs())).abs().max() < 60 * unit
+    assert (found.mH @ found - torch.eye(found.shape[1])).abs().max() < 60 * unit
+
+
+def test_unitary_matrices_are_haars():
+    """Angles of eigenvalues are uniform on the circle; so is that of the determinant, unlike a real one's."""
+    matrices = ti.Experts(ti.Orthogonal())(torch.empty(400, 6, 6, dtype=torch.complex64), key=KEY)
+    angles = torch.linalg.eigvals(matrices).angle()
+    turns = (angles.double() / (2 * math.pi) + 0.5).flatten()
+    assert stats.kstest(turns, "uniform").statistic < 0.02
+    turns = torch.linalg.det(matrices).angle().double() / (2 * math.pi) + 0.5
+    assert stats.kstest(turns, "uniform").pvalue > 1e-4
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [(30, 41), (300, 200)])
+def test_sparse_zeros_are_those_of_real_matrices(dtype, part, shape):
+    """In every backend, of every layout."""
+    zeros = ti.Sparse(0.4, 1.0)(torch.empty(shape), key=KEY) == 0
+    found = []
+    for backend in ("numpy", registry.resolve("cpu").name):
+        for memory in (torch.empty(shape, dtype=dtype), torch.empty(shape[::-1], dtype=dtype).T):
+            with ti.use_backend(backend):
+                found.append(torch.view_as_real(ti.Sparse(0.4, 1.0)(memory, key=KEY)))
+    assert (found[0] == 0).all(-1).equal(zeros)
+    assert all(each.equal(found[0]) for each in found)
+    normals = torch.view_as_real(ti.normal_(torch.empty(shape, dtype=dtype), key=KEY))
+    assert found[0][~zeros].equal(normals[~zeros])
+
+
+@pytest.mark.gpu
+@every_dtype
+def test_structured_on_the_gpu(dtype, part):
+    here = ti.Sparse(0.4, 1.0)(torch.empty(300, 200, dtype=dtype), key=KEY)
+    there = ti.Sparse(0.4, 1.0)(torch.empty(300, 200, dtype=dtype, device="cuda"), key=KEY)
+    assert torch.view_as_real(there.cpu()).equal(torch.view_as_real(here))
+    unit = max(torch.finfo(part).eps, torch.finfo(torch.float32).eps if part != torch.float64 else 0.0)
+    for shape in ((90, 60), (60, 90)):
+        tensor = ti.orthogonal_(torch.empty(shape, dtype=dtype, device="cuda"), key=KEY)
+        assert tensor.is_cuda
+        of_cpu = ti.orthogonal_(torch.empty(shape, dtype=dtype), key=KEY)
+        difference = tensor.cpu().to(torch.complex128) - of_cpu.to(torch.complex128)
+        assert difference.abs().max() < 500 * unit

@@ -387,8 +387,11 @@ class TestRange:
 
     def test_bounds_of_one_float32_number(self):
         for bounds in ((2.0**32 - 3, 2.0**32 - 1), (0.1, 0.1 + 1e-12), (-1e-46, 0.0)):
+            fill = Uniform(*bounds)
             with pytest.raises(ParameterError, match="no float32 number lies in"):
-                Uniform(*bounds)
+                fill(torch.empty(3))
+            wide = fill(torch.empty(99, dtype=torch.float64), key=KEY)
+            assert bounds[0] <= wide.min() < wide.max() < bounds[1]
         with pytest.raises(ParameterError, match="no bfloat16 number lies in"):
             Uniform(1.007, 1.007 + 1e-9)(torch.empty(3, dtype=torch.bfloat16))
         with pytest.raises(ParameterError, match="no bfloat16 number lies in"):  # it had given 1

@@ -38,13 +38,13 @@ PREFIX = "stand-in-"
 SECONDS = {
     "environment": 45,
     "bits": 60,
-    "fills": 75,
-    "models": 120,
-    "tests": 110,
+    "fills": 95,
+    "models": 110,
+    "tests": 100,
     "sweeps": 50,
     "slow-tests": 20,
 }
-SHOWN = 11_000  # characters of the summary: who sees only the end of what is printed sees all of it
+SHOWN = 11_500  # characters of the summary: who sees only the end of what is printed sees all of it
 
 
 def steps(files: summary.Files, stand_in: bool, chosen: Sequence[str]) -> list[Step]:

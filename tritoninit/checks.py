@@ -311,16 +311,39 @@ _PINNED: Final[tuple[tuple[Initializer, tuple[int, ...], int], ...]] = (
 )
 
 
+# Of the same, drawn in float64.
+_PINNED_DOUBLES: Final[tuple[tuple[Initializer, int], ...]] = (
+    (LogUniform(1e-3, 0.1), 0x6252ACE1D2400DA1),
+    (LogOfUniform(1.0, 16.0), 0x8D2BFD1A7419BBB7),
+    (TimeStepBias(), 0x7DB00389B219AEAC),
+    (RingDecay(), 0x27B24C8689060714),
+    (Exponential(), 0x6F34B7A0C3CC3E03),
+    (LogNormal(), 0xE1C0238442790BF0),
+    (Cauchy(), 0x2B3A521127C3C96E),
+    (Geometric(0.3), 0x2E1C218B0C097004),
+)
+
+
 def host_check() -> BackendCheck:
     """The functions of this machine's mathematical library, against the bits that they gave elsewhere."""
-    return BackendCheck("host", "cpu, functions in float64", len(_PINNED), _compare_host, "pinned bits")
+    count = len(_PINNED) + len(_PINNED_DOUBLES)
+    return BackendCheck("host", "cpu, functions in float64", count, _compare_host, "pinned bits")
+
+
+def _pinned() -> Iterator[tuple[Initializer, tuple[int, ...], torch.dtype, int]]:
+    for initializer, pinned in _PINNED_DOUBLES:
+        yield initializer, (4096,), torch.float64, pinned
+    for initializer, shape, pinned in _PINNED:
+        yield initializer, shape, torch.float32, pinned
 
 
 def _compare_host() -> Iterator[Outcome]:
-    for initializer, shape, pinned in _PINNED:
-        values = initializer(torch.empty(shape, dtype=torch.float32, device="cpu"), key=Key(0))
+    for initializer, shape, dtype, pinned in _pinned():
+        values = initializer(torch.empty(shape, dtype=dtype, device="cpu"), key=Key(0))
         found = bits_hash(values)
-        difference = f"{initializer} {shape}: the bits hash to 0x{found:016x}, elsewhere to 0x{pinned:016x}"
+        difference = (
+            f"{initializer} {dtype} {shape}: the bits hash to 0x{found:016x}, elsewhere to 0x{pinned:016x}"
+        )
         yield Outcome(values.numel(), difference if found != pinned else None)
         if found != pinned:
             return

@@ -1,7 +1,8 @@
 """Other distributions that initialization draws from: of torch.Tensor's methods all that is no fill.
 
 What is compared with a number, or multiplied up to one, are 48 or 64 bits of two or three of the stream's
-uniforms; the rest is as in :mod:`tritoninit.mapped`. Bits are equal on every device and machine.
+uniforms, 77 where that is for float64; the rest is as in :mod:`tritoninit.mapped`. Bits are equal on every
+device and machine.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import torch
 
-from tritoninit import exact
+from tritoninit import exact, pairs
+from tritoninit.compiled import Compiled, argsort
 from tritoninit.fans import Axes
 from tritoninit.fills import Fill, Initializer, Normal, Uniform
 from tritoninit.kernels.lowering import ParameterError, RangeError, integer, make_plain
 from tritoninit.keys import Key
 from tritoninit.mapped import Independent, Mapped, on_device
+from tritoninit.pairs import Pair
 from tritoninit.structured import Structured
 from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
@@ -33,11 +36,17 @@ def _of_48_bits(high: Any, low: Any) -> Any:
     return high + (low + 2.0**-25) * 2.0**-24
 
 
+def _of_77_bits(high: Any, low: Any) -> Pair:
+    """The same of 2**77 intervals, of 24 bits and 53: exactly, and of the same first 48."""
+    found: Pair = pairs.of(high) + low * 2.0**-24 + 2.0**-78
+    return found
+
+
 @dataclass(frozen=True)
 class Exponential(Mapped):
     """The exponential distribution with the density rate exp(-rate x), as ``torch.Tensor.exponential_``.
 
-    Positive, up to 33.97 / rate, of 48 bits.
+    Positive, up to 33.97 / rate, of 48 bits; in float64 up to 54.07 / rate, of 77.
 
     Formula:
         w = -log(u) / rate
@@ -58,6 +67,12 @@ class Exponential(Mapped):
 
     def function(self, high: Any, low: Any) -> Any:
         return -exact.log(_of_48_bits(high, low)) / self.rate
+
+    def compiled(self, dtype: str) -> Compiled | None:
+        return _in_float32("exponential", dtype, self.rate)
+
+    def precise(self, high: Any, low: Any) -> Pair:
+        return -pairs.log(_of_77_bits(high, low)) / self.rate
 
 
 @dataclass(frozen=True)
@@ -88,13 +103,19 @@ class LogNormal(Mapped):
         with np.errstate(over="ignore"):  # which a check refuses
             return exact.exp(self.mean + self.std * z)
 
+    def compiled(self, dtype: str) -> Compiled | None:
+        return _in_float32("log_normal", dtype, self.mean, self.std)
+
+    def precise(self, z: Any) -> Pair:
+        return pairs.exp(pairs.of(z) * self.std + self.mean)
+
 
 @dataclass(frozen=True)
 class Cauchy(Mapped):
     """The Cauchy distribution, as ``torch.Tensor.cauchy_``.
 
     It has no mean, and, of 48 bits, numbers up to 1.8e14 scale: more than float16 holds, of which it is
-    refused.
+    refused. In float64 they are of 77 bits, and reach 9.7e22 scale.
 
     Formula:
         w = median + scale tan(pi (u - 1 / 2))
@@ -125,12 +146,24 @@ class Cauchy(Mapped):
         middle = np.where(inner > 0, 1 / exact.cotangent(np.where(inner > 0, inner, 0.25)), 0.0)
         return self.median + self.scale * np.copysign(np.where(outer, ends, middle), u - 0.5)
 
+    def compiled(self, dtype: str) -> Compiled | None:
+        return _in_float32("cauchy", dtype, self.median, self.scale)
+
+    def precise(self, high: Any, low: Any) -> Pair:
+        u = _of_77_bits(high, low)
+        below = u.high < 0.5  # as there is no number in the middle itself
+        turns = pairs.chosen(below, u, -u + 1.0)
+        outer = turns.high <= 0.25
+        tangent = pairs.cotangent(pairs.chosen(outer, turns, -turns + 0.5))
+        tangent = pairs.chosen(outer, tangent, pairs.of(1.0) / tangent)
+        return pairs.chosen(below, -tangent, tangent) * self.scale + self.median
+
 
 @dataclass(frozen=True)
 class Geometric(Mapped):
     """How many trials the first success takes, from 1, as ``torch.Tensor.geometric_``; in floats.
 
-    Of 48 bits.
+    Of 48 bits, in float64 of 77.
 
     Formula:
         w = ceil(log(u) / log(1 - p))
@@ -154,6 +187,15 @@ class Geometric(Mapped):
     def function(self, high: Any, low: Any) -> Any:
         failing = exact.log1p(np.array([-self.p]))
         return np.maximum(np.ceil(exact.log(_of_48_bits(high, low)) / failing), 1.0)
+
+    def compiled(self, dtype: str) -> Compiled | None:
+        return _in_float32("geometric", dtype, float(exact.log1p(np.array([-self.p]))[0]))
+
+    def precise(self, high: Any, low: Any) -> Pair:
+        trials = pairs.log(_of_77_bits(high, low)) / pairs.log(pairs.of([-self.p]) + 1.0)
+        rounded = np.ceil(trials.high)
+        more = (rounded == trials.high) & (trials.low > 0)
+        return pairs.of(np.maximum(rounded + more, 1.0))
 
 
 @dataclass(frozen=True)
@@ -185,6 +227,9 @@ class Bernoulli(Independent):
     def values(self, drawn: Sequence[Any], dtype: str) -> Any:
         high, low = (each.astype(np.float64) for each in drawn)
         return (high + low * 2.0**-24 < self.p).astype(np.uint8)
+
+    def compiled(self, dtype: str) -> Compiled | None:
+        return Compiled("bernoulli", (self.p,), torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -225,13 +270,20 @@ class RandInt(Independent):
     def between(cls, *bounds: int | None) -> RandInt:
         """By what ``torch.Tensor.random_`` is given: nothing, one bound above, or two.
 
+        Args:
+            bounds: integers; None as the second is what the dtype holds.
+
+        Returns:
+            The distribution.
+
+        Raises:
+            TypeError: more than two bounds, or one that is no integer.
+            ValueError: no integer is between.
+
         >>> RandInt.between(5), RandInt.between(-2, 2), RandInt.between()
         (RandInt(low=0, high=5), RandInt(low=-2, high=2), RandInt(low=0, high=None))
         """
-        if len(bounds) > 2:
-            raise TypeError(f"two bounds at most, not {bounds}")
-        low, high = bounds if len(bounds) == 2 else (0, *(bounds or (None,)))
-        return cls(low, high)  # type: ignore[arg-type]  # None as the first is refused there
+        return cls(*lowest_and_end(bounds))  # type: ignore[arg-type]  # None as the first is refused there
 
     def check(self, target: Target, window: Window) -> None:
         self._range(dtype_name(target))
@@ -241,6 +293,10 @@ class RandInt(Independent):
         steps = _times_high(_words(drawn), high - low)
         return (steps + np.array([low % 2**64], np.uint64)).view(np.int64)
 
+    def compiled(self, dtype: str) -> Compiled | None:
+        low, high = self._range(dtype)
+        return Compiled("integers", (low % 2**64, (high - low) % 2**64), torch.int64)
+
     def _range(self, dtype: str) -> tuple[int, int]:
         """The least, and one more than the greatest; raises ValueError if a dtype does not hold all."""
         least, most = exact_integers(dtype)
@@ -248,6 +304,14 @@ class RandInt(Independent):
         if self.low < least or high - 1 > most or self.low >= high:
             raise RangeError(f"{dtype} does not hold the integers from {self.low} to {high - 1}")
         return self.low, high
+
+
+def lowest_and_end(bounds: tuple[int | None, ...]) -> tuple[int | None, int | None]:
+    """The least, and one more than the greatest or None, of what ``torch.Tensor.random_`` is given."""
+    if len(bounds) > 2:
+        raise TypeError(f"two bounds at most, not {bounds}")
+    low, high = bounds if len(bounds) == 2 else (0, *(bounds or (None,)))
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -274,13 +338,13 @@ class Permutation(Structured):
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         *others, held = target.shape
         size, begin = window.global_shape[-1], window.offsets[-1]
-        rows = torch.empty((*others, size), dtype=torch.float32, device=device_of(target))
-        there = Window(window.global_shape, (*window.offsets[:-1], 0))
-        words = _words(_SOURCE.drawn(rows, key, there))
-        return on_device(np.argsort(words, axis=-1, kind="stable")[..., begin : begin + held], target)
+        rows = torch.empty((), dtype=torch.uint64, device=device_of(target)).expand(*others, size)
+        words = _WORDS.build(rows, key, Window(window.global_shape, (*window.offsets[:-1], 0)))
+        order = argsort(words.cpu().numpy().view(np.uint64))
+        return on_device(order[..., begin : begin + held], target)
 
 
-_SOURCE: Final = RandInt()  # of words
+_WORDS: Final = RandInt(0, 2**64)
 
 
 def exact_integers(dtype: str) -> tuple[int, int]:
@@ -300,6 +364,11 @@ def exact_integers(dtype: str) -> tuple[int, int]:
     except TypeError as error:
         raise NotImplementedError(f"integers in {dtype}: torch does not say which it holds") from error
     return info.min, info.max
+
+
+def _in_float32(function: str, dtype: str, *numbers: float) -> Compiled | None:
+    """A function that kernels round to float32, of up to two numbers."""
+    return None if dtype == "float64" else Compiled(function, (*numbers, 0.0)[:2], torch.float32)
 
 
 def _words(drawn: Sequence[Any]) -> Any:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
-from tritoninit import distributions
+from tritoninit import distributions, traced
 from tritoninit.keys import Key
 from tritoninit.window import Window
 from tritoninit.windows import Windows
@@ -40,11 +41,11 @@ def exponential_(
 ) -> T:
     """Fill with the exponential distribution of density lambd exp(-lambd x).
 
-    Elements are -log(u) / lambd of 48 bits: positive, up to 33.97 / lambd.
+    Elements are -log(u) / lambd of 48 bits, in float64 of 77: positive, up to 33.97 / lambd (54.07).
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
+            shape and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         lambd: the rate, one over the mean; positive.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
             the tensor's device. Not together with ``key``.
@@ -64,6 +65,8 @@ def exponential_(
     >>> bool((exponential_(torch.empty(9), key=Key(0)) > 0).all())
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("exponential", tensor, (lambd,), generator, key, window)
     return distributions.Exponential(lambd)(tensor, key=key, window=window, generator=generator)
 
 
@@ -78,11 +81,11 @@ def log_normal_(
 ) -> T:
     """Fill with exp of the normal distribution N(mean, std**2).
 
-    The normal numbers are those of :func:`~tritoninit.normal_` in float32, exp is taken in float64.
+    The normal numbers are those of :func:`~tritoninit.normal_` in float32, or in float64 for float64.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
+            shape and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         mean: of the logarithm.
         std: of the logarithm; positive.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
@@ -103,6 +106,8 @@ def log_normal_(
     >>> bool((log_normal_(torch.empty(9), 0.0, 0.1, key=Key(0)) < 2).all())
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("log_normal", tensor, (mean, std), generator, key, window)
     return distributions.LogNormal(mean, std)(tensor, key=key, window=window, generator=generator)
 
 
@@ -117,11 +122,12 @@ def cauchy_(
 ) -> T:
     """Fill with the Cauchy distribution: median + sigma tan(pi (u - 1/2)).
 
-    u has 48 bits, and elements reach 1.8e14 sigma, which float16 does not hold.
+    u has 48 bits, and elements reach 1.8e14 sigma, which float16 does not hold; in float64 it has 77, and
+    they reach 9.7e22 sigma.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
+            shape and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         median: half of the numbers are smaller.
         sigma: half of the numbers are nearer to the median than that; positive.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
@@ -142,6 +148,8 @@ def cauchy_(
     >>> cauchy_(torch.empty(3, 2), key=Key(0)).shape
     torch.Size([3, 2])
     """
+    if is_dynamo_compiling():
+        return traced.fill("cauchy", tensor, (median, sigma), generator, key, window)
     return distributions.Cauchy(median, sigma)(tensor, key=key, window=window, generator=generator)
 
 
@@ -155,11 +163,11 @@ def geometric_(
 ) -> T:
     """Fill with how many trials the first success takes, from 1.
 
-    Elements are ceil(log(u) / log(1 - p)) of 48 bits.
+    Elements are ceil(log(u) / log(1 - p)) of 48 bits, in float64 of 77.
 
     Args:
         tensor: a torch tensor on any device, a NumPy array, or an object with ``__dlpack__``; of any
-            shape and strides; float32, float16, bfloat16 or 8-bit floats: the float32 value rounded once.
+            shape and strides; float64, float32, or 16 or 8 bits: the float32 value rounded once.
         p: the probability of success, between 0 and 1.
         generator: where a key's 64 bits are drawn from: PyTorch's default CPU generator if None, whatever
             the tensor's device. Not together with ``key``.
@@ -179,6 +187,8 @@ def geometric_(
     >>> bool((geometric_(torch.empty(9), 0.5, key=Key(0)) >= 1).all())
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("geometric", tensor, (p,), generator, key, window)
     return distributions.Geometric(p)(tensor, key=key, window=window, generator=generator)
 
 
@@ -214,6 +224,8 @@ def bernoulli_(
     >>> bernoulli_(torch.empty(4, dtype=torch.bool), 1.0).all()
     tensor(True)
     """
+    if is_dynamo_compiling():
+        return traced.fill("bernoulli", tensor, (p,), generator, key, window)
     return distributions.Bernoulli(p)(tensor, key=key, window=window, generator=generator)
 
 
@@ -253,6 +265,8 @@ def randint_(
     >>> randint_(torch.empty(1000, dtype=torch.int64), 0, 3, key=Key(0)).unique()
     tensor([0, 1, 2])
     """
+    if is_dynamo_compiling():
+        return traced.fill("randint", tensor, (low, high), generator, key, window)
     return distributions.RandInt(low, high)(tensor, key=key, window=window, generator=generator)
 
 
@@ -292,6 +306,9 @@ def random_(
     >>> random_(torch.empty(1000, dtype=torch.uint8), 250, None, key=Key(0)).unique()
     tensor([250, 251, 252, 253, 254, 255], dtype=torch.uint8)
     """
+    if is_dynamo_compiling():
+        numbers = distributions.lowest_and_end(bounds)
+        return traced.fill("randint", tensor, numbers, generator, key, window)
     integers = distributions.RandInt.between(*bounds)
     return integers(tensor, key=key, window=window, generator=generator)
 
@@ -328,4 +345,6 @@ def permutation_(
     >>> permutation_(torch.empty(5, dtype=torch.int64), key=Key(0)).sort().values
     tensor([0, 1, 2, 3, 4])
     """
+    if is_dynamo_compiling():
+        return traced.fill("permutation", tensor, (), generator, key, window)
     return distributions.Permutation()(tensor, key=key, window=window, generator=generator)

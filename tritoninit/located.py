@@ -32,7 +32,7 @@ class DeltaOrthogonal(Initializer):
         gain: what the matrix is multiplied by.
 
     Raises:
-        ParameterError: a gain that float32 cannot hold.
+        ParameterError: a gain that is not finite.
     """
 
     gain: float = 1.0

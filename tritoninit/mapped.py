@@ -2,7 +2,9 @@
 
 The random numbers are the stream's, the same on every device, in every shard. The function is computed on the
 host in float64, of sums, products and quotients alone (:mod:`tritoninit.exact`), and rounded to float32, from
-there once more to 16 or 8 bits: the results are equal, too.
+there once more to 16 or 8 bits: the results are equal, too. For float64 tensors there are random numbers in
+more digits, of which the function is computed in pairs of float64 (:mod:`tritoninit.pairs`) and rounded once:
+``kernels/README.md`` says how far from the truth.
 """
 
 from __future__ import annotations
@@ -11,29 +13,32 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
 
-from tritoninit import exact
+from tritoninit import exact, pairs
+from tritoninit.compiled import Compiled, filled
 from tritoninit.fans import Axes
-from tritoninit.fills import Fill, Initializer, Normal, Uniform
+from tritoninit.fills import Fill, Initializer, Uniform
 from tritoninit.kernels.lowering import (
-    FARTHEST_NORMAL,
-    ROUNDED_DTYPES,
     ParameterError,
     RangeError,
+    farthest_normal,
     make_plain,
 )
 from tritoninit.keys import Key
-from tritoninit.structured import Structured
-from tritoninit.targets import Target, device_of, dtype_name
+from tritoninit.pairs import Pair
+from tritoninit.plan import Plan
+from tritoninit.structured import Structured, check_real
+from tritoninit.targets import Target, device_of, dtype_name, write
 from tritoninit.window import Window
 
-_CHUNK: Final = 1 << 16  # elements at a time, which a processor's cache holds in float64
-# Between what numbers those of a source lie.
-_ENDS: Final = {Uniform(): (0.0, 1 - 2.0**-24), Normal(): (-FARTHEST_NORMAL, FARTHEST_NORMAL)}
+# Elements at a time, whose intermediate numbers a processor's cache holds.
+_CHUNK: Final = {torch.float32: 1 << 16, torch.float64: 1 << 13}
+_BITS: Final = {torch.float32: 24, torch.float64: 53}
 
 
 @dataclass(frozen=True)
@@ -51,48 +56,119 @@ class Independent(Structured):
     def values(self, drawn: Sequence[Any], dtype: str) -> Any:
         """The elements for a tensor of a dtype, of float32 arrays, one a source."""
 
+    def compiled(self, dtype: str) -> Compiled | None:
+        """The same as kernels have it, for a tensor of a dtype; not asked of a class that has none itself."""
+        return None
+
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         return self  # whatever lies in it
 
+    def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        for target, window in parts:
+            plan.afterwards(partial(self._set, target, key, window))
+
+    def _set(self, target: Target, key: Key, window: Window) -> None:
+        made = self._compiled(target)
+        if made is None or not filled(target, made, self._keys(key), window):
+            write(target, self.build(target, key, window))
+
+    def _compiled(self, target: Target) -> Compiled | None:
+        return self.compiled(dtype_name(target)) if "compiled" in vars(type(self)) else None
+
+    def _keys(self, key: Key) -> list[Key]:
+        """Of each source."""
+        others = range(1, len(self.sources))
+        return [key, *(key.fold_in("source").fold_in(number) for number in others)]
+
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        flat = [each.reshape(-1) for each in self.drawn(target, key, window)]
+        if (made := self._compiled(target)) is not None:
+            memory = torch.empty(tuple(target.shape), dtype=made.dtype, device="cpu")
+            if filled(memory, made, self._keys(key), window):
+                return memory.to(device_of(target))
         dtype = dtype_name(target)
+        flat = [each.reshape(-1) for each in self.drawn(target, key, window)]
+        chunk = _CHUNK[self.drawn_in(dtype)[-1]]
         parts = [
-            self.values([each[begin : begin + _CHUNK] for each in flat], dtype)
-            for begin in range(0, max(flat[0].size, 1), _CHUNK)
+            self.values([each[begin : begin + chunk] for each in flat], dtype)
+            for begin in range(0, max(flat[0].size, 1), chunk)
         ]
         return on_device(np.concatenate(parts), target)
+
+    def drawn_in(self, dtype: str) -> Sequence[torch.dtype]:
+        """In which dtype each source is drawn, for a tensor of a dtype."""
+        return (torch.float32,) * len(self.sources)
 
     def drawn(self, target: Target, key: Key, window: Window) -> list[Any]:
         """What each source has for a part of a tensor, on the host."""
         found = []
-        for number, source in enumerate(self.sources):
-            memory = torch.empty(tuple(target.shape), dtype=torch.float32, device=device_of(target))
-            source(memory, key=key.fold_in("source").fold_in(number) if number else key, window=window)
+        for source, own, dtype in zip(
+            self.sources, self._keys(key), self.drawn_in(dtype_name(target)), strict=True
+        ):
+            memory = torch.empty(tuple(target.shape), dtype=dtype, device=device_of(target))
+            source(memory, key=own, window=window)
             found.append(memory.cpu().numpy())
         return found
 
 
 @dataclass(frozen=True)
 class Mapped(Independent):
-    """A function of random numbers, element by element, in float32 and fewer bits. To derive from."""
+    """A function of random numbers, element by element: real numbers of any float dtype. To derive from."""
 
     @abstractmethod
     def function(self, *drawn: Any) -> Any:
-        """The elements, of what is drawn from each source, as arrays in float64."""
+        """The elements, of what is drawn from each source, as arrays in float64.
+
+        Args:
+            drawn: an array a source, in float64.
+
+        Returns:
+            The elements, in float64, of the same shape.
+        """
+
+    def precise(self, *drawn: Any) -> Pair:
+        """The same to the last places of float64, of sources of which the last has 53 bits, others 24.
+
+        Args:
+            drawn: an array a source, in float64.
+
+        Returns:
+            The elements, as pairs of float64.
+
+        Raises:
+            NotImplementedError: a class that has none, of which float64 is refused.
+        """
+        raise NotImplementedError(f"{type(self).__name__} of float64: its function has no more digits")
 
     def check(self, target: Target, window: Window) -> None:
         dtype = dtype_name(target)
-        if dtype not in ROUNDED_DTYPES:
-            what = f"{type(self).__name__} of {dtype}"
-            raise NotImplementedError(f"{what}: random fills serve {', '.join(ROUNDED_DTYPES)}")
-        largest = torch.finfo(getattr(torch, dtype)).max
-        ends = np.abs(self.function(*(np.array(_ENDS[source]) for source in self.sources)))
-        if not (ends <= largest).all():
-            raise RangeError(f"{dtype} cannot hold the values of {self}, up to {ends.max():g}")
+        check_real(type(self).__name__, target)
+        least, most = zip(*map(_ends, self.sources, self.drawn_in(dtype)), strict=True)
+        with np.errstate(all="ignore"):  # of what is out of range
+            ends = np.abs(self._computed([np.array(pair) for pair in zip(least, most, strict=True)], dtype))
+        if not (ends <= torch.finfo(getattr(torch, dtype)).max).all():
+            largest = np.nan_to_num(ends, nan=math.inf, posinf=math.inf).max()
+            raise RangeError(f"{dtype} cannot hold the values of {self}, up to {largest:g}")
+
+    def drawn_in(self, dtype: str) -> Sequence[torch.dtype]:
+        last = torch.float64 if dtype == "float64" else torch.float32
+        return (*(torch.float32 for _ in self.sources[1:]), last)
 
     def values(self, drawn: Sequence[Any], dtype: str) -> Any:
-        return self.function(*(each.astype(np.float64) for each in drawn)).astype(np.float32)
+        found = self._computed(drawn, dtype)
+        return found if dtype == "float64" else found.astype(np.float32)
+
+    def _computed(self, drawn: Sequence[Any], dtype: str) -> Any:
+        """The elements in float64, of which those of fewer bits are rounded."""
+        wide = [each.astype(np.float64) for each in drawn]
+        return pairs.rounded(self.precise(*wide)) if dtype == "float64" else self.function(*wide)
+
+
+def _ends(source: Fill, dtype: torch.dtype) -> tuple[float, float]:
+    """Between what numbers those of a source lie."""
+    if isinstance(source, Uniform):
+        return source.low, source.high - 2.0 ** -_BITS[dtype]
+    farthest = farthest_normal(str(dtype).removeprefix("torch."))
+    return -farthest, farthest
 
 
 def on_device(values: Any, target: Target) -> torch.Tensor:
@@ -111,6 +187,11 @@ def _log_uniform(low: float, high: float, u: Any) -> Any:
     """low (high / low)**u, also where no float holds the ratio."""
     first, last = exact.log(np.array([low, high]))
     return np.clip(exact.exp(first + (last - first) * u), low, high)
+
+
+def _precise_log_uniform(low: float, high: float, u: Any) -> Pair:
+    first, last = pairs.log(pairs.of([low])), pairs.log(pairs.of([high]))
+    return pairs.within(pairs.exp((last - first) * u + first), low, high)
 
 
 @dataclass(frozen=True)
@@ -137,6 +218,9 @@ class LogUniform(Mapped):
 
     def function(self, u: Any) -> Any:
         return _log_uniform(self.low, self.high, u)
+
+    def precise(self, u: Any) -> Pair:
+        return _precise_log_uniform(self.low, self.high, u)
 
 
 @dataclass(frozen=True)
@@ -169,6 +253,9 @@ class LogOfUniform(Mapped):
 
     def function(self, u: Any) -> Any:
         return exact.log(self.low + (self.high - self.low) * u)
+
+    def precise(self, u: Any) -> Pair:
+        return pairs.log((pairs.of(self.high) - self.low) * u + self.low)
 
 
 @dataclass(frozen=True)
@@ -208,6 +295,10 @@ class TimeStepBias(Mapped):
         step = np.maximum(_log_uniform(self.low, self.high, u), self.floor)
         return step + exact.log(-exact.expm1(-step))
 
+    def precise(self, u: Any) -> Pair:
+        step = pairs.within(_precise_log_uniform(self.low, self.high, u), self.floor, math.inf)
+        return step + pairs.log(-pairs.expm1(-step))
+
 
 @dataclass(frozen=True)
 class RingDecay(Mapped):
@@ -243,3 +334,9 @@ class RingDecay(Mapped):
         decay = np.sqrt(self.low**2 + (self.high**2 - self.low**2) * u)
         decay = np.clip(decay, self.low, self.high)  # of which the square of a small one may be zero
         return exact.log(1 / decay - 1)
+
+    def precise(self, u: Any) -> Pair:
+        least = pairs.of(self.low) / self.high  # of decays that are all divided by the greatest
+        square = least * least
+        decay = pairs.within(pairs.sqrt((-square + 1.0) * u + square) * self.high, self.low, self.high)
+        return pairs.log(-decay + 1.0) - pairs.log(decay)

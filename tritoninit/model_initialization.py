@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from tritoninit.agreement import Agreement, Planned, exactly
 from tritoninit.auditing.assignments import Assignment
-from tritoninit.auditing.reading import constants
+from tritoninit.auditing.reading import Constants
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import CopyOf, Keep, StochasticallyRounded, key_name, rounded
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
@@ -23,6 +24,7 @@ from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
 from tritoninit.initializers import FanScaled, goes_by_shape
 from tritoninit.interception.entry import quietly
+from tritoninit.kernels.stream import Alike
 from tritoninit.keys import Key
 from tritoninit.models.materialize import (
     Held,
@@ -57,7 +59,16 @@ from tritoninit.registry import resolve
 from tritoninit.rounding import NEAREST, check_rounding
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
-from tritoninit.targets import LAZY, Target, TargetError, as_target, check_freed, check_memorable
+from tritoninit.targets import (
+    LAZY,
+    Target,
+    TargetError,
+    as_target,
+    check_floats,
+    check_freed,
+    check_memorable,
+)
+from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 from tritoninit.words import short
@@ -72,27 +83,19 @@ _CONSTRUCTORS = (
 )
 
 
+# What says that a slot cannot be set; NotImplementedError is a RuntimeError.
+_TROUBLE = (TypeError, ValueError, RuntimeError)
+
+
 class _Problems:
     """What stands in the way of initialising a model: errors by qualified name, raised together."""
 
     def __init__(self) -> None:
         self.errors: list[tuple[str, Exception]] = []
         self.unmatched: list[tuple[str, Sequence[str]]] = []
-        self._name = ""
 
-    def of(self, slot: Slot) -> _Problems:
-        """What says in a block of this that the slot cannot be set is a problem, and goes no further."""
-        self._name = slot.name
-        return self
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if not isinstance(error, (TypeError, ValueError, RuntimeError)):  # NotImplementedError is the last
-            return False
-        self.errors.append((self._name, error))
-        return True
+    def of(self, slot: Slot, error: Exception) -> None:
+        self.errors.append((slot.name, error))
 
     def raise_any(self) -> None:
         lines = [f"{name}: {error}" for name, error in self.errors]
@@ -107,6 +110,7 @@ class _Problems:
         raise kind("; ".join(lines)) from (self.errors[0][1] if self.errors else None)
 
 
+@untraced
 def initialize_(
     module: nn.Module,
     rules: Iterable[Rule] = TORCH_DEFAULTS,
@@ -231,12 +235,13 @@ def _initialize(
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
     found, choice = asked(module, rules, only, skip, scope, target, dtype, rounding)
-    initializers, garbage, renewed, own, given, aliases = choice
+    initializers, garbage, renewed, own, given, aliases, cases = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
-    noticed = [(part, "matches nothing in the model") for part in idle]
-    noticed += _constants_to_be_drawn(initializers)
+    noticed = _Noticed(idle, initializers)
     keep = Keep()
-    named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
+    named: set[Place] = set()
+    if any(slot.originals for slot in initializers):  # of which alone it is asked
+        named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
         keys = {
@@ -258,34 +263,47 @@ def _initialize(
                 each.follow(slot.tensor)
             reset_sharded(module)
     plan = Plan()
-    assignments: list[Assignment] = []
-    backends: dict[torch.device, str] = {}
+    done: list[tuple[Any, ...]] = []
     steps = _Steps(plan, key)
     for slot in found:
         initializer = initializers.get(slot, keep)
-        if not isinstance(initializer, Keep):
-            used = keys.get(slot)
-            tensor, became = apart.get(slot, (slot.tensor, ""))
+        tensor, used = slot.tensor, keys.get(slot)
+        case = cases.get(slot)
+        if case is not None:
+            backend = steps.alike(slot, initializer, used, case)
+            code = own[slot].call.code if own and slot in own else ""
+            done.append((slot.name, tensor, initializer, used, backend, "", code))
+        elif not isinstance(initializer, Keep):
+            became = backend = ""
             if slot in apart:
+                tensor, became = apart[slot]
                 plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name), named))
             elif slot.shard is not None or is_dtensor(tensor):
                 tensor = slot.memory
                 add_held(initializer, plan, writable(tensor, slot.windows), used or key)
             else:
-                steps.add(initializer, tensor, used)
+                backend = steps.add(slot, initializer, used)
                 if hasattr(tensor, "ds_tensor"):
                     plan.afterwards(partial(settle, slot))
-            device_of = tensor.device
-            backend = backends.get(device_of, "")
-            if not backend:
-                backend = backends[device_of] = resolve(device_of.type).name
+            backend = backend or resolve(tensor.device.type).name
             code = own[slot].call.code if slot in own else ""
-            done = slot.tensor if slot.shard is not None else tensor
-            assignments.append(Assignment(slot.name, done, initializer, used, backend, became, code))
+            if slot.shard is not None:
+                tensor = slot.tensor
+            done.append((slot.name, tensor, initializer, used, backend, became, code))
         elif not slot.is_buffer:
-            assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
+            done.append((slot.name, tensor, initializer, None, ""))
     plan.run()
-    return Report(assignments, seed=key.seed, module=module, noticed=noticed, scope=scope)
+    return Report(_Assignments(done), seed=key.seed, module=module, noticed=noticed, scope=scope)
+
+
+class _Assignments:
+    """Those of a model, made when somebody asks for them: few do, and to make them takes a while."""
+
+    def __init__(self, done: Sequence[tuple[Any, ...]]) -> None:
+        self._done = done
+
+    def __iter__(self) -> Iterator[Assignment]:
+        return starmap(Assignment, self._done)
 
 
 class _Steps:
@@ -299,24 +317,39 @@ class _Steps:
     def __init__(self, plan: Plan, key: Key) -> None:
         self._plan = plan
         self._key = key
-        self._first: dict[_Case, Step] = {}
+        self._first: dict[_Case, tuple[Step, str]] = {}
+        self._alike: dict[_Case, tuple[Alike, str, bool]] = {}
 
-    def add(self, initializer: Initializer, tensor: torch.Tensor, key: Key | None) -> None:
-        """Append what sets a tensor, which is known to be writable."""
-        inner = initializer.initializer if isinstance(initializer, StochasticallyRounded) else initializer
-        if not goes_by_shape(type(inner)):
-            initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
-            return
+    def alike(self, slot: Slot, initializer: Initializer, key: Key | None, case: _Case) -> str:
+        """:meth:`add` of a slot that has a case."""
+        found = self._alike.get(case)
+        if found is not None:
+            alike, backend, is_random = found
+            self._plan.again(alike, slot.tensor, key if is_random else None)
+            return backend
+        backend = self.add(slot, initializer, key)
+        step, _ = self._first.get(case, (None, ""))
+        if step is not None and step.backend is not None:
+            self._alike[case] = self._plan.alike(step), backend, step.fill.random
+        return backend
+
+    def add(self, slot: Slot, initializer: Initializer, key: Key | None) -> str:
+        """Append what sets a slot, which is known to be writable; the name of the backend."""
+        tensor = slot.tensor
         case = id(initializer), tensor.shape, tensor.dtype, tensor.device
-        step = self._first.get(case)
-        if step is not None:
-            self._plan.repeat(step, tensor, key or self._key)
-            return
+        first = self._first.get(case)
+        if first is not None:
+            self._plan.repeat(first[0], tensor, key or self._key)
+            return first[1]
         before = len(self._plan.steps)
         initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
-        step = self._plan.steps[-1]
-        if step.target is tensor and len(self._plan.steps) == before + 1:  # and not made of parts
-            self._first[case] = step
+        backend = resolve(tensor.device.type).name
+        inner = initializer.initializer if isinstance(initializer, StochasticallyRounded) else initializer
+        if goes_by_shape(type(inner)) and len(self._plan.steps) == before + 1:
+            step = self._plan.steps[-1]
+            if step.target is tensor:  # and not made of parts
+                self._first[case] = step, backend
+        return backend
 
 
 # What decides what an initializer that goes by shape is for a tensor: its id, and the tensor's shape, dtype
@@ -344,14 +377,20 @@ def asked(
             kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
         choice = _choose(module, found, rules, kept, device, dtype)
     if rounding != NEAREST:
-        known: dict[int, Initializer] = {}  # by what they round, of which many slots have the same
-        for slot, how in choice.initializers.items():
-            if isinstance(how, Computed):  # which is asked anew for each key
-                continue
-            if id(how) not in known:
-                known[id(how)] = rounded(how, rounding)
-            choice.initializers[slot] = known[id(how)]
+        _round(choice, rounding)
     return found, choice
+
+
+def _round(choice: Choice, rounding: str) -> None:
+    """Have all that is drawn be rounded so, what is the same for many slots once."""
+    known: dict[int, Initializer] = {}
+    for slot, how in choice.initializers.items():
+        if isinstance(how, Computed):  # which is asked anew for each key
+            continue
+        found = known.setdefault(id(how), rounded(how, rounding))
+        choice.initializers[slot] = found
+        if slot in choice.cases:
+            choice.cases[slot] = id(found), *choice.cases[slot][1:]
 
 
 def _planned(
@@ -396,13 +435,31 @@ def chosen(
     return [(slot, set_.get(slot, Keep())) for slot in found if slot in set_ or not slot.is_buffer]
 
 
-def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
-    """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
-    drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.memory.is_meta]
-    parts = [(slot.name, whole_here(slot.tensor) if slot.shard is None else None) for slot in drawn_now]
-    whole = [(name, here) for name, here in parts if here is not None]
-    for place, value in constants(here for _, here in whole):
-        yield whole[place][0], f"was {short(value, 6)} throughout, and is drawn now"
+class _Noticed:
+    """What a report remarks: of rules and names that are about nothing, and of numbers that are drawn now.
+
+    What is one number throughout, as where a branch starts as if it were not there, and is drawn now.
+    """
+
+    def __init__(self, idle: Sequence[str], chosen: Mapping[Slot, Initializer]) -> None:
+        self._idle = idle
+        drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.memory.is_meta]
+        parts = [(slot.name, _all_of(slot)) for slot in drawn_now]
+        whole = [(name, here) for name, here in parts if here is not None]
+        self._names = [name for name, _ in whole]
+        self._constants = Constants(here for _, here in whole)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        yield from ((part, "matches nothing in the model") for part in self._idle)
+        for place, value in self._constants:
+            yield self._names[place], f"was {short(value, 6)} throughout, and is drawn now"
+
+
+def _all_of(slot: Slot) -> torch.Tensor | None:
+    """The memory of a slot; None if some of it is elsewhere."""
+    if slot.is_usual:
+        return slot.tensor
+    return whole_here(slot.tensor) if slot.shard is None else None
 
 
 @contextmanager
@@ -431,6 +488,8 @@ def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> tor
 
 def _check_names(found: Sequence[Slot]) -> None:
     """Raise ValueError if two have one name, and so one key: a wrapper's own, and one that it wraps."""
+    if len({slot.name for slot in found}) == len(found):
+        return
     counts = Counter(slot.name for slot in found)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
@@ -448,6 +507,8 @@ class Choice(NamedTuple):
         own: which of the initializers are the model's own code's.
         given: the initializers that the rules have, as they are there.
         aliases: other places of tensors on the meta device, in which they are exchanged.
+        cases: of usual, contiguous slots that stay where they are, and whose initializer goes by shape: what
+            it is for one, it is for all of the case.
     """
 
     initializers: dict[Slot, Initializer]
@@ -456,6 +517,7 @@ class Choice(NamedTuple):
     own: dict[Slot, Own]
     given: list[Initializer | None]
     aliases: list[tuple[Held, Slot]]
+    cases: dict[Slot, _Case]
 
 
 def _choose(
@@ -490,29 +552,25 @@ def _wanted(
 ) -> Choice:
     """What rules and own code want of the slots of a model whose modules show whole parameters."""
     wanted: dict[Slot, Initializer | None] = {}
+    moves = device is not None or dtype is not None
     for slot in found:
-        with problems.of(slot):
-            if device is not None or dtype is not None:
+        try:
+            if moves:
                 check_freed(local_of(slot.memory))  # it is copied, or its memory given up
                 check_engine(slot, device, dtype)
-            if slot in kept:
+            if kept and slot in kept:
                 continue
-            if nn.parameter.is_lazy(slot.tensor):
-                raise TargetError(LAZY)
-            if slot.shard is not None and slot.shard.parts is None:
-                slot.shard.windows.check(slot.memory.shape)
-            wish = _wish(rules, slot)
-            if not (slot.is_buffer or isinstance(wish, Keep)):
-                check_held(slot)
-            wanted[slot] = wish
+            wanted[slot] = rules.find(slot) if slot.is_usual else _wish(rules, slot)
+        except _TROUBLE as error:
+            problems.of(slot, error)
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = Choice({}, [], set(), own, list(wanted.values()), [])
+    choice = Choice({}, [], set(), own, list(wanted.values()), [], {})
     along: set[Place] = set()  # of weights, which come first
-    checks = _Checks(device, dtype)
+    checks = _Checks(device, dtype, choice.cases)
     for slot, wish in wanted.items():
-        with problems.of(slot):
-            initializer = rules.find(slot, own_code=False) if slot in failures else wish
-            if slot in own:
+        try:
+            initializer = rules.find(slot, own_code=False) if failures and slot in failures else wish
+            if own and slot in own:
                 check_code(wish, own[slot])
                 initializer = own[slot].initializer
             elif initializer is not None:
@@ -529,16 +587,25 @@ def _wanted(
             elif slot.tensor.is_meta:
                 choice.garbage.append(slot)
                 check_computable(slot, device)
+        except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
+            problems.of(slot, error)
     return choice
 
 
 def _wish(rules: RuleSet, slot: Slot) -> Initializer | None:
-    """What rules have for a slot; they may fail for want of a shape where it holds a place."""
+    """What rules have for a slot; raises why it cannot be set, whatever they have."""
+    if nn.parameter.is_lazy(slot.tensor):
+        raise TargetError(LAZY)
+    if slot.shard is not None and slot.shard.parts is None:
+        slot.shard.windows.check(slot.memory.shape)
     try:
-        return rules.find(slot)
+        wish = rules.find(slot)
     except Exception:
-        check_held(slot)
+        check_held(slot)  # for want of a shape, perhaps, where it holds a place
         raise
+    if not (slot.is_buffer or isinstance(wish, Keep)):
+        check_held(slot)
+    return wish
 
 
 def check_code(wish: Initializer | None, own: Own) -> None:
@@ -563,13 +630,31 @@ class _Checks:
     What is asked of one that goes by shape is asked once a shape, dtype and device, which models repeat.
     """
 
-    def __init__(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+        cases: dict[Slot, _Case] | None = None,
+    ) -> None:
         self._device = device
         self._dtype = dtype
+        self._cases = {} if cases is None else cases
+        self._stays = device is None and dtype is None
         self._known: dict[_Case, Initializer] = {}
 
     def on(self, slot: Slot, initializer: Initializer) -> None:
         """Raise why an initializer cannot set a slot."""
+        by_shape = goes_by_shape(type(initializer))
+        if by_shape and slot.is_usual and self._stays:  # and so there is no more to ask
+            tensor = slot.tensor
+            is_like_most = check_floats(tensor)
+            case: _Case = id(initializer), tensor.shape, tensor.dtype, tensor.device
+            if case not in self._known:
+                self._check_initializer(slot, initializer)
+                self._known[case] = initializer  # which keeps its id
+            if is_like_most:
+                self._cases[slot] = case
+            return
         if isinstance(initializer, Keep):
             return
         memory = slot.memory
@@ -587,7 +672,7 @@ class _Checks:
             writable(memory, slot.windows)
         else:
             as_target(memory)
-        if not goes_by_shape(type(initializer)):
+        if not by_shape:
             self._check_initializer(slot, initializer)
             return
         shape = memory.shape if slot.shard is None else slot.shape
@@ -618,8 +703,10 @@ def computed(
     computed = drawn(module, own, key)
     checks = _Checks(device, dtype)
     for slot, initializer in computed.items():
-        with problems.of(slot):
+        try:
             checks.on(slot, initializer)
+        except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
+            problems.of(slot, error)
     problems.raise_any()
     return {slot: rounded(initializer, rounding) for slot, initializer in computed.items()}
 
@@ -695,8 +782,10 @@ def drawn_apart(
     problems = _Problems()
     apart: dict[Slot, _Drawn] = {}
     for slot, value in values.items():
-        with problems.of(slot):
+        try:
             apart[slot] = _Drawn(value, becomes(slot, value, dtype, key.fold_in(slot.name), named))
+        except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
+            problems.of(slot, error)
     problems.raise_any()
     return apart
 

@@ -17,13 +17,21 @@ import torch
 
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer
-from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError, integer, integers, make_plain
+from tritoninit.kernels.lowering import (
+    FLOAT_DTYPES,
+    PARTS,
+    ROUNDED_DTYPES,
+    ParameterError,
+    integer,
+    integers,
+    make_plain,
+)
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
 from tritoninit.targets import Target, device_of, dtype_name
 from tritoninit.window import Window
 
-_SERVED = (*ROUNDED_DTYPES, "float64", "complex64", "complex128")
+_SERVED = (*FLOAT_DTYPES, *PARTS)
 _WINDOWS = {"hann": (0.5, 0.5), "hamming": (0.54, 0.46)}  # a - b cos(2 pi t / period)
 
 
@@ -35,11 +43,26 @@ class Table(Structured):
 
     @abstractmethod
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless there is a table of that (global) shape."""
+        """Raise ValueError unless there is a table of that (global) shape.
+
+        Args:
+            shape: of the whole (global) table.
+
+        Raises:
+            ValueError: there is none.
+        """
 
     @abstractmethod
     def values(self, places: Sequence[Any], shape: tuple[int, ...]) -> Any:
-        """The numbers, in float64, at places of a table of ``shape``: open arrays of indices."""
+        """The numbers, in float64, at places of a table of ``shape``: open arrays of indices.
+
+        Args:
+            places: an array of indices a dimension, of shapes that broadcast.
+            shape: of the whole (global) table.
+
+        Returns:
+            The numbers, real or complex, of a shape that broadcasts to that of the places.
+        """
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         return self  # of the whole shape, whatever lies in it
@@ -55,8 +78,9 @@ class Table(Structured):
         places = np.ix_(*(np.arange(begin, begin + size) for begin, size in ends))
         values = np.broadcast_to(self.values(places, window.global_shape), tuple(target.shape))
         found = torch.from_numpy(np.array(values)).reshape(tuple(target.shape))
-        if dtype_name(target) in ROUNDED_DTYPES:
-            found = found.to(torch.float32)
+        dtype = dtype_name(target)
+        if dtype in ROUNDED_DTYPES or PARTS.get(dtype) in ROUNDED_DTYPES:  # of 16 bits, too, by way of these
+            found = found.to(torch.complex64 if found.is_complex() else torch.float32)
         return found.to(device_of(target))
 
 

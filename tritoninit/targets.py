@@ -15,6 +15,7 @@ import torch
 
 from tritoninit.extents import extent
 from tritoninit.kernels.stream import FLOAT8
+from tritoninit.tracing.private import is_stand_in, is_wrapped
 
 LAZY = "a lazy parameter has no shape yet: run a forward pass first"
 
@@ -33,6 +34,10 @@ class ShortError(TargetError):
     """A tensor's memory, freed or resized, ends before its elements do. Torch would write beyond it."""
 
 
+class TracedError(TargetError):
+    """A tensor stands for others while torch traces or transforms: operators can set it, writes cannot."""
+
+
 def as_target(x: Any) -> Target:
     """``x`` itself, or a torch tensor over the same memory where ``x`` is another library's array.
 
@@ -44,7 +49,7 @@ def as_target(x: Any) -> Target:
             lost, since autograd computed it.
     """
     if isinstance(x, torch.Tensor):
-        _check_tensor(x)
+        check_tensor(x)
         return x
     if isinstance(x, np.ndarray):
         _check_array(x)
@@ -54,7 +59,36 @@ def as_target(x: Any) -> Target:
     raise TypeError(f"expected a tensor or an array, not {type(x).__name__}")
 
 
-def _check_tensor(x: torch.Tensor) -> None:
+def is_floats(x: torch.Tensor) -> bool:
+    """Whether it is torch's own tensor, of floating-point numbers of more than 8 bits."""
+    kind = type(x)
+    return (kind is torch.nn.Parameter or kind is torch.Tensor) and x.dtype in _PLAIN
+
+
+def check_floats(x: torch.Tensor) -> bool:
+    """:func:`check_tensor` of one that :func:`is_floats`: of most, what there is to ask at once.
+
+    Returns:
+        Whether it is like most: contiguous, not empty, and none of inference mode's.
+    """
+    try:
+        storage = x.untyped_storage()
+        begin = storage.data_ptr()
+        if (
+            begin
+            and x.is_contiguous()
+            and x.data_ptr() + x.nbytes <= begin + len(storage)
+            and not (x.is_nested or x.is_neg() or x.is_inference() or x.grad_fn)
+        ):
+            return True
+    except RuntimeError:  # of which what follows knows
+        pass
+    check_tensor(x)
+    return False
+
+
+def check_tensor(x: torch.Tensor) -> None:
+    """:func:`as_target` of a tensor."""
     if not check_memory(x, True):
         _check_overlap(1, x.shape, x.stride())
     if x.is_neg():
@@ -112,6 +146,8 @@ def check_kind(x: torch.Tensor) -> None:
     if hasattr(x, "__tensor_flatten__"):  # the mark of a subclass that holds others, such as DTensor
         raise TargetError(f"a {type(x).__name__} holds other tensors: fill those, each with its window")
     # FakeTensor's storage would warn if it was asked for its address.
+    if is_stand_in(x):
+        raise TracedError(_standing_for_others(x))
     if _acts_for_itself(x) and x.layout is torch.strided and x.untyped_storage().device.type == "meta":
         raise TargetError(_standing_for_others(x))
 
@@ -145,7 +181,11 @@ def check_memorable(x: torch.Tensor) -> None:
     try:
         x.untyped_storage()
     except RuntimeError as error:
-        raise TargetError(WRAPPED) from error
+        raise _wrapped(x) from error
+
+
+def _wrapped(x: torch.Tensor) -> TargetError:
+    return (TracedError if is_wrapped(x) else TargetError)(WRAPPED)
 
 
 # Devices whose tensors' memory has no address here: they are copied to, by torch's own means.
@@ -178,7 +218,7 @@ def _explain_memory(x: torch.Tensor) -> None:
     try:
         storage.data_ptr()
     except RuntimeError as error:
-        raise TargetError(WRAPPED) from error
+        raise _wrapped(x) from error
     raise ShortError(
         f"the tensor's memory ends before its elements do: its storage, of {storage.nbytes()} bytes now, was"
         " freed or resized, as FSDP does while it needs none"
@@ -358,12 +398,13 @@ _TYPESTR = {
     torch.float32: np.dtype(np.float32).str,
     torch.float16: np.dtype(np.float16).str,
     torch.bfloat16: np.dtype(np.uint16).str,
+    torch.complex32: np.dtype(np.uint32).str,
     **{getattr(torch, name): np.dtype(np.uint8).str for name in FLOAT8},
 }
 
 
 def as_array(target: Target) -> npt.NDArray[Any]:
-    """A NumPy view of CPU memory; what NumPy has no type for as its patterns: bfloat16, and 8-bit floats."""
+    """A NumPy view of CPU memory; of what NumPy has no type for (bfloat16, complex32, 8 bits) patterns."""
     if isinstance(target, torch.Tensor):
         typestr = _TYPESTR.get(target.dtype)
         if typestr is None:

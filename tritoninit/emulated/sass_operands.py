@@ -206,6 +206,13 @@ class Instruction:
             found.append(self.flag())
         return found
 
+    def conditions(self) -> list[Source]:
+        """Predicates that are read, as many as there are."""
+        found = []
+        while self._comes(_PREDICATE):
+            found.append(self.predicate())
+        return found
+
     def predicate(self) -> Source:
         return self._predicate(self._take())
 
@@ -275,6 +282,29 @@ class Instruction:
         slot = self.listing.word_of_bank(int(offset, 16)) if offset else (self.registers(name) or [ZERO])[0]
         return _with_sign(before, slot, after)
 
+    def double(self) -> Source:
+        """A float64: two registers, two words of the bank, or a number whose lower word is zero."""
+        if self._comes(_DECIMAL):
+            number = np.array([float(self._take())]).view(u64)
+            if a.low(number)[0]:
+                raise Undecoded("a float64 of more than 32 bits")
+            return lambda r: number
+        before, name, offset, after = self.groups(_FLOAT)
+        if ("|" in before) != ("|" in after):
+            raise Undecoded(f"operand {before}{name}{after}")
+        if offset:
+            first, second = (self.listing.word_of_bank(int(offset, 16) + 4 * k) for k in range(2))
+        else:
+            first, second = self.registers(name, 2) or [ZERO] * 2
+        changes: dict[str, Callable[[Array], Array]] = {
+            "": lambda x: x,
+            "-": a.negative,
+            "|": a.absolute,
+            "-|": lambda x: a.negative(a.absolute(x)),
+        }
+        change = changes[before]
+        return lambda r: change(a.joined(r[first], r[second]))
+
     def _decimal(self) -> int:
         return self.listing.number(int(np.float32(self._take()).view(u32)))
 
@@ -316,7 +346,7 @@ class Instruction:
         Args:
             operands: the targets' kinds, "=" and the sources': w for words, n for such that may have a minus,
                 x for such that may have a tilde; c for an immediate of six bits or a word; l for longs; f for
-                floats; p for predicates; and a digit for an immediate of so many bits.
+                floats; d for float64; p for predicates; and a digit for an immediate of so many bits.
             function: of the sources.
         """
         before, after = operands.split("=")
@@ -327,6 +357,7 @@ class Instruction:
             "c": self._count,
             "l": self.long,
             "f": self.number,
+            "d": self.double,
             "p": self.predicate,
         }
         targets = [self.flag() for _ in before] if "p" in before else self.targets(2 if before == "l" else 1)

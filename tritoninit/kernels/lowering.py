@@ -27,6 +27,8 @@ from tritoninit.kernels.stream import (
 # Random fills serve these; constants serve every dtype.
 ROUNDED_DTYPES = ("float32", "float16", "bfloat16", *FLOAT8)  # float32 values, as they are or rounded once
 FLOAT_DTYPES = (*ROUNDED_DTYPES, "float64")
+# What this one does not hold, none does, and is refused as soon as an initializer is made.
+WIDEST = "float64"
 # A complex number is two neighbours of these in the stream: its real part and its imaginary one.
 PARTS = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
 
@@ -168,8 +170,7 @@ def finite(name: str, x: float, dtype: str) -> float:
     """
     value = computed(x + 0.0, dtype)
     if not math.isfinite(value):
-        kind = "float64" if dtype == "float64" else "float32"
-        raise ParameterError(f"{name} must be a finite {kind} number, not {x}")
+        raise ParameterError(f"{name} must be a finite {dtype} number, not {x}")
     return value + 0.0
 
 
@@ -187,6 +188,13 @@ def check_held(value: float, dtype: str) -> None:
     """Raise RangeError if an 8-bit float has no such number, infinity or NaN."""
     too_large = abs(value) > _LARGEST[dtype] and not (math.isinf(value) and FLOAT8[dtype].has_infinity)
     if too_large:
+        raise RangeError(f"{dtype} cannot hold the value {shown(value)}")
+
+
+def check_parts_held(value: complex, dtype: str) -> None:
+    """Raise RangeError if the real or the imaginary part is larger than any of a complex dtype."""
+    largest = _LARGEST[PARTS[dtype]]
+    if any(largest < abs(part) < math.inf for part in (value.real, value.imag)):
         raise RangeError(f"{dtype} cannot hold the value {shown(value)}")
 
 
@@ -296,8 +304,7 @@ def uniform(low: float, high: float, dtype: str) -> UniformNumbers:
         raise ParameterError(f"uniform needs low <= high, not low={low} > high={high}")
     span = computed(high32 - low32, dtype)
     if not math.isfinite(span):
-        kind = "float64" if dtype == "float64" else "float32"
-        raise ParameterError(f"high - low overflows {kind}: low={low}, high={high}")
+        raise ParameterError(f"high - low overflows {dtype}: low={low}, high={high}")
     if low32 == high32:
         if low < high and not low32 <= _rounded(low32, dtype) < high:
             raise ParameterError(f"no {dtype} number lies in [{low}, {high})")
@@ -340,6 +347,20 @@ def _upper_tail(x: float) -> Decimal:
     return Decimal("0.5") - total * (-square / 2).exp() / (2 * _PI).sqrt()
 
 
+@lru_cache(maxsize=1024)
+def _probabilities(left: float, right: float) -> tuple[float, float, float, float]:
+    """P(Z < left), P(Z > right), their difference, and what is between, of the standard normal."""
+    with localcontext(Context(prec=80)):
+        ends = [max(-13.0, min(13.0, x)) for x in (left, right)]
+        below, above = _upper_tail(-ends[0]), _upper_tail(ends[1])
+        mass = 1 - below - above
+        if left < -13.0:
+            below = Decimal(0)
+        if right > 13.0:
+            above = Decimal(0)
+        return float(below), float(above), float(below - above), float(mass)
+
+
 def _bound(name: str, bound: float, dtype: str) -> float:
     """A truncation bound as it is computed with; one that is infinite there is the largest finite number."""
     if math.isnan(bound):
@@ -376,8 +397,10 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
     """
     mean32, std32 = finite("mean", mean, dtype), finite("std", std, dtype)
     low32, high32 = _bound("a", low, dtype), _bound("b", high, dtype)
-    if not std32 > 0:
+    if not std > 0:
         raise ParameterError(f"truncated normal needs std > 0, not {std}")
+    if not std32:
+        raise ParameterError(f"std is too small for {dtype}: {std}")
     if not low < high:
         raise ParameterError(f"truncated normal needs a < b, not a={low}, b={high}")
     left, right = (low - mean) / std, (high - mean) / std
@@ -386,15 +409,7 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
             f"[{low}, {high}] lies more than {FARTHEST_TAIL:g} standard deviations from the mean {mean}"
         )
     _check_reach(mean, std, low, high, dtype)
-    with localcontext(Context(prec=80)):
-        ends = [max(-13.0, min(13.0, x)) for x in (left, right)]
-        below, above = _upper_tail(-ends[0]), _upper_tail(ends[1])
-        mass = 1 - below - above
-        if left < -13.0:
-            below = Decimal(0)
-        if right > 13.0:
-            above = Decimal(0)
-        difference = below - above
+    below, above, difference, mass = _probabilities(left, right)
     floor = 0.0 - largest_rounding_within(-low32, dtype, strict=False)
     cap = largest_rounding_within(high32, dtype, strict=False)
     if floor > cap:
@@ -403,10 +418,10 @@ def truncated_normal(mean: float, std: float, low: float, high: float, dtype: st
     return TruncatedNormalNumbers(
         mean32,
         std32,
-        computed(float(below), dtype),
-        computed(float(above), dtype),
-        computed(float(difference), dtype),
-        computed(computed(float(mass), dtype) * unit, dtype),
+        computed(below, dtype),
+        computed(above, dtype),
+        computed(difference, dtype),
+        computed(computed(mass, dtype) * unit, dtype),
         floor,
         cap,
     )

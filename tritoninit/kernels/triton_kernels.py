@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from itertools import chain
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,11 +20,11 @@ import torch
 import triton
 import triton.language as tl
 
-from tritoninit.kernels import stream
+from tritoninit.kernels import stream, triton_launch
 from tritoninit.kernels import triton_doubles as wide
 from tritoninit.kernels.rows import DIMS as MAX_DIMS
 from tritoninit.kernels.rows import Grouping, goes_by_rows, grouping
-from tritoninit.kernels.stream import Draw, TruncatedNormalNumbers
+from tritoninit.kernels.stream import Alike, Draw, TruncatedNormalNumbers
 
 _M0 = tl.constexpr(stream.PHILOX_M0)
 _M1 = tl.constexpr(stream.PHILOX_M1)
@@ -920,28 +922,19 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
     """
     if not tensor.numel():
         return
+    if tensor.stride() == draw.strides and tensor.is_contiguous():  # as most: a run without a look
+        _fill_run(tensor, draw, counters)
+        return
     tensor = tensor.detach()
     dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
-    numbers = (
-        draw.stream & 0xFFFFFFFF,
-        draw.stream >> 32,
-        draw.seed & 0xFFFFFFFF,
-        draw.seed >> 32,
-        *_parameters(tensor, draw),
-    )
+    if is_run(dims):
+        _fill_run(tensor, draw, counters)
+        return
+    numbers = *_key_words(draw), *_parameters(tensor, draw)
     is_double = tensor.dtype == torch.float64
     options = _options(variant(draw), tensor.dtype)
     memory = tensor.view(torch.uint8) if tensor.dtype in FORMATS else tensor
     with torch.cuda.device_of(tensor):
-        if is_run(dims):
-            stop = draw.start + tensor.numel()
-            tile = 4 * counters
-            grid = ((stop + tile - 1) // tile - draw.start // tile,)
-            kernel = double_run_kernel if is_double else run_kernel
-            kernel[grid](
-                memory, draw.start, stop, *numbers, ALIGNED=draw.start % 16 == 0, COUNTERS=counters, **options
-            )
-            return
         if len(dims) > MAX_DIMS:
             fill_many(_parts(tensor, draw), counters=counters)
             return
@@ -977,9 +970,44 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         )
 
 
+def _fill_run(tensor: torch.Tensor, draw: Draw, counters: int) -> None:
+    """:func:`fill` of memory in the order of the stream."""
+    device = tensor.get_device()
+    if device < 0 or device == torch.cuda.current_device():  # to enter another takes longer than to ask
+        _launch_run(tensor, draw, counters, device)
+    else:
+        with torch.cuda.device(device):
+            _launch_run(tensor, draw, counters, device)
+
+
+def _launch_run(tensor: torch.Tensor, draw: Draw, counters: int, device: int) -> None:
+    dtype, distribution = tensor.dtype, variant(draw)
+    start, tile = draw.start, 4 * counters
+    stop, aligned = start + tensor.numel(), start % 16 == 0
+    grid = (stop + tile - 1) // tile - start // tile
+    numbers = start, stop, *_key_words(draw), *_parameters(tensor, draw)
+    options = _options(distribution, dtype)
+    kernel = double_run_kernel if dtype == torch.float64 else run_kernel
+    kind = kernel, device, dtype, distribution, aligned, counters, tensor.data_ptr() % 16 == 0
+    constants = options["DISTRIBUTION"], aligned, counters, options["FORMAT"]
+    if not triton_launch.again(kind, grid, tensor, *numbers, *constants):
+        memory = tensor.detach()
+        memory = memory.view(torch.uint8) if dtype in FORMATS else memory
+        named = {"ALIGNED": aligned, "COUNTERS": counters, **options}
+        triton_launch.first(kind, grid, (memory, *numbers), named)
+
+
+def _key_words(draw: Draw) -> tuple[int, int, int, int]:
+    """The 32-bit halves of the stream and of the seed."""
+    return draw.stream & 0xFFFFFFFF, draw.stream >> 32, draw.seed & 0xFFFFFFFF, draw.seed >> 32
+
+
+_PADDING = [(0.0,) * (8 - k) for k in range(9)]
+
+
 def _parameters(tensor: torch.Tensor, draw: Draw) -> tuple[Any, ...]:
     """A draw's parameters as a kernel takes them: eight floats, or the bits of eight float64 numbers."""
-    padded = (*draw.parameters, *(0.0,) * (8 - len(draw.parameters)))
+    padded = (*draw.parameters, *_PADDING[len(draw.parameters)])
     return struct.unpack("<8q", struct.pack("<8d", *padded)) if tensor.dtype == torch.float64 else padded
 
 
@@ -1043,17 +1071,34 @@ class Group(NamedTuple):
     distribution: int
     aligned: bool
 
-    def launch(self, grid: int, counters: int, *table: Any) -> None:
-        constants = {"DTYPE": DTYPES[self.dtype], "ALIGNED": self.aligned, "COUNTERS": counters}
-        table_kernel[(grid,)](*table, **constants, **_options(self.distribution, self.dtype))
+    def launch(self, grid: int, counters: int, table: torch.Tensor, *places: int) -> None:
+        dtype, distribution, aligned = self
+        options = _options(distribution, dtype)
+        kind = table_kernel, table.get_device(), *self, counters, table.data_ptr() % 16 == 0
+        constants = options["DISTRIBUTION"], DTYPES[dtype], aligned, counters, options["FORMAT"]
+        if not triton_launch.again(kind, grid, table, *places, *constants):
+            named = {"DTYPE": DTYPES[dtype], "ALIGNED": aligned, "COUNTERS": counters}
+            triton_launch.first(kind, grid, (table, *places), {**named, **options})
 
 
-class Run(NamedTuple):
-    """A tensor that a run of the stream goes through."""
+class Runs(NamedTuple):
+    """Tensors that a run of the stream goes through, which differ in where they lie and in their keys alone.
+
+    Attributes:
+        tensor: the first of them.
+        draw: its.
+        size: elements of each.
+        origins: where element 0 of the stream would lie, of each.
+        seeds: of each.
+        streams: of each.
+    """
 
     tensor: torch.Tensor
     draw: Draw
-    origin: int
+    size: int
+    origins: list[int]
+    seeds: list[int]
+    streams: list[int]
 
 
 class CutGroup(NamedTuple):
@@ -1104,6 +1149,7 @@ Item: TypeAlias = tuple[torch.Tensor, Draw]
 
 def fill_many(
     items: Sequence[tuple[torch.Tensor, Draw]],
+    alike: Sequence[Alike] = (),
     *,
     counters: int = COUNTERS,
     tiles_per_program: int | None = None,
@@ -1119,21 +1165,28 @@ def fill_many(
 
     Args:
         items: tensors that do not overlap, and what to write into them.
+        alike: others, of which many have the same written.
         counters: blocks that a program draws at a time (a power of two); never changes a value.
         tiles_per_program: how often a program does so, by default more the more there is to draw; never
             changes a value.
     """
-    if len(items) == 1:
+    if len(items) == 1 and not alike:
         fill(*items[0], counters=counters)
         return
-    devices: dict[torch.device, list[tuple[torch.Tensor, Draw]]] = defaultdict(list)
-    for tensor, draw in items:
-        if tensor.numel():
-            devices[tensor.device].append((tensor, draw))
-    for device, members in devices.items():
-        with torch.cuda.device_of(members[0][0]):
-            capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-            groups, alone = ({}, members) if capturing else _group(members, counters)
+    devices: dict[torch.device, tuple[list[Item], list[Alike]]] = defaultdict(lambda: ([], []))
+    for item in items:
+        if item[0].numel():
+            devices[item[0].device][0].append(item)
+    for each in alike:
+        if each.targets:
+            devices[each.targets[0].device][1].append(each)
+    for device, (members, together) in devices.items():
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                groups: Groups = {}
+                alone = [*members, *(item for each in together for item in each.items())]
+            else:
+                groups, alone = _group(members, together, counters)
             for tensor, draw in alone:
                 fill(tensor, draw, counters=counters)
             if groups:
@@ -1199,43 +1252,71 @@ class KeptTable:
                 group.launch(grid, self._counters, self._words, rows_at, programs_at, tiles)
 
 
-def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Groups, list[Item]]:
+def _group(items: list[Item], alike: list[Alike], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device that share launches, and those to launch one by one."""
     groups, alone = _grouped(items, counters)
-    alone += [(found[0].tensor, found[0].draw) for found in groups.values() if len(found) == 1]
-    return {group: found for group, found in groups.items() if len(found) > 1}, alone
+    for each in alike:
+        _add_alike(groups, each)
+    several: Groups = {}
+    for group, found in groups.items():
+        first = found[0]
+        if len(found) == 1 and (isinstance(first, Cut) or len(first.origins) == 1):
+            alone.append((first.tensor, first.draw))
+        else:
+            several[group] = found
+    return several, alone
+
+
+def _add_alike(groups: Groups, alike: Alike) -> None:
+    targets, draw, seeds, streams = alike
+    before = draw.start * targets[0].itemsize
+    origins = [(x.data_ptr() - before) & 0xFFFFFFFFFFFFFFFF for x in targets]
+    places = {origin % 16 == 0 for origin in origins}
+    for aligned in places:
+        group = Group(targets[0].dtype, variant(draw), aligned)
+        if len(places) == 1:
+            found = Runs(targets[0], draw, targets[0].numel(), origins, seeds, streams)
+        else:
+            which = [k for k, origin in enumerate(origins) if (origin % 16 == 0) == aligned]
+            columns = [[column[k] for k in which] for column in (origins, seeds, streams)]
+            found = Runs(targets[which[0]], draw, targets[0].numel(), *columns)
+        first = draw._replace(seed=found.seeds[0], stream=found.streams[0])
+        groups[group].append(found._replace(draw=first))
 
 
 def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device by what launches over many have in common, and those that none serves."""
     alone: list[Item] = []
     groups: Groups = defaultdict(list)
+    kinds: dict[Any, Runs] = {}
     waiting = [*items[::-1]]
     while waiting:
         tensor, draw = waiting.pop()
-        if tensor.is_contiguous() and tensor.stride() == draw.strides:  # as most: a run without a look
-            _add_run(groups, tensor, draw)
-            continue
-        dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
-        if is_run(dims):
-            _add_run(groups, tensor, draw)
-        elif len(dims) > MAX_DIMS:
-            waiting += _parts(tensor, draw)[::-1]
-        elif goes_by_rows(dims):
-            cut = Cut(tensor, draw, dims, _grouping(tensor, draw, dims, among_others=True))
-            groups[cut.group(counters)].append(cut)
-        else:
-            alone.append((tensor, draw))
+        if not (tensor.stride() == draw.strides and tensor.is_contiguous()):
+            dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
+            if len(dims) > MAX_DIMS and not is_run(dims):
+                waiting += _parts(tensor, draw)[::-1]
+                continue
+            if not is_run(dims):
+                if goes_by_rows(dims):
+                    cut = Cut(tensor, draw, dims, _grouping(tensor, draw, dims, among_others=True))
+                    groups[cut.group(counters)].append(cut)
+                else:
+                    alone.append((tensor, draw))
+                continue
+        dtype, size = tensor.dtype, tensor.numel()
+        name, parameters, seed, key_stream, start, _, is_stochastic = draw
+        origin = (tensor.data_ptr() - start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
+        # By what is there already: to find out what a draw's variant is takes longer, and so does a Group.
+        kind = dtype, name, is_stochastic, id(parameters), start, size, origin % 16 == 0
+        found = kinds.get(kind)
+        if found is None:
+            found = kinds[kind] = Runs(tensor, draw, size, [], [], [])
+            groups[Group(dtype, variant(draw), origin % 16 == 0)].append(found)
+        found.origins.append(origin)
+        found.seeds.append(seed)
+        found.streams.append(key_stream)
     return groups, alone
-
-
-def _add_run(groups: Groups, tensor: torch.Tensor, draw: Draw) -> None:
-    origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
-    alike = tensor.dtype, variant(draw), origin % 16 == 0
-    found = groups.get(alike)  # type: ignore[call-overload]  # a Group is a tuple, and takes longer to make
-    if found is None:
-        found = groups[Group(*alike)]
-    found.append(Run(tensor, draw, origin))
 
 
 def _launch(device: torch.device, groups: Groups, counters: int, tiles_per_program: int | None) -> None:
@@ -1284,15 +1365,22 @@ Table: TypeAlias = tuple[npt.NDArray[np.void], npt.NDArray[np.int32], int]
 
 
 def _table(
-    runs: list[Run], tile: int, tiles_per_program: int | None, strides: Sequence[int] = (), count: int = 1
+    runs: list[Runs], tile: int, tiles_per_program: int | None, strides: Sequence[int] = (), count: int = 1
 ) -> Table:
     """The rows of a launch, the number of each program's row, and how many tiles a program draws.
 
-    Of each run there are ``count``, so many bytes apart.
+    Of each tensor there are ``count``, so many bytes apart.
     """
-    rows = _rows(DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW, runs)
-    rows["origin"] = np.array([run.origin for run in runs], np.uint64)
-    rows["stop"] = [run.draw.start + run.tensor.numel() for run in runs]
+    dtype = DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW
+    sizes = [len(run.origins) for run in runs]
+    rows = np.zeros(sum(sizes), dtype)
+    for column, each in (("origin", "origins"), ("seed", "seeds"), ("stream", "streams")):
+        rows[column] = np.array([*chain.from_iterable(getattr(run, each) for run in runs)], np.uint64)
+    starts = np.array([run.draw.start for run in runs], np.int64)
+    rows["start"] = np.repeat(starts, sizes)
+    rows["stop"] = np.repeat(starts + [run.size for run in runs], sizes)
+    parameters = np.array([run.draw.parameters for run in runs], dtype["parameters"].base)
+    rows["parameters"][:, : parameters.shape[1]] = np.repeat(parameters, sizes, axis=0)
     if count > 1:
         rows = np.repeat(rows, count)
         number = np.tile(np.arange(count, dtype=np.uint64), len(runs))
@@ -1303,22 +1391,17 @@ def _table(
 
 def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> Table:
     """The same of tensors that go by rows, of which a tile is so many groups."""
-    rows = _rows(DOUBLE_CUT_ROW if cuts[0].tensor.dtype == torch.float64 else CUT_ROW, cuts)
-    rows["address"] = [cut.tensor.data_ptr() for cut in cuts]
-    rows["shape"] = [_shape(cut.dims, cut.found) for cut in cuts]
-    first = np.zeros(len(cuts), np.int64)
-    return _shared(rows, first, -(-rows["shape"][:, -1] // groups), tiles_per_program)
-
-
-def _rows(dtype: np.dtype[np.void], members: Sequence[Run | Cut]) -> npt.NDArray[np.void]:
-    """Rows of a table, as far as all kinds have the same."""
-    rows = np.zeros(len(members), dtype)
-    _, parameters, seeds, streams, starts, *_ = zip(*[member.draw for member in members], strict=True)
+    dtype = DOUBLE_CUT_ROW if cuts[0].tensor.dtype == torch.float64 else CUT_ROW
+    rows = np.zeros(len(cuts), dtype)
+    _, parameters, seeds, streams, starts, *_ = zip(*[cut.draw for cut in cuts], strict=True)
     rows["start"] = starts
     rows["stream"] = np.array(streams, np.uint64)
     rows["seed"] = np.array(seeds, np.uint64)
     rows["parameters"][:, : len(parameters[0])] = np.array(parameters, dtype["parameters"].base)
-    return rows
+    rows["address"] = [cut.tensor.data_ptr() for cut in cuts]
+    rows["shape"] = [_shape(cut.dims, cut.found) for cut in cuts]
+    first = np.zeros(len(cuts), np.int64)
+    return _shared(rows, first, -(-rows["shape"][:, -1] // groups), tiles_per_program)
 
 
 def _shared(

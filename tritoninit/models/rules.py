@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -31,6 +32,25 @@ Initializers: TypeAlias = (
 
 
 @dataclass(frozen=True)
+class ClassNamed:
+    """A pattern: the class has one of ``parts`` in its name."""
+
+    parts: tuple[str, ...]
+
+    def __call__(self, name: str, module: nn.Module) -> bool:
+        kind: Any = type(module)
+        return self.of(kind)
+
+    def of(self, kind: Any) -> bool:
+        return _has_in_name(kind, self.parts)
+
+
+@lru_cache(maxsize=4096)
+def _has_in_name(kind: type, parts: tuple[str, ...]) -> bool:
+    return any(part in kind.__name__ for part in parts)
+
+
+@dataclass(frozen=True)
 class Rule:
     """Which parameters, and how to set them.
 
@@ -45,6 +65,9 @@ class Rule:
 
     A parameter that the mapping leaves out falls through to the next rule. Buffers are set only where a
     mapping names them ("running_mean").
+
+    Raises:
+        TypeError: a pattern, or an initializer, that is none.
     """
 
     pattern: Pattern
@@ -64,11 +87,28 @@ class Rule:
             raise TypeError(f"a rule takes an Initializer, or several by name, not {self.initializers!r}")
 
     def find(self, slot: Slot) -> Initializer | None:
-        """The initializer for a parameter or buffer; None if the rule has none."""
+        """The initializer for a parameter or buffer; None if the rule has none.
+
+        Args:
+            slot: one of a model's parameters or buffers.
+
+        Returns:
+            The initializer, or None.
+        """
         return self.given(slot) if self._matches(slot) else None
 
     def given(self, slot: Slot) -> Initializer | None:
-        """What it has for a parameter or buffer that matches."""
+        """What it has for a parameter or buffer that matches.
+
+        Args:
+            slot: one of a model's parameters or buffers.
+
+        Returns:
+            The initializer; None if the rule has none.
+
+        Raises:
+            TypeError: a function gave no mapping, or a mapping no initializer.
+        """
         found = self.initializers
         if isinstance(found, Initializer):
             return None if slot.is_buffer else found
@@ -81,7 +121,14 @@ class Rule:
         return initializer
 
     def idle(self, found: Iterable[Slot]) -> list[str]:
-        """What of the rule, a glob or keys of a mapping, is about none of a model's slots, in words."""
+        """What of the rule, a glob or keys of a mapping, is about none of a model's slots, in words.
+
+        Args:
+            found: the model's slots.
+
+        Returns:
+            One string each.
+        """
         if self.optional:
             return []
         for_buffers = not isinstance(self.initializers, Initializer)
@@ -103,7 +150,10 @@ class Rule:
             matches = slot.name == self.pattern or compiled(self.pattern).match(slot.name) is not None
         else:
             matches = self.pattern(slot.name, slot.owner)
-        return matches and (self.within is None or any(isinstance(m, self.within) for m in slot.ancestors))
+        return matches and self._lies_within(slot)
+
+    def _lies_within(self, slot: Slot) -> bool:
+        return self.within is None or any(isinstance(m, self.within) for m in slot.ancestors)
 
 
 @dataclass(frozen=True)
@@ -150,6 +200,11 @@ class SlotRule(Rule):
 class RuleSet(Sequence[Rule]):
     """Ordered rules with the name and the source of the scheme; ``+`` puts rules before or after them.
 
+    Args:
+        name: the scheme's.
+        citation: its source; empty of your own.
+        rules: of which the first that has an initializer for a parameter gives it.
+
     >>> from tritoninit import Ones
     >>> [Rule("*.scale", Ones())] + RuleSet("empty", "nobody", [])
     RuleSet('empty', 1 rules)
@@ -161,17 +216,34 @@ class RuleSet(Sequence[Rule]):
         self._rules = tuple(replace(rule, optional=True) if citation else rule for rule in rules)
         # Rules by name are looked up together; one of a class of its own may not go by its pattern.
         by_name = [
-            k for k, rule in enumerate(self._rules) if type(rule) is Rule and isinstance(rule.pattern, str)
+            k
+            for k, rule in enumerate(self._rules)
+            if type(rule) is Rule and isinstance(rule.pattern, str) and rule.pattern != "*"
         ]
         self._by_name = by_name
-        self._named = frozenset(by_name)
         self._globs = Globs(str(self._rules[k].pattern) for k in by_name)
         self._others = sorted(set(range(len(self._rules))).difference(by_name))
+        # Those that match, if they lie where they are to, once they are candidates.
+        self._matching = frozenset(
+            k
+            for k, rule in enumerate(self._rules)
+            if type(rule) is Rule and isinstance(rule.pattern, (str, type, ClassNamed))
+        )
         self._by_class: dict[type[nn.Module], list[int]] = {}
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleSet:
-        """The rules as a set; as they are if they are one."""
+        """The rules as a set; as they are if they are one.
+
+        Args:
+            rules: a sequence of them.
+
+        Returns:
+            The set.
+
+        Raises:
+            TypeError: something else than rules is among them.
+        """
         if isinstance(rules, RuleSet):
             return rules
         listed = [] if isinstance(rules, (Rule, Mapping)) else list(rules)
@@ -184,22 +256,36 @@ class RuleSet(Sequence[Rule]):
 
         Args:
             own_code: False to pass over the rules that leave it to the model's own code.
+            slot: one of a model's parameters or buffers.
+
+        Returns:
+            The initializer, or None.
         """
         fallback = None
         for index in self._candidates(slot):
             rule = self._rules[index]
-            by_name = index in self._named and rule.within is None  # and so it matches
-            found = rule.given(slot) if by_name else rule.find(slot)
-            if isinstance(found, OwnCode) and (found.last or not own_code):
-                fallback = found if own_code else None
-            elif found is not None:
+            if index in self._matching:
+                if rule.within is not None and not rule._lies_within(slot):
+                    continue
+                how = rule.initializers
+                found = how.get(slot.local) if type(how) is dict else rule.given(slot)
+                if found is None:
+                    continue
+                if not isinstance(found, Initializer):
+                    found = rule.given(slot)  # which says so
+            else:
+                found = rule.find(slot)
+                if found is None:
+                    continue
+            if not isinstance(found, OwnCode) or (own_code and not found.last):
                 return found
+            fallback = found if own_code else None
         return fallback
 
     def _candidates(self, slot: Slot) -> Iterable[int]:
         """The places of the rules that may have something for a slot, in order."""
         others = self._not_by_name(type(slot.owner))
-        if not self._by_name:
+        if not self._by_name or self._globs.none_matches(slot.name):
             return others
         named = [self._by_name[k] for k in self._globs.matching(slot.name)]
         return sorted(others + named) if others and named else named or others
@@ -210,9 +296,8 @@ class RuleSet(Sequence[Rule]):
         if found is None:  # a model has many slots of few classes
             if len(self._by_class) >= _MOST_CLASSES:  # of many models: a parametrised module has its own
                 self._by_class.clear()
-            patterns = ((k, self._rules[k].pattern) for k in self._others)
             found = self._by_class[owner] = [
-                k for k, kind in patterns if not isinstance(kind, type) or issubclass(owner, kind)
+                k for k in self._others if _may_match(self._rules[k].pattern, owner)
             ]
         return found
 
@@ -235,7 +320,12 @@ class RuleSet(Sequence[Rule]):
         Args:
             found: the slots.
             given: the initializers that the rules have for them.
+
+        Returns:
+            One string each.
         """
+        if all(rule.optional for rule in self._rules):
+            return
         used = set(map(id, given))
         holders = Counter(id(rule.initializers) for rule in self)
         unknown = [  # the others were of use, without a look at every name
@@ -256,6 +346,9 @@ class RuleSet(Sequence[Rule]):
 
         Numbers are exact. An initializer is its class's name with its arguments, a rule one line.
 
+        Returns:
+            The document.
+
         Raises:
             ValueError: a rule goes by a class or a function, or holds an initializer of somebody else's.
         """
@@ -269,6 +362,12 @@ class RuleSet(Sequence[Rule]):
     def from_json(cls, text: str) -> RuleSet:
         """The rules of a document that :meth:`to_json` wrote, or a person did.
 
+        Args:
+            text: the document.
+
+        Returns:
+            The rules.
+
         Raises:
             ValueError: it is none, of another version, or says something that this release does not know.
         """
@@ -280,6 +379,9 @@ class RuleSet(Sequence[Rule]):
 
     def to_toml(self) -> str:
         """The same document as :meth:`to_json` in TOML, which takes comments; :meth:`from_toml` reads it.
+
+        Returns:
+            The document.
 
         Raises:
             ValueError: as :meth:`to_json`.
@@ -304,6 +406,12 @@ class RuleSet(Sequence[Rule]):
     def from_toml(cls, text: str) -> RuleSet:
         """The rules of a document that :meth:`to_toml` wrote, or a person did.
 
+        Args:
+            text: the document.
+
+        Returns:
+            The rules.
+
         Raises:
             ValueError: as :meth:`from_json`.
         """
@@ -323,13 +431,26 @@ class RuleSet(Sequence[Rule]):
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_json` to a file, or :meth:`to_toml` if its name ends in ".toml"."""
+        """Write :meth:`to_json` to a file, or :meth:`to_toml` if its name ends in ".toml".
+
+        Args:
+            path: of the file, which is written anew.
+
+        Raises:
+            ValueError: as :meth:`to_json`.
+        """
         text = self.to_toml() if _is_toml(path) else self.to_json()
         Path(path).write_text(text, encoding="utf-8", newline="\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RuleSet:
         """The rules of a file that :meth:`save` wrote, TOML if its name ends in ".toml".
+
+        Args:
+            path: of the file.
+
+        Returns:
+            The rules.
 
         Raises:
             OSError: there is no such file.
@@ -378,6 +499,13 @@ def _line(rule: Rule) -> str:
 
 def _is_toml(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() == ".toml"
+
+
+def _may_match(pattern: Pattern, owner: type[nn.Module]) -> bool:
+    """Whether a pattern may match parameters of modules of a class, as far as that decides."""
+    if isinstance(pattern, type):
+        return issubclass(owner, pattern)
+    return not isinstance(pattern, ClassNamed) or pattern.of(owner)
 
 
 _MOST_CLASSES = 1024

@@ -13,12 +13,12 @@ from torch import nn
 from tritoninit.fans import TORCH_AXES, Axes
 from tritoninit.fills import Initializer, Normal, Uniform
 from tritoninit.initializers import KaimingUniform, Zeros
-from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError
+from tritoninit.kernels.lowering import ParameterError
 from tritoninit.keys import Key
 from tritoninit.models.rules import RuleSet, SlotRule
 from tritoninit.models.slots import Slot
-from tritoninit.structured import Orthogonal, Structured, Value
-from tritoninit.targets import Target, device_of, dtype_name
+from tritoninit.structured import Orthogonal, Structured, Value, check_real, wide
+from tritoninit.targets import Target, device_of
 from tritoninit.window import Window
 
 # PEFT's names, torchtune's and loralib's; an embedding's factors change places.
@@ -39,6 +39,9 @@ def lora(init: str = "kaiming") -> RuleSet:
         init: A is "kaiming", as torch.nn draws a Linear (True in PEFT, loralib's); "gaussian", N(0, 1 /
             rank**2); "orthogonal", where both are random in complementary halves of a random basis, of even
             rank, so that B A is zero; or "random", where B is drawn as A is, too (False in PEFT).
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
 
     Raises:
         ValueError: ``init`` is none of these.
@@ -111,19 +114,19 @@ class _Complementary(Structured):
         rank = shape[0 if self.is_a else 1]
         if rank % 2:
             raise ValueError(f"orthogonal adapters have an even rank, not {rank}")
-        if dtype_name(target) not in ROUNDED_DTYPES:
-            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(ROUNDED_DTYPES)}")
+        check_real("an orthogonal adapter", target)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         rows, columns = window.global_shape
         rank, size = (rows, columns) if self.is_a else (columns, rows)
-        basis = Orthogonal()(_empty(rank, rank), key=Key(key.seed).fold_in(self.pair)).double()
-        gaussian = Normal()(_empty(size, rank // 2), key=key).double()
+        dtype = wide(target)
+        basis = Orthogonal()(_empty(rank, rank, dtype), key=Key(key.seed).fold_in(self.pair)).double()
+        gaussian = Normal()(_empty(size, rank // 2, dtype), key=key).double()
         values = (gaussian @ basis[0 if self.is_a else 1 :: 2]) / 10
         found = window.cut(values.T if self.is_a else values, target.shape)
-        return found.to(device_of(target), torch.float32)
+        return found.to(device_of(target), dtype)
 
 
-def _empty(rows: int, columns: int) -> torch.Tensor:
-    """On the host and in float32, whatever PyTorch's defaults."""
-    return torch.empty(rows, columns, dtype=torch.float32, device="cpu")
+def _empty(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """On the host, whatever PyTorch's defaults."""
+    return torch.empty(rows, columns, dtype=dtype, device="cpu")

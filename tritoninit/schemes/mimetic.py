@@ -11,12 +11,12 @@ import torch
 
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer, Normal
-from tritoninit.kernels.lowering import ROUNDED_DTYPES, integer, make_plain
+from tritoninit.kernels.lowering import integer, make_plain
 from tritoninit.keys import Key
 from tritoninit.models.rules import RuleSet, SlotRule
 from tritoninit.models.slots import Slot
-from tritoninit.structured import Structured
-from tritoninit.targets import Target, device_of, dtype_name
+from tritoninit.structured import Structured, check_real, wide
+from tritoninit.targets import Target, device_of
 from tritoninit.window import Window
 
 # The projections of an attention layer, by the names of timm, torch.nn, Llama and BERT, and what holds them.
@@ -49,6 +49,9 @@ def mimetic(
         beta_qk: how much of the identity is in their product.
         alpha_vo: how random values and outputs are.
         beta_vo: how much of the identity is taken from their product.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
 
     def choose(slot: Slot) -> Initializer | None:
@@ -88,28 +91,33 @@ class _Mimetic(Structured):
             raise ValueError(f"mimetic attention has square weights, unlike {window.global_shape}")
         if self.heads < 1 or columns % self.heads:
             raise ValueError(f"a width of {columns} has no {self.heads} heads")
-        if dtype_name(target) not in ROUNDED_DTYPES:
-            raise NotImplementedError(f"{dtype_name(target)}: random fills serve {', '.join(ROUNDED_DTYPES)}")
+        check_real("mimetic attention", target)
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         shared, width = Key(key.seed).fold_in(self.layer), window.global_shape[1]
         parts = ["out"] if self.part == "out" else list(self.part)
-        values = torch.cat([self._projection(each, shared, width) for each in parts]).float()
+        dtype = wide(target)
+        values = torch.cat([self._projection(each, shared, width, dtype) for each in parts]).to(dtype)
         return window.cut(values, target.shape).to(device_of(target))
 
-    def _projection(self, part: str, key: Key, width: int) -> torch.Tensor:
+    def _projection(self, part: str, key: Key, width: int, dtype: torch.dtype) -> torch.Tensor:
         if part in "qk":
             size = width // self.heads
             keys = [key.fold_in("qk").fold_in(head) for head in range(self.heads)]
-            pairs = (_factors(self.alpha_qk, self.beta_qk, each, width) for each in keys)
+            pairs = (_factors(self.alpha_qk, self.beta_qk, each, width, dtype) for each in keys)
             return torch.cat([(left.T if part == "q" else right)[:size] for left, right in pairs])
-        left, right = _factors(self.alpha_vo, -self.beta_vo, key.fold_in("vo"), width)
+        left, right = _factors(self.alpha_vo, -self.beta_vo, key.fold_in("vo"), width, dtype)
         return (left if part == "v" else right).T
 
 
-def _factors(alpha: float, beta: float, key: Key, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two matrices whose product is alpha Z / sqrt(width) + beta I, by singular values, in float64."""
-    z = Normal()(torch.empty(width, width, dtype=torch.float32, device="cpu"), key=key).double()
+def _factors(
+    alpha: float, beta: float, key: Key, width: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two matrices whose product is alpha Z / sqrt(width) + beta I, by singular values, in float64.
+
+    Z is drawn in ``dtype``.
+    """
+    z = Normal()(torch.empty(width, width, dtype=dtype, device="cpu"), key=key).double()
     z *= alpha / math.sqrt(width)
     z.diagonal().add_(beta)
     u, s, vh = torch.linalg.svd(z)
