@@ -74,11 +74,11 @@ class TestSignatures:
         assert [(p.name, p.kind, p.default) for p in prefix] == [(p.name, p.kind, p.default) for p in theirs]
         for extra in ours[len(theirs) :]:
             assert extra.kind is inspect.Parameter.KEYWORD_ONLY
-            assert extra.default is None
+            assert extra.default == {"rounding": "nearest"}.get(extra.name)
 
     @pytest.mark.parametrize("name", sorted(set(WITH_UNDERSCORE) - FIXED))
     def test_random_ones_take_key_and_window(self, name):
-        assert {"key", "window"} <= inspect.signature(getattr(tritoninit, name)).parameters.keys()
+        assert {"key", "window", "rounding"} <= inspect.signature(getattr(tritoninit, name)).parameters.keys()
 
     @pytest.mark.parametrize("name", THEIRS.__all__)
     def test_public_and_documented(self, name):

@@ -326,7 +326,31 @@ def test_a_difference_is_told_and_the_rest_compared(monkeypatch):
     assert found == {**expected, "seconds": found["seconds"]}
 
 
-def test_rows_of_the_suite_are_asked_for_by_their_names():
+@pytest.fixture
+def all_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every library that some contender needs is installed."""
+    monkeypatch.setattr(bench, "find_spec", lambda name: name)
+
+
+def test_a_library_that_is_not_here_costs_no_process(monkeypatch):
+    monkeypatch.setattr(bench, "find_spec", lambda name: None if name == "flag_gems" else name)
+    patterns = [pattern for group in bench.groups("fills", False) for pattern in group]
+    asked = {pattern.rpartition("*-")[2] for pattern in patterns}
+    assert asked == {f"{name}]" for names in bench.CONTENDERS for name in names} - {"flag-gems]"}
+
+
+def test_each_risky_library_has_a_process_of_its_own(all_here):
+    """What it does to its process, it does to no other's rows; and none is without a group."""
+    from tritoninit.bench.contenders import PEERS
+
+    assert len(bench.groups("fills", False)) == len(bench.CONTENDERS)
+    alone = {names[0] for names in bench.CONTENDERS if len(names) == 1}
+    assert {"curand-device", "flag-gems", "jax"} <= alone
+    grouped = {name for names in (*bench.CONTENDERS, *bench.STAND_IN_CONTENDERS) for name in names}
+    assert {each.name for each in PEERS} <= grouped
+
+
+def test_rows_of_the_suite_are_asked_for_by_their_names(all_here):
     from tritoninit.bench.contenders import Trial
     from tritoninit.bench.suite import matches
 
@@ -349,6 +373,9 @@ def test_rows_of_the_suite_are_asked_for_by_their_names():
     assert all(place is not None for place, *_ in fills)
     assert [contender for *_, contender in sorted(fills)][-1] == "jax"
     assert sorted(fills)[0][1:] == (28, "triton")
+    cached = rank("fills", f"bench_cached[{Trial('cached', 'normal', 'float32', 2**21, 16, 'triton')}]")
+    assert cached is not None
+    assert cached > max(place for place, _, contender in fills if contender == "triton")
     assert rank("fills", "bench_fill[normal-float16-2^28-threads=16-triton]") is None
     models = [
         rank("models", f"bench_model[{Trial('model', name, 'float32', 10, 16, 'triton')}]")
@@ -393,7 +420,7 @@ def test_rows_that_an_earlier_step_lost_are_not_this_one_s(tmp_path):
     assert rows.document(out)["runs"] == 8
 
 
-def test_a_group_that_fails_keeps_no_other_from_its_rows(tmp_path, monkeypatch):
+def test_a_group_that_fails_keeps_no_other_from_its_rows(tmp_path, monkeypatch, all_here):
     asked = []
 
     def run(command, out):
@@ -532,6 +559,9 @@ def no_memory():
 # What was found.
 
 
+MEMSET = 0.94 * 3350  # GB/s, as is expected of an H100 before it was measured
+
+
 def measured(shares: dict[tuple[str, str], float], monkeypatch: pytest.MonkeyPatch) -> tuple[dict, dict]:
     """What the first step writes of an H100, and results that reach shares of its predictions."""
     from tritoninit.bench import device
@@ -543,7 +573,7 @@ def measured(shares: dict[tuple[str, str], float], monkeypatch: pytest.MonkeyPat
         share = shares.get((each["subject"], each["dtype"]))
         if share is not None:
             size = made_up.BYTES[each["dtype"]]
-            speeds = {"triton": each["gs_per_s"] * share * size, "torch": 300.0, "memset": 3000.0}
+            speeds = {"triton": each["gs_per_s"] * share * size, "torch": 300.0, "memset": MEMSET}
             task = ("fill", each["subject"], each["dtype"])
             benchmarks += made_up.rows("cuda", *task, 2**20, {"triton": 1.0}, default="triton")
             benchmarks += made_up.rows("cuda", *task, 2**28, speeds, default="triton")
@@ -560,7 +590,7 @@ def test_predictions_stand_beside_what_was_measured(files, monkeypatch):
         ("uniform", "float32"): 0.9,  # as predicted
         ("normal", "float32"): 1.25,  # above its bound, which is the memory
         ("truncated_normal", "float32"): 0.5,  # far below its bound, which is not
-        ("uniform", "bfloat16"): 0.79 * summary.BELOW_ELSE / 0.8,  # just below
+        ("uniform", "bfloat16"): 0.84 * summary.BELOW_ELSE / 0.85,  # just below
     }
     facts, results = measured(shares, monkeypatch)
     model = {"triton": 2000.0, "torch": 200.0, "memset": 3000.0}
@@ -578,9 +608,9 @@ def test_predictions_stand_beside_what_was_measured(files, monkeypatch):
     save(files, facts, results)
     text = summary.text(files, [Outcome("fills", None, 90.0)])
     assert "4 of 6 predictions failed." in text
-    assert "Not here, or failed: torch-func, cupy-philox, cupy-xorwow, jax." in text
-    assert "The fastest memset wrote 3000 GB/s, 90% of the data sheet's 3350" in text
-    assert text.rstrip().endswith("elsewhere.")
+    assert "Not here, or failed: curand-device, torch-func, cupy-philox, cupy-xorwow, rocrand-philox" in text
+    assert "The fastest memset wrote 3149 GB/s, 94% of the data sheet's 3350" in text
+    assert text.rstrip().endswith("published.")
     assert len(text) < gpu.SHOWN
 
 
@@ -590,7 +620,10 @@ def test_a_full_run_s_summary_is_seen_whole(files, monkeypatch):
     for subject in ("uniform", "normal", "truncated_normal"):
         for dtype in bench.DTYPES:
             for size in bench.SIZES:
-                speeds = {name: 1234.5678 for names in bench.CONTENDERS for name in names}
+                names = [name for names in bench.CONTENDERS for name in names]
+                speeds = {
+                    name: 1234.5678 for name in names if not name.startswith("rocrand")
+                }  # of no NVIDIA's
                 results["benchmarks"] += made_up.rows(
                     "cuda", "fill", subject, dtype, 2**size, speeds, default="triton"
                 )

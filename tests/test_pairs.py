@@ -148,7 +148,9 @@ def truths():
         yield ti.LogNormal(mean, std), lambda z, mean=mean, std=std: mpmath.exp(mpf(mean) + mpf(std) * z)
 
 
-@pytest.mark.parametrize(("initializer", "truth"), list(truths()), ids=lambda x: str(x)[:50])
+@pytest.mark.parametrize(
+    ("initializer", "truth"), [pytest.param(*each, id=str(each[0])) for each in truths()]
+)
 def test_within_an_ulp(initializer, truth):
     """At most 4 are promised; where results are normal numbers they are nearly always the nearest."""
     if isinstance(initializer, ti.LogNormal):

@@ -8,6 +8,7 @@ import tritoninit as ti
 from tritoninit import drawing, functional
 
 PUBLIC = [
+    "StochasticallyRounded",
     "BlockDiagonal",
     "Identity",
     "CoordCheck",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tritoninit.bench.architectures import ARCHITECTURES
+from tritoninit.bench.architectures import ARCHITECTURES, ATTAINABLE
 from tritoninit.bench.result_files import read
 from tritoninit.cli import main as tritoninit
 from tritoninit.words import short
@@ -53,7 +53,7 @@ ASSUMED = """\
 - The checkpoint is drawn by `torch.nn.init.normal_` at {torch} G/s, [measured](measured.md) on {machine}; a
   larger CPU is faster, `trunc_normal_` is slower. The host has the whole model in its memory. It leaves that
   host by one card, and all ranks read their parts at once.
-- A GPU that draws whole matrices writes {bandwidth:g} GB/s, its data sheet's.
+- A GPU that draws whole matrices writes {bandwidth:.0f} GB/s, {attainable:.0%} of its data sheet's.
 - tritoninit's seconds are those of the kernels of the rank that takes longest: a bound, from counted
   instructions and the data sheet (`tritoninit inspect`), not measured. Of what a rank computes up to {llama}
   (Llama) and {moe} (mixture) is not stored: whole tiles are drawn for the ends of tensors, and whole blocks
@@ -94,7 +94,7 @@ def ways(plan: Mapping[str, Any]) -> list[Way]:
     others = {name: size for name, size in plan["mesh"].items() if name != "pp"}
     stage, ranks = everything / stages, math.prod(others.values())
     drawn_by_cpu = plan["elements"] / rate_of_torch()[0]
-    drawn_by_gpu = stage / (gpu.bandwidth_gb_per_s * 1e9)
+    drawn_by_gpu = stage / (gpu.attainable_gb_per_s * 1e9)
     scattered, sending, left = 0.0, 0.0, stage
     for name, size in others.items():
         scattered += everything * (1 - 1 / size)
@@ -133,7 +133,8 @@ def page() -> str:
     numbers = {
         "torch": short(rate / 1e9, 3),
         "machine": f"{machine.partition(',')[0]} with {threads} threads",
-        "bandwidth": gpu.bandwidth_gb_per_s,
+        "bandwidth": gpu.attainable_gb_per_s,
+        "attainable": ATTAINABLE,
         "llama": f"{llama['most']['in_vain_share']:.2%}",
         "moe": f"{plans['moe-1t']['most']['in_vain_share']:.2%}",
         "parameters": sum(each["count"] for each in llama["layout"]) // llama["mesh"]["pp"],

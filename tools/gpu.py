@@ -44,7 +44,7 @@ SECONDS = {
     "sweeps": 50,
     "slow-tests": 20,
 }
-SHOWN = 11_000  # characters of the summary: who sees only the end of what is printed sees all of it
+SHOWN = 11_500  # characters of the summary: who sees only the end of what is printed sees all of it
 
 
 def steps(files: summary.Files, stand_in: bool, chosen: Sequence[str]) -> list[Step]:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tritoninit.bench import comparison, figures, inspection, result_files, tables
-from tritoninit.bench.architectures import ARCHITECTURES
+from tritoninit.bench.architectures import ARCHITECTURES, ATTAINABLE, architecture_of
 from tritoninit.bench.comparison import Comparison
+from tritoninit.bench.drawing import DARK, LIGHT
 from tritoninit.bench.result_files import Results, Row
 from tritoninit.bench.sizes import size
 from tritoninit.words import short
@@ -30,7 +31,8 @@ the same of other files. Percentages are of memset's speed in the same run on th
 PREDICTED_HEAD = """\
 **Predicted** for one float32 tensor: the instructions an element, counted in the machine code, and the
 throughput in 1e9 elements a second that they and the memory's bandwidth allow, with what bounds it
-([results](tritoninit/bench/results/static.json); `tritoninit inspect` says more, of more kernels).
+([results](tritoninit/bench/results/static.json); `tritoninit inspect` says more, of more kernels). Memory is
+as fast as a memset was on that GPU ({measured}), or else keeps {attainable} of its data sheet's bandwidth.
 """
 SVG = """\
 <!-- matplotlib {version} -->
@@ -49,8 +51,9 @@ ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # or less, if no fill was as large
 DTYPES = ("float32", "bfloat16")
 # Of the columns.
 LAST = (
-    *("numpy", "numpy-generator", "cupy-philox", "cupy-xorwow", "jax", "torch-func", "torch"),
-    "memset",
+    *("numpy", "numpy-generator", "numpy-sfc64", "numpy-philox"),
+    *("curand-device", "cupy-philox", "cupy-xorwow", "rocrand-philox", "rocrand-xorwow"),
+    *("flag-gems", "jax", "torch-func", "torch", "memset"),
 )
 # What the issues of this project asked for, beside what was reached.
 GOALS = {
@@ -97,7 +100,7 @@ def _readme(found: Comparison) -> str:
     lines: list[str] = []
     for results in found.results:
         lines += [*_machine(results), "", *_fills(results), *_others(results)]
-    return "\n".join([*lines, *_predictions()]) + "\n"
+    return "\n".join([*lines, *_predictions(found)]) + "\n"
 
 
 def _machine(results: Results) -> Iterator[str]:
@@ -193,10 +196,17 @@ def _time(row: Row) -> str:
     return f"{short(row.median * factor, 3)} {unit}"
 
 
-def _predictions() -> list[str]:
+def _predictions(found: Comparison) -> list[str]:
     stored = inspection.stored()
+    memsets = {
+        architecture.name: speed
+        for results in found.results
+        if (architecture := architecture_of(results.machine)) is not None
+        and (speed := results.memset_gb_per_s()) is not None
+    }
+    told = ", ".join(f"{name}: {speed:,.0f} GB/s" for name, speed in memsets.items())
     lines = [
-        PREDICTED_HEAD,
+        PREDICTED_HEAD.format(measured=told or "of none here", attainable=f"{ATTAINABLE:.0%}"),
         "| GPU | uniform | normal | normal truncated at two std |",
         "|---|---|---|---|",
     ]
@@ -211,7 +221,7 @@ def _predictions() -> list[str]:
         cells = []
         for distribution in _PREDICTED:
             row = rows[architecture.arch, distribution]
-            expected = inspection.predict(row, architecture)
+            expected = inspection.predict(row, architecture, memsets.get(architecture.name))
             cells.append(f"{row.instructions:.1f}: {expected.gs_per_s:.0f}, {expected.bound}")
         lines.append(f"| {architecture.name} ({architecture.arch}) | {' | '.join(cells)} |")
     return lines
@@ -219,7 +229,7 @@ def _predictions() -> list[str]:
 
 def _figure(found: Comparison) -> str:
     """Uniform and normal float32, machines below each other, as a file that knows light and dark."""
-    wanted = [p for p in figures.panels(found) if p.dtype == "float32" and p.subject != "truncated_normal"]
+    wanted = [p for p in comparison.panels(found) if p.dtype == "float32" and p.subject != "truncated_normal"]
     drawn = [
         [figures.throughput_svg(found, panel, column) for panel in wanted]
         for column in range(len(found.results))
@@ -238,8 +248,7 @@ def _figure(found: Comparison) -> str:
             place = f'<svg x="{j * across:g}" y="{top + i * down:g}" width="{width:g}" height="{height:g}" '
             body.append(inner.replace("<svg ", place, 1))
     light, dark = (
-        " ".join(f"--{name}: {literal};" for name, literal in colours.items())
-        for colours in (figures.LIGHT, figures.DARK)
+        " ".join(f"--{name}: {literal};" for name, literal in colours.items()) for colours in (LIGHT, DARK)
     )
     return SVG.format(
         version=importlib.metadata.version("matplotlib"),

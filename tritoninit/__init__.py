@@ -20,6 +20,7 @@ from tritoninit.combinators import (
     Patched,
     Scaled,
     Stacked,
+    StochasticallyRounded,
     ZeroRow,
 )
 from tritoninit.coordinates import CoordCheck, Coordinate, coord_check
@@ -181,6 +182,7 @@ __all__ = [
     "Sinusoids",
     "Sparse",
     "Stacked",
+    "StochasticallyRounded",
     "Structured",
     "Table",
     "TargetError",

@@ -11,6 +11,7 @@ from tritoninit.fans import Axes
 from tritoninit.fills import Atom, Constant, Initializer, Piece, pieces_of
 from tritoninit.kernels.lowering import ParameterError, integer, integers, plain
 from tritoninit.plan import KeySource, Plan
+from tritoninit.rounding import NEAREST, check_rounding
 from tritoninit.targets import Target
 from tritoninit.window import Window
 
@@ -228,6 +229,66 @@ class Scaled(Initializer):
             piece._replace(initializer=piece.initializer.times(self.factor))
             for piece in pieces_of(self.initializer, shape)
         ]
+
+
+@dataclass(frozen=True)
+class StochasticallyRounded(Initializer):
+    """``initializer``, whose values are rounded to 16 and 8 bits up or down at random, right in the mean.
+
+    Of the two numbers of the dtype next to the float32 value x, low <= x <= high, the upper one with the
+    probability (x - low) / (high - low): to 2**-24, which makes a difference only below the dtype's normal
+    numbers. What the dtype has stays as it is. The random words are a stream of their own beside the values',
+    a function of the key and the element's place, the same on every device and shard. float32 and float64
+    are not rounded, and stay as they are; so does what takes no key, such as constants and given values,
+    which are rounded to nearest.
+
+    Uniform and truncated normal values stay within their bounds, a uniform's below its upper one: they are
+    kept between the first and the last number of the dtype there before they are rounded.
+
+    Args:
+        initializer: any; of parts that others set, such as those of :class:`Stacked`, all of them.
+
+    Raises:
+        TypeError: no initializer.
+
+    >>> from tritoninit import Key, Normal
+    >>> import torch
+    >>> x = torch.empty(10**6, dtype=torch.bfloat16)
+    >>> round(float(StochasticallyRounded(Normal(1.003, 0.0))(x, key=Key(0)).double().mean()), 4)
+    1.003
+    """
+
+    initializer: Initializer
+
+    def __post_init__(self) -> None:
+        _check_initializer(self.initializer)
+
+    @property
+    def random(self) -> bool:
+        return self.initializer.random
+
+    def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
+        return replace(self, initializer=self.initializer.of_weight(axes, shape))
+
+    def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
+        return [
+            piece._replace(initializer=piece.initializer.stochastically())
+            for piece in pieces_of(self.initializer, shape)
+        ]
+
+
+def rounded(initializer: Initializer, rounding: str) -> Initializer:
+    """An initializer whose values are rounded as a word says; itself where that makes no difference.
+
+    Raises:
+        ParameterError: the word is none.
+    """
+    check_rounding(rounding)
+    if rounding == NEAREST or not initializer.random or isinstance(initializer, StochasticallyRounded):
+        return initializer
+    if isinstance(initializer, CopyOf):  # which is about the whole parameter
+        return CopyOf(initializer.name, rounded(initializer.initializer, rounding))
+    return StochasticallyRounded(initializer)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ KNOWN: Mapping[str, type[Any]] = {
         *(structured.Orthogonal, structured.Sparse, structured.Eye, structured.Dirac, structured.Identity),
         *(combinators.ZeroRow, combinators.Stacked, combinators.Scaled, combinators.Keep),
         *(combinators.Patched, combinators.Patch, combinators.AsOne, combinators.CopyOf, Axes),
-        combinators.BlockDiagonal,
+        *(combinators.BlockDiagonal, combinators.StochasticallyRounded),
         *(experts.Experts, located.DeltaOrthogonal),
         *(tables.Sinusoids, tables.STFT, tables.S4D),
         *(distributions.Exponential, distributions.LogNormal, distributions.Cauchy),

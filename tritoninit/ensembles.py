@@ -20,6 +20,7 @@ from tritoninit.models.slots import Selection, Slot, check_module
 from tritoninit.own_code import Computed
 from tritoninit.plan import KeptPlan, Plan, Step
 from tritoninit.prepared import kept_steps
+from tritoninit.rounding import NEAREST
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.window import Window
 
@@ -31,6 +32,7 @@ def ensemble(
     *,
     only: Selection | None = None,
     skip: Selection = (),
+    rounding: str = NEAREST,
 ) -> dict[str, torch.Tensor]:
     """The parameters and buffers of many members of one model, stacked, by the names that the model has.
 
@@ -50,6 +52,7 @@ def ensemble(
         rules: as for :func:`~tritoninit.initialize_`.
         only: likewise; the others are the model's own in every member.
         skip: likewise.
+        rounding: likewise.
 
     Returns:
         By name tensors [members, *shape]; those of parameters require a gradient where the model's do. Tied
@@ -66,10 +69,10 @@ def ensemble(
     check_module(module)
     numbers = _numbers(seeds)
     rules = RuleSet.of(rules)
-    found, choice = asked(module, rules, only, skip, WHOLE)
+    found, choice = asked(module, rules, only, skip, WHOLE, rounding=rounding)
     names = _names(module)
     if any(_is_unusual(slot, choice) for slot in found):
-        return _one_by_one(module, numbers, rules, only, skip, names)
+        return _one_by_one(module, numbers, rules, only, skip, names, rounding)
     count = len(numbers)
     steps: list[Step] = []
     strides: list[int] = []
@@ -167,6 +170,7 @@ def _one_by_one(
     only: Selection | None,
     skip: Selection,
     names: dict[int, str],
+    rounding: str,
 ) -> dict[str, torch.Tensor]:
     """The same of a model that a stack of fills does not make."""
     held = dict(module.named_parameters()) | dict(module.named_buffers())
@@ -178,7 +182,7 @@ def _one_by_one(
         with torch.no_grad():
             for name, each in theirs.items():
                 each.copy_(before[name])
-        initialize_(copy, rules, seed=seed, only=only, skip=skip)
+        initialize_(copy, rules, seed=seed, only=only, skip=skip, rounding=rounding)
         for name, each in theirs.items():
             stacked[name][number] = each.detach()
     return {name: members.requires_grad_(held[name].requires_grad) for name, members in stacked.items()}

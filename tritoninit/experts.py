@@ -91,6 +91,9 @@ class _Each(OfAnother):
     def times(self, factor: float) -> Structured:
         return replace(self, structured=self.structured.times(factor))
 
+    def stochastically(self) -> Structured:
+        return replace(self, structured=self.structured.stochastically())
+
     def check(self, target: Target, window: Window) -> None:
         inner = window.global_shape[self.dims :]
         self.structured.check(whole_like(target, inner), Window.whole(inner))

@@ -15,7 +15,14 @@ from tritoninit import registry
 from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
-from tritoninit.kernels.stream import FLOAT8, Draw, row_major_strides
+from tritoninit.kernels.stream import (
+    FLOAT8,
+    GRIDS,
+    Draw,
+    TruncatedNormalNumbers,
+    UniformNumbers,
+    row_major_strides,
+)
 from tritoninit.keys import Key, drawn_bits
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
 from tritoninit.targets import Target, as_target, device_type
@@ -194,6 +201,12 @@ class Atom(Initializer):
     def times(self, factor: float) -> Atom:
         """The same, with its values times ``factor``, which is not negative."""
 
+    def stochastically(self) -> Atom:
+        """The same, rounded to 16 and 8 bits at random; itself where nothing is drawn."""
+        if self.random:
+            raise NotImplementedError(f"{type(self).__name__} has no stochastic rounding")
+        return self
+
 
 class Piece(NamedTuple):
     """A hyper-rectangle of a global tensor, and what fills it.
@@ -356,6 +369,7 @@ class Fill(Atom):
     """A numeric primitive. No fill knows a shape; every backend knows every fill."""
 
     distribution: ClassVar[str]
+    stochastic: ClassVar[bool] = False  # how the float32 value is rounded to 16 and 8 bits
 
     def __call__(
         self,
@@ -385,6 +399,8 @@ class Fill(Atom):
         if self.random:
             seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)
         draw = Draw(self.distribution, parameters, seed, stream, 0, row_major_strides(target.shape))
+        if self.stochastic:
+            draw = draw._replace(stochastic=_FLOATS[target.dtype] in GRIDS)
         registry.fill_one(backend, target, draw)
 
     def check(self, target: Target, window: Window) -> None:
@@ -406,6 +422,9 @@ class Fill(Atom):
 
     @abstractmethod
     def times(self, factor: float) -> Fill: ...
+
+    @abstractmethod
+    def stochastically(self) -> Fill: ...
 
     def of_parts(self, dtype: str) -> Fill:
         """What the real and the imaginary part of a complex number are drawn from, independently.
@@ -464,6 +483,9 @@ class Constant(Fill):
             raise lowering.RangeError(f"value is out of range: {self.value} times {factor}")
         return Constant(value)
 
+    def stochastically(self) -> Fill:
+        return self
+
 
 @dataclass(frozen=True)
 class Uniform(Fill):
@@ -498,6 +520,9 @@ class Uniform(Fill):
 
     def times(self, factor: float) -> Fill:
         return Uniform(self.low * factor, self.high * factor)
+
+    def stochastically(self) -> Fill:
+        return _StochasticUniform(self.low, self.high)
 
     def of_parts(self, dtype: str) -> Fill:
         return self
@@ -538,6 +563,9 @@ class Normal(Fill):
 
     def times(self, factor: float) -> Fill:
         return Normal(self.mean * factor, self.std * factor)
+
+    def stochastically(self) -> Fill:
+        return _StochasticNormal(self.mean, self.std)
 
     def of_parts(self, dtype: str) -> Fill:
         return Normal(self.mean, self.std / math.sqrt(2))
@@ -627,6 +655,45 @@ class TruncatedNormal(Fill):
         if not factor:  # a truncated normal has a standard deviation
             return Constant(0.0)
         return TruncatedNormal(self.mean * factor, self.std * factor, self.a * factor, self.b * factor)
+
+    def stochastically(self) -> Fill:
+        return _StochasticTruncatedNormal(self.mean, self.std, self.a, self.b)
+
+
+# What :class:`~tritoninit.StochasticallyRounded` lowers to: the same distributions, other roundings.
+@dataclass(frozen=True)
+class _StochasticUniform(Uniform):
+    stochastic: ClassVar[bool] = True
+
+    def parameters(self, dtype: str) -> tuple[Any, ...]:
+        numbers = UniformNumbers(*super().parameters(dtype))
+        return lowering.within_grid(numbers, dtype)
+
+    def times(self, factor: float) -> Fill:
+        return super().times(factor).stochastically()
+
+
+@dataclass(frozen=True)
+class _StochasticNormal(Normal):
+    stochastic: ClassVar[bool] = True
+
+    def times(self, factor: float) -> Fill:
+        return super().times(factor).stochastically()
+
+    def of_parts(self, dtype: str) -> Fill:
+        return super().of_parts(dtype).stochastically()
+
+
+@dataclass(frozen=True)
+class _StochasticTruncatedNormal(TruncatedNormal):
+    stochastic: ClassVar[bool] = True
+
+    def parameters(self, dtype: str) -> tuple[Any, ...]:
+        numbers = TruncatedNormalNumbers(*super().parameters(dtype))
+        return lowering.within_grid(numbers, dtype)
+
+    def times(self, factor: float) -> Fill:
+        return super().times(factor).stochastically()
 
 
 def _std_within(lower: float, upper: float) -> float:

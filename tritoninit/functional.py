@@ -16,8 +16,10 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from tritoninit import fills, initializers, structured
+from tritoninit.combinators import rounded
 from tritoninit.kernels.lowering import plain
 from tritoninit.keys import Key
+from tritoninit.rounding import NEAREST, check_rounding
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -51,6 +53,7 @@ def uniform_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with the uniform distribution on [a, b): ``b`` itself never comes back, in any dtype.
 
@@ -66,6 +69,8 @@ def uniform_(
             tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -81,6 +86,8 @@ def uniform_(
     tensor(True)
     """
     fill = _uniform(a, b) if type(a) is type(b) is float else fills.Uniform(plain("a", a), plain("b", b))
+    if rounding != NEAREST:
+        return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
     return fill(tensor, key=key, window=window, generator=generator)
 
 
@@ -104,6 +111,7 @@ def normal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with the normal distribution N(mean, std**2).
 
@@ -118,6 +126,8 @@ def normal_(
             tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -133,6 +143,8 @@ def normal_(
     True
     """
     fill = _normal(mean, std) if type(mean) is type(std) is float else fills.Normal(mean, std)
+    if rounding != NEAREST:
+        return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
     return fill(tensor, key=key, window=window, generator=generator)
 
 
@@ -146,6 +158,7 @@ def trunc_normal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with the normal distribution N(mean, std**2) conditioned to [a, b].
 
@@ -164,6 +177,8 @@ def trunc_normal_(
             tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -186,6 +201,8 @@ def trunc_normal_(
             "mean is more than 2 std from [a, b] in trunc_normal_: the values crowd at the nearer bound.",
             stacklevel=2,
         )
+    if rounding != NEAREST:
+        return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
     return fill(tensor, key=key, window=window, generator=generator)
 
 
@@ -305,6 +322,7 @@ def xavier_uniform_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with U(-a, a), a = gain sqrt(6 / (fan_in + fan_out)).
 
@@ -319,6 +337,8 @@ def xavier_uniform_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. Fans are those of the global
             shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -332,7 +352,10 @@ def xavier_uniform_(
     >>> bool(xavier_uniform_(torch.empty(5, 7), key=Key(0)).abs().max() < (6 / 12) ** 0.5)
     True
     """
-    return initializers.XavierUniform(gain)(tensor, key=key, window=window, generator=generator)
+    initializer = initializers.XavierUniform(gain)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def xavier_normal_(
@@ -342,6 +365,7 @@ def xavier_normal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with N(0, std**2), std = gain sqrt(2 / (fan_in + fan_out)).
 
@@ -356,6 +380,8 @@ def xavier_normal_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. Fans are those of the global
             shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -370,7 +396,10 @@ def xavier_normal_(
     >>> x.equal(normal_(torch.empty(5, 7), 0, (1 / 6) ** 0.5, key=Key(0)))
     True
     """
-    return initializers.XavierNormal(gain)(tensor, key=key, window=window, generator=generator)
+    initializer = initializers.XavierNormal(gain)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_uniform_(
@@ -382,6 +411,7 @@ def kaiming_uniform_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with U(-bound, bound), bound = gain sqrt(3 / fan).
 
@@ -400,6 +430,8 @@ def kaiming_uniform_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. Fans are those of the global
             shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -413,10 +445,15 @@ def kaiming_uniform_(
     >>> bool(kaiming_uniform_(torch.empty(4, 6), 5**0.5, key=Key(0)).abs().max() < 6**-0.5)
     True
     """
+    if rounding != NEAREST:
+        check_rounding(rounding)
     if _is_empty(tensor, window):
         return tensor
     make = _kaiming_uniform if _are_plain(a, mode, nonlinearity) else initializers.KaimingUniform
-    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
+    initializer = make(a, mode, nonlinearity)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_normal_(
@@ -428,6 +465,7 @@ def kaiming_normal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with N(0, std**2), std = gain / sqrt(fan).
 
@@ -446,6 +484,8 @@ def kaiming_normal_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. Fans are those of the global
             shape, which is taken as (out, in, *field), as ``x @ w.T`` has it.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -460,10 +500,15 @@ def kaiming_normal_(
     >>> x.equal(normal_(torch.empty(6, 4, 3, 3), 0, (2 / 54) ** 0.5, key=Key(0)))
     True
     """
+    if rounding != NEAREST:
+        check_rounding(rounding)
     if _is_empty(tensor, window):
         return tensor
     make = _kaiming_normal if _are_plain(a, mode, nonlinearity) else initializers.KaimingNormal
-    return make(a, mode, nonlinearity)(tensor, key=key, window=window, generator=generator)
+    initializer = make(a, mode, nonlinearity)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def orthogonal_(
@@ -473,6 +518,7 @@ def orthogonal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Set to a (semi-)orthogonal matrix times ``gain``, uniform in the Haar measure.
 
@@ -491,6 +537,8 @@ def orthogonal_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. A shard builds the whole global
             matrix, in float32, and keeps its part.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -505,7 +553,10 @@ def orthogonal_(
     >>> torch.allclose(q @ q.T, torch.eye(3), atol=1e-6)
     True
     """
-    return structured.Orthogonal(gain)(tensor, key=key, window=window, generator=generator)
+    initializer = structured.Orthogonal(gain)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def sparse_(
@@ -516,6 +567,7 @@ def sparse_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill a matrix with N(0, std**2) and ceil(sparsity * rows) zeros in each column.
 
@@ -532,6 +584,8 @@ def sparse_(
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None. A shard draws the uniforms
             of its columns' other rows, too.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -545,7 +599,10 @@ def sparse_(
     >>> (sparse_(torch.empty(10, 2), 0.3, key=Key(0)) == 0).sum(0)
     tensor([3, 3])
     """
-    return structured.Sparse(sparsity, std)(tensor, key=key, window=window, generator=generator)
+    initializer = structured.Sparse(sparsity, std)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def _is_empty(tensor: Any, window: Window | Windows | None) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from tritoninit.kernels.lowering import NumberError, ParameterError, integer, scalar, shown
 
 _MASK = 0xFFFFFFFFFFFFFFFF
+_new: Any = object.__new__
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,10 @@ class Key:
                 raise NumberError(f"fold_in takes an integer or a string, not {shown(data)}") from error
             tail = b"i" + (number & _MASK).to_bytes(8, "little")
         digest = hashlib.blake2b(self.stream.to_bytes(8, "little") + tail, digest_size=8).digest()
-        return Key(self.seed, int.from_bytes(digest, "little"))
+        child: Key = _new(Key)  # of 64 bits each, which need no look
+        numbers = child.__dict__
+        numbers["seed"], numbers["stream"] = self.seed, int.from_bytes(digest, "little")
+        return child
 
     def split(self, count: int = 2) -> tuple[Key, ...]:
         """The keys of ``count`` numbered children: those of ``fold_in(0)``, ``fold_in(1)`` and so on.

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from tritoninit.agreement import Agreement, Planned, exactly
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.reading import constants
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import CopyOf, Keep, key_name
+from tritoninit.combinators import CopyOf, Keep, StochasticallyRounded, key_name, rounded
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
 from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
@@ -49,14 +50,23 @@ from tritoninit.models.slots import (
     slots,
     slots_at_rest,
 )
-from tritoninit.own_code import Own, ask, drawn
+from tritoninit.own_code import Computed, Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
 from tritoninit.plan import Plan, Step
 from tritoninit.recorded import Recorded
 from tritoninit.registry import resolve
+from tritoninit.rounding import NEAREST, check_rounding
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Value
-from tritoninit.targets import LAZY, Target, TargetError, as_target, check_freed, check_memorable
+from tritoninit.targets import (
+    LAZY,
+    Target,
+    TargetError,
+    as_target,
+    check_floats,
+    check_freed,
+    check_memorable,
+)
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 from tritoninit.words import short
@@ -71,27 +81,19 @@ _CONSTRUCTORS = (
 )
 
 
+# What says that a slot cannot be set; NotImplementedError is a RuntimeError.
+_TROUBLE = (TypeError, ValueError, RuntimeError)
+
+
 class _Problems:
     """What stands in the way of initialising a model: errors by qualified name, raised together."""
 
     def __init__(self) -> None:
         self.errors: list[tuple[str, Exception]] = []
         self.unmatched: list[tuple[str, Sequence[str]]] = []
-        self._name = ""
 
-    def of(self, slot: Slot) -> _Problems:
-        """What says in a block of this that the slot cannot be set is a problem, and goes no further."""
-        self._name = slot.name
-        return self
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if not isinstance(error, (TypeError, ValueError, RuntimeError)):  # NotImplementedError is the last
-            return False
-        self.errors.append((self._name, error))
-        return True
+    def of(self, slot: Slot, error: Exception) -> None:
+        self.errors.append((slot.name, error))
 
     def raise_any(self) -> None:
         lines = [f"{name}: {error}" for name, error in self.errors]
@@ -118,6 +120,7 @@ def initialize_(
     prefix: Names = "",
     windows: Mapping[str, Window | Windows] | None = None,
     check_ranks: bool | ProcessGroup = False,
+    rounding: str = NEAREST,
 ) -> Report:
     """Set the parameters of a model, and the buffers that rules name, in place.
 
@@ -154,6 +157,9 @@ def initialize_(
             initializers with their numbers, and keys have to be equal, also one that is drawn for want of a
             seed; memory, and which part of a tensor a rank holds, may differ. An error of one rank then
             ends the others, too.
+        rounding: "nearest", or "stochastic": what is drawn, or computed from what was drawn, is rounded to
+            16 and 8 bits up or down at random, right in the mean
+            (:class:`~tritoninit.StochasticallyRounded`).
 
     Of a parameter that is a DTensor each rank sets its part of what a single process would have, by the
     global shape and without communication: give all ranks the same rules and seed. With ``device=``, a model
@@ -200,7 +206,9 @@ def initialize_(
             do not. Nothing was written then.
     """
     with Agreement(check_ranks) as agreement:
-        return _initialize(module, rules, seed, device, dtype, only, skip, prefix, windows, agreement)
+        return _initialize(
+            module, rules, seed, device, dtype, only, skip, prefix, windows, agreement, rounding
+        )
 
 
 def _initialize(
@@ -214,27 +222,31 @@ def _initialize(
     prefix: Names,
     windows: Mapping[str, Window | Windows] | None,
     agreement: Agreement,
+    rounding: str,
 ) -> Report:
+    check_rounding(rounding)
     target = _usable(device, dtype)
     check_module(module)
     reshard(module)
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
-    found, choice = asked(module, rules, only, skip, scope, target, dtype)
-    initializers, garbage, renewed, own, given, aliases = choice
+    found, choice = asked(module, rules, only, skip, scope, target, dtype, rounding)
+    initializers, garbage, renewed, own, given, aliases, cases = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
     noticed = [(part, "matches nothing in the model") for part in idle]
     noticed += _constants_to_be_drawn(initializers)
     keep = Keep()
-    named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
+    named: set[Place] = set()
+    if any(slot.originals for slot in initializers):  # of which alone it is asked
+        named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
         keys = {
             slot: key.fold_in(key_name(slot.name, how)) for slot, how in initializers.items() if how.random
         }
         with as_whole(found):
-            initializers |= computed(module, own, key, target, dtype)
+            initializers |= computed(module, own, key, target, dtype, rounding)
         apart = drawn_apart(initializers, keys, key, target, dtype, named)
         agreement.on(_planned(found, initializers, garbage, key, dtype))
         if target is not None or dtype is not None:
@@ -249,34 +261,46 @@ def _initialize(
                 each.follow(slot.tensor)
             reset_sharded(module)
     plan = Plan()
-    assignments: list[Assignment] = []
-    backends: dict[torch.device, str] = {}
-    steps = _Steps(plan, key)
+    done: list[tuple[Any, ...]] = []
+    steps = _Steps(plan, key, cases)
     for slot in found:
         initializer = initializers.get(slot, keep)
-        if not isinstance(initializer, Keep):
-            used = keys.get(slot)
-            tensor, became = apart.get(slot, (slot.tensor, ""))
+        tensor, used = slot.tensor, keys.get(slot)
+        if slot in cases:
+            backend = steps.add(slot, initializer, used)
+            code = own[slot].call.code if own and slot in own else ""
+            done.append((slot.name, tensor, initializer, used, backend, "", code))
+        elif not isinstance(initializer, Keep):
+            became = backend = ""
             if slot in apart:
+                tensor, became = apart[slot]
                 plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name), named))
             elif slot.shard is not None or is_dtensor(tensor):
                 tensor = slot.memory
                 add_held(initializer, plan, writable(tensor, slot.windows), used or key)
             else:
-                steps.add(initializer, tensor, used)
+                backend = steps.add(slot, initializer, used)
                 if hasattr(tensor, "ds_tensor"):
                     plan.afterwards(partial(settle, slot))
-            device_of = tensor.device
-            backend = backends.get(device_of, "")
-            if not backend:
-                backend = backends[device_of] = resolve(device_of.type).name
+            backend = backend or resolve(tensor.device.type).name
             code = own[slot].call.code if slot in own else ""
-            done = slot.tensor if slot.shard is not None else tensor
-            assignments.append(Assignment(slot.name, done, initializer, used, backend, became, code))
+            if slot.shard is not None:
+                tensor = slot.tensor
+            done.append((slot.name, tensor, initializer, used, backend, became, code))
         elif not slot.is_buffer:
-            assignments.append(Assignment(slot.name, slot.tensor, initializer, None, ""))
+            done.append((slot.name, tensor, initializer, None, ""))
     plan.run()
-    return Report(assignments, seed=key.seed, module=module, noticed=noticed, scope=scope)
+    return Report(_Assignments(done), seed=key.seed, module=module, noticed=noticed, scope=scope)
+
+
+class _Assignments:
+    """Those of a model, made when somebody asks for them: few do, and to make them takes a while."""
+
+    def __init__(self, done: Sequence[tuple[Any, ...]]) -> None:
+        self._done = done
+
+    def __iter__(self) -> Iterator[Assignment]:
+        return starmap(Assignment, self._done)
 
 
 class _Steps:
@@ -285,28 +309,31 @@ class _Steps:
     Args:
         plan: to which they are appended.
         key: of what takes none of its own.
+        cases: which slots are alike, of some.
     """
 
-    def __init__(self, plan: Plan, key: Key) -> None:
+    def __init__(self, plan: Plan, key: Key, cases: Mapping[Slot, _Case]) -> None:
         self._plan = plan
         self._key = key
-        self._first: dict[_Case, Step] = {}
+        self._cases = cases
+        self._first: dict[_Case, tuple[Step, str]] = {}
 
-    def add(self, initializer: Initializer, tensor: torch.Tensor, key: Key | None) -> None:
-        """Append what sets a tensor, which is known to be writable."""
-        if not goes_by_shape(type(initializer)):
-            initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
-            return
-        case = id(initializer), tensor.shape, tensor.dtype, tensor.device
-        step = self._first.get(case)
-        if step is not None:
-            self._plan.repeat(step, tensor, key or self._key)
-            return
+    def add(self, slot: Slot, initializer: Initializer, key: Key | None) -> str:
+        """Append what sets a slot, which is known to be writable; the name of the backend."""
+        tensor = slot.tensor
+        case = self._cases.get(slot) or (id(initializer), tensor.shape, tensor.dtype, tensor.device)
+        first = self._first.get(case)
+        if first is not None:
+            self._plan.repeat(first[0], tensor, key or self._key)
+            return first[1]
         before = len(self._plan.steps)
         initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
-        step = self._plan.steps[-1]
-        if step.target is tensor and len(self._plan.steps) == before + 1:  # and not made of parts
-            self._first[case] = step
+        backend = resolve(tensor.device.type).name
+        if goes_by_shape(type(initializer)) and len(self._plan.steps) == before + 1:
+            step = self._plan.steps[-1]
+            if step.target is tensor:  # and not made of parts
+                self._first[case] = step, backend
+        return backend
 
 
 # What decides what an initializer that goes by shape is for a tensor: its id, and the tensor's shape, dtype
@@ -322,15 +349,22 @@ def asked(
     scope: Scope,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
+    rounding: str = NEAREST,
 ) -> tuple[list[Slot], Choice]:
     """A model's slots, and what is to become of them; raises what is wrong before anything is drawn."""
+    check_rounding(rounding)
     with at_rest(module):  # rules may look at weights, too
         found = slots_at_rest(module, scope)
         _check_names(found)
         kept = select(found, skip, "skip")
         if only is not None:
             kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
-        return found, _choose(module, found, rules, kept, device, dtype)
+        choice = _choose(module, found, rules, kept, device, dtype)
+    if rounding != NEAREST:
+        for slot, how in choice.initializers.items():
+            if not isinstance(how, Computed):  # which is asked anew for each key
+                choice.initializers[slot] = rounded(how, rounding)
+    return found, choice
 
 
 def _planned(
@@ -378,7 +412,10 @@ def chosen(
 def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
     """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
     drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.memory.is_meta]
-    parts = [(slot.name, whole_here(slot.tensor) if slot.shard is None else None) for slot in drawn_now]
+    parts = [
+        (slot.name, slot.tensor if slot.is_usual else whole_here(slot.tensor) if slot.shard is None else None)
+        for slot in drawn_now
+    ]
     whole = [(name, here) for name, here in parts if here is not None]
     for place, value in constants(here for _, here in whole):
         yield whole[place][0], f"was {short(value, 6)} throughout, and is drawn now"
@@ -410,6 +447,8 @@ def _usable(device: torch.device | str | None, dtype: torch.dtype | None) -> tor
 
 def _check_names(found: Sequence[Slot]) -> None:
     """Raise ValueError if two have one name, and so one key: a wrapper's own, and one that it wraps."""
+    if len({slot.name for slot in found}) == len(found):
+        return
     counts = Counter(slot.name for slot in found)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
@@ -427,6 +466,8 @@ class Choice(NamedTuple):
         own: which of the initializers are the model's own code's.
         given: the initializers that the rules have, as they are there.
         aliases: other places of tensors on the meta device, in which they are exchanged.
+        cases: of usual slots that stay where they are, and whose initializer goes by shape: what it is for
+            them, it is for all of the case.
     """
 
     initializers: dict[Slot, Initializer]
@@ -435,6 +476,7 @@ class Choice(NamedTuple):
     own: dict[Slot, Own]
     given: list[Initializer | None]
     aliases: list[tuple[Held, Slot]]
+    cases: dict[Slot, _Case]
 
 
 def _choose(
@@ -469,29 +511,25 @@ def _wanted(
 ) -> Choice:
     """What rules and own code want of the slots of a model whose modules show whole parameters."""
     wanted: dict[Slot, Initializer | None] = {}
+    moves = device is not None or dtype is not None
     for slot in found:
-        with problems.of(slot):
-            if device is not None or dtype is not None:
+        try:
+            if moves:
                 check_freed(local_of(slot.memory))  # it is copied, or its memory given up
                 check_engine(slot, device, dtype)
-            if slot in kept:
+            if kept and slot in kept:
                 continue
-            if nn.parameter.is_lazy(slot.tensor):
-                raise TargetError(LAZY)
-            if slot.shard is not None and slot.shard.parts is None:
-                slot.shard.windows.check(slot.memory.shape)
-            wish = _wish(rules, slot)
-            if not (slot.is_buffer or isinstance(wish, Keep)):
-                check_held(slot)
-            wanted[slot] = wish
+            wanted[slot] = rules.find(slot) if slot.is_usual else _wish(rules, slot)
+        except _TROUBLE as error:
+            problems.of(slot, error)
     own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = Choice({}, [], set(), own, list(wanted.values()), [])
+    choice = Choice({}, [], set(), own, list(wanted.values()), [], {})
     along: set[Place] = set()  # of weights, which come first
-    checks = _Checks(device, dtype)
+    checks = _Checks(device, dtype, choice.cases)
     for slot, wish in wanted.items():
-        with problems.of(slot):
-            initializer = rules.find(slot, own_code=False) if slot in failures else wish
-            if slot in own:
+        try:
+            initializer = rules.find(slot, own_code=False) if failures and slot in failures else wish
+            if own and slot in own:
                 check_code(wish, own[slot])
                 initializer = own[slot].initializer
             elif initializer is not None:
@@ -508,16 +546,25 @@ def _wanted(
             elif slot.tensor.is_meta:
                 choice.garbage.append(slot)
                 check_computable(slot, device)
+        except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
+            problems.of(slot, error)
     return choice
 
 
 def _wish(rules: RuleSet, slot: Slot) -> Initializer | None:
-    """What rules have for a slot; they may fail for want of a shape where it holds a place."""
+    """What rules have for a slot; raises why it cannot be set, whatever they have."""
+    if nn.parameter.is_lazy(slot.tensor):
+        raise TargetError(LAZY)
+    if slot.shard is not None and slot.shard.parts is None:
+        slot.shard.windows.check(slot.memory.shape)
     try:
-        return rules.find(slot)
+        wish = rules.find(slot)
     except Exception:
-        check_held(slot)
+        check_held(slot)  # for want of a shape, perhaps, where it holds a place
         raise
+    if not (slot.is_buffer or isinstance(wish, Keep)):
+        check_held(slot)
+    return wish
 
 
 def check_code(wish: Initializer | None, own: Own) -> None:
@@ -542,13 +589,30 @@ class _Checks:
     What is asked of one that goes by shape is asked once a shape, dtype and device, which models repeat.
     """
 
-    def __init__(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+        cases: dict[Slot, _Case] | None = None,
+    ) -> None:
         self._device = device
         self._dtype = dtype
+        self._cases = {} if cases is None else cases
+        self._stays = device is None and dtype is None
         self._known: dict[_Case, Initializer] = {}
 
     def on(self, slot: Slot, initializer: Initializer) -> None:
         """Raise why an initializer cannot set a slot."""
+        by_shape = goes_by_shape(type(initializer))
+        if by_shape and slot.is_usual and self._stays:  # and so there is no more to ask
+            tensor = slot.tensor
+            check_floats(tensor)
+            case: _Case = id(initializer), tensor.shape, tensor.dtype, tensor.device
+            if case not in self._known:
+                self._check_initializer(slot, initializer)
+                self._known[case] = initializer  # which keeps its id
+            self._cases[slot] = case
+            return
         if isinstance(initializer, Keep):
             return
         memory = slot.memory
@@ -566,7 +630,7 @@ class _Checks:
             writable(memory, slot.windows)
         else:
             as_target(memory)
-        if not goes_by_shape(type(initializer)):
+        if not by_shape:
             self._check_initializer(slot, initializer)
             return
         shape = memory.shape if slot.shard is None else slot.shape
@@ -590,16 +654,19 @@ def computed(
     key: Key,
     device: torch.device | None,
     dtype: torch.dtype | None,
+    rounding: str = NEAREST,
 ) -> dict[Slot, Initializer]:
     """The numbers that own code computes for a key; raises why they cannot set their slots."""
     problems = _Problems()
     computed = drawn(module, own, key)
     checks = _Checks(device, dtype)
     for slot, initializer in computed.items():
-        with problems.of(slot):
+        try:
             checks.on(slot, initializer)
+        except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
+            problems.of(slot, error)
     problems.raise_any()
-    return computed
+    return {slot: rounded(initializer, rounding) for slot, initializer in computed.items()}
 
 
 def _keeps(initializer: Initializer, slot: Slot) -> bool:
@@ -640,7 +707,9 @@ def _check_integers(slot: Slot, initializer: Initializer) -> None:
 
 def _is_recorded(initializer: Initializer) -> bool:
     """Whether its numbers are those of the dtype that the code made them in, integers too."""
-    return isinstance(initializer.initializer if isinstance(initializer, CopyOf) else initializer, Recorded)
+    while isinstance(initializer, (CopyOf, StochasticallyRounded)):
+        initializer = initializer.initializer
+    return isinstance(initializer, Recorded)
 
 
 class _Drawn(NamedTuple):
@@ -671,8 +740,10 @@ def drawn_apart(
     problems = _Problems()
     apart: dict[Slot, _Drawn] = {}
     for slot, value in values.items():
-        with problems.of(slot):
+        try:
             apart[slot] = _Drawn(value, becomes(slot, value, dtype, key.fold_in(slot.name), named))
+        except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
+            problems.of(slot, error)
     problems.raise_any()
     return apart
 

@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from itertools import pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -17,7 +16,7 @@ from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
 from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS, RangeError, shown
-from tritoninit.kernels.stream import Draw
+from tritoninit.kernels.stream import GRIDS, Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
 from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
@@ -25,6 +24,8 @@ from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 R = TypeVar("R")
+
+_new: Any = tuple.__new__  # what named tuples are made by, without a function of Python's around it
 
 KeySource: TypeAlias = "Key | Callable[[], Key]"
 
@@ -41,6 +42,8 @@ class Drawable(Protocol):
     @property
     def distribution(self) -> str: ...
     def parameters(self, dtype: str, /) -> tuple[Any, ...]: ...
+    @property
+    def stochastic(self) -> bool: ...
     def of_parts(self, dtype: str, /) -> Drawable: ...
 
 
@@ -132,6 +135,8 @@ class Plan:
             parameters = check_fill(fill, target)
         key = resolve_key(key) if fill.random else Key(0)
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
+        if fill.stochastic:
+            draw = draw._replace(stochastic=dtype in GRIDS)
         step = Step(target, fill, draw, backend)
         self.steps.append(step)
         return step
@@ -146,11 +151,12 @@ class Plan:
             target: the other.
             key: the other's.
         """
-        name, parameters, _, _, start, strides = step.draw
-        key = key if step.fill.random else Key(0)
-        draw = Draw(name, parameters, key.seed, key.stream, start, strides)
-        target = target if target.dtype == step.target.dtype else as_parts(target)
-        self.steps.append(Step(target, step.fill, draw, step.backend))
+        first, fill, (name, parameters, seed, stream, start, strides, stochastic), backend = step
+        if fill.random:
+            seed, stream = key.seed, key.stream
+        draw = _new(Draw, (name, parameters, seed, stream, start, strides, stochastic))
+        target = target if target.dtype == first.dtype else as_parts(target)
+        self.steps.append(_new(Step, (target, fill, draw, backend)))
 
     @property
     def size(self) -> int:
@@ -188,11 +194,8 @@ class Plan:
             _run(self.steps[0].backend, self.steps)
         else:
             for batch in _batches(self.steps):
-                by_backend: dict[Backend | None, list[Step]] = {}
-                for step in batch:
-                    by_backend.setdefault(step.backend, []).append(step)
-                for backend, steps in by_backend.items():
-                    _run(backend, steps)
+                for backend in dict.fromkeys([step.backend for step in batch]):
+                    _run(backend, [step for step in batch if step.backend is backend])
         for write in self._afterwards:
             write()
 
@@ -317,7 +320,7 @@ def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
 def _are_apart(steps: Sequence[Step]) -> bool:
     """Whether no target begins before another ends, as is so of most: whatever lies among their elements."""
     ranges = []
-    for target, *_ in steps:
+    for target, _, _, _ in steps:
         if isinstance(target, torch.Tensor) and target.is_contiguous():
             begin = target.data_ptr()
             ranges.append((begin, begin + target.nbytes))
@@ -325,7 +328,12 @@ def _are_apart(steps: Sequence[Step]) -> bool:
             _, span = _span(target)
             ranges.append((span.begin, span.end))
     ranges.sort()
-    return all(end <= begin for (_, end), (begin, _) in pairwise(ranges))
+    last = -1
+    for begin, end in ranges:
+        if begin < last:
+            return False
+        last = end
+    return True
 
 
 class Span:

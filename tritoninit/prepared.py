@@ -24,6 +24,7 @@ from tritoninit.models.walk import modules_of
 from tritoninit.own_code import Computed, Own
 from tritoninit.parametrized import assign
 from tritoninit.plan import KeptPlan, Plan, Step
+from tritoninit.rounding import NEAREST
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.targets import TargetError
 from tritoninit.window import Window
@@ -38,6 +39,7 @@ def prepare(
     skip: Selection = (),
     prefix: Names = "",
     windows: Mapping[str, Window | Windows] | None = None,
+    rounding: str = NEAREST,
 ) -> Prepared:
     """All of :func:`~tritoninit.initialize_` but the drawing, to be called with one seed after another.
 
@@ -51,6 +53,7 @@ def prepare(
         only, skip: which of the parameters, by name, glob or function.
         prefix: what the module is called in the whole model.
         windows: by name, which part of a global tensor a parameter is.
+        rounding: "nearest", or "stochastic" (:class:`~tritoninit.StochasticallyRounded`).
 
     Returns:
         What draws them all, called with a seed.
@@ -64,7 +67,8 @@ def prepare(
     True
     """
     check_module(module)
-    return Prepared(module, RuleSet.of(rules), only, skip, Scope(prefix, {} if windows is None else windows))
+    scope = Scope(prefix, {} if windows is None else windows)
+    return Prepared(module, RuleSet.of(rules), only, skip, scope, rounding)
 
 
 class Prepared:
@@ -87,13 +91,21 @@ class Prepared:
         rules: for its parameters.
         only, skip: which of them.
         scope: what the module is called in the whole model, and which parts of tensors it holds.
+        rounding: "nearest" or "stochastic".
     """
 
     def __init__(
-        self, module: nn.Module, rules: RuleSet, only: Selection | None, skip: Selection, scope: Scope
+        self,
+        module: nn.Module,
+        rules: RuleSet,
+        only: Selection | None,
+        skip: Selection,
+        scope: Scope,
+        rounding: str,
     ) -> None:
         self._module = module
         self._how = rules, only, skip, scope
+        self._rounding = rounding
         self._prepare()
 
     def __repr__(self) -> str:
@@ -127,7 +139,7 @@ class Prepared:
 
     def _prepare(self) -> None:
         rules, only, skip, scope = self._how
-        found, choice = asked(self._module, rules, only, skip, scope)
+        found, choice = asked(self._module, rules, only, skip, scope, rounding=self._rounding)
         named = {place for slot in choice.initializers if slot.is_buffer for place in places(slot)}
         self._found, self._named = found, named
         self._afterwards: list[Callable[[], None]] = []
@@ -180,7 +192,7 @@ class Prepared:
         _refuse_in_graph("some of the model is drawn by way of the host: " + ", ".join(self._names_anew()))
         key, plan = Key(int(seeds)), Plan()
         with as_whole(self._found):
-            values = computed(self._module, self._own, key, None, None)
+            values = computed(self._module, self._own, key, None, None, self._rounding)
         keys = {
             slot: key.fold_in(key_name(slot.name, how)) for slot, how in self._apart.items() if how.random
         }

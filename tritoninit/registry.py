@@ -203,19 +203,19 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
     A backend of the CPU's serves another device's tensors by way of bounded host memory.
     """
     write = backend.load()
-    direct: list[tuple[Target, Draw]] = []
-    changed: list[torch.Tensor] = []
-    for target, draw in items:
-        if isinstance(target, torch.Tensor):
-            if "cpu" in backend.devices and device_type(target) not in backend.devices:
-                for piece, part in _pieces(target.detach(), draw):
-                    staged = torch.empty(piece.shape, dtype=piece.dtype, device="cpu")
-                    write([(staged, part)])
-                    piece.copy_(staged)
+    direct = items
+    if "cpu" in backend.devices:
+        direct = []
+        for target, draw in items:
+            if device_type(target) in backend.devices:
+                direct.append((target, draw))
                 continue
-            if not target.is_inference():
-                changed.append(target)
-        direct.append((target, draw))
+            assert isinstance(target, torch.Tensor)
+            for piece, part in _pieces(target.detach(), draw):
+                staged = torch.empty(piece.shape, dtype=piece.dtype, device="cpu")
+                write([(staged, part)])
+                piece.copy_(staged)
+    changed = [x for x, _ in direct if isinstance(x, torch.Tensor) and not x.is_inference()]
     torch.autograd.graph.increment_version(changed)
     write(direct)
 
@@ -442,6 +442,11 @@ def _load_triton() -> FillFunction:
         interpreter.make_exact()
 
     def write(items: Sequence[tuple[Target, Draw]]) -> None:
+        if len(items) == 1:
+            ((target, draw),) = items
+            if isinstance(target, torch.Tensor):
+                triton_kernels.fill(target, draw)
+                return
         triton_kernels.fill_many(
             [
                 (target if isinstance(target, torch.Tensor) else torch.from_numpy(target), draw)

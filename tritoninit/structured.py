@@ -31,6 +31,7 @@ from tritoninit.kernels.lowering import (
 )
 from tritoninit.keys import Key
 from tritoninit.plan import KeySource, Plan, check_fill
+from tritoninit.rounding import rounded_for
 from tritoninit.selection import zero_smallest
 from tritoninit.targets import Target, check_freed, device_of, dtype_name, write
 from tritoninit.window import Window
@@ -94,6 +95,9 @@ class Structured(Atom):
 
     def times(self, factor: float) -> Structured:
         return _Scaled(self, factor)
+
+    def stochastically(self) -> Structured:
+        return _StochasticallyRounded(self) if self.random else self
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         """One for each of the equal weights that lie in one, such as gates and packed projections.
@@ -200,6 +204,35 @@ class _Scaled(OfAnother):
         values = self.structured.build(target, key, window)
         exact = dtype_name(target) in ROUNDED_DTYPES or values.is_complex()
         return (values if exact else values.to(torch.float64)) * self.factor
+
+
+@dataclass(frozen=True)
+class _StochasticallyRounded(OfAnother):
+    """A structured initializer's values, as float32 numbers that are rounded up or down at random."""
+
+    @property
+    def by_place(self) -> bool:  # type: ignore[override]
+        return self.structured.by_place
+
+    @property
+    def numbered(self) -> int:  # type: ignore[override]
+        return self.structured.numbered
+
+    def check(self, target: Target, window: Window) -> None:
+        self.structured.check(target, window)
+
+    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
+        return rounded_for(target, self.structured.build(target, key, window), key, window)
+
+    def planned(self, plan: Plan, target: Target, key: Key, window: Window) -> Callable[[], torch.Tensor]:
+        values = self.structured.planned(plan, target, key, window)
+        return lambda: rounded_for(target, values(), key, window)
+
+    def times(self, factor: float) -> Structured:
+        return self.structured.times(factor).stochastically()
+
+    def stochastically(self) -> Structured:
+        return self
 
 
 @dataclass(frozen=True)

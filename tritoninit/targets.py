@@ -44,7 +44,7 @@ def as_target(x: Any) -> Target:
             lost, since autograd computed it.
     """
     if isinstance(x, torch.Tensor):
-        _check_tensor(x)
+        check_tensor(x)
         return x
     if isinstance(x, np.ndarray):
         _check_array(x)
@@ -54,7 +54,31 @@ def as_target(x: Any) -> Target:
     raise TypeError(f"expected a tensor or an array, not {type(x).__name__}")
 
 
-def _check_tensor(x: torch.Tensor) -> None:
+def is_floats(x: torch.Tensor) -> bool:
+    """Whether it is torch's own tensor, of floating-point numbers of more than 8 bits."""
+    kind = type(x)
+    return (kind is torch.nn.Parameter or kind is torch.Tensor) and x.dtype in _PLAIN
+
+
+def check_floats(x: torch.Tensor) -> None:
+    """:func:`check_tensor` of one that :func:`is_floats`: of most, what there is to ask at once."""
+    try:
+        storage = x.untyped_storage()
+        begin = storage.data_ptr()
+        if (
+            begin
+            and x.is_contiguous()
+            and x.data_ptr() + x.nbytes <= begin + len(storage)
+            and not (x.is_nested or x.is_neg() or x.is_inference() or x.grad_fn)
+        ):
+            return
+    except RuntimeError:  # of which what follows knows
+        pass
+    check_tensor(x)
+
+
+def check_tensor(x: torch.Tensor) -> None:
+    """:func:`as_target` of a tensor."""
     if not check_memory(x, True):
         _check_overlap(1, x.shape, x.stride())
     if x.is_neg():

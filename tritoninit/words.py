@@ -8,7 +8,7 @@ from dataclasses import fields
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
-from tritoninit.combinators import Stacked, part_shape
+from tritoninit.combinators import Stacked, StochasticallyRounded, part_shape
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform, sole_fill
 from tritoninit.initializers import FanScaled, Ones, Zeros
 from tritoninit.structured import Value
@@ -34,6 +34,8 @@ def describe(initializer: Initializer, shape: Sequence[int]) -> str:
     """
     if type(initializer).__str__ is not object.__str__:
         return str(initializer)  # which has words of its own
+    if isinstance(initializer, StochasticallyRounded):
+        return f"{describe(initializer.initializer, shape)}, stochastic"
     name = type(initializer).__name__
     if isinstance(initializer, (Zeros, Ones)):
         return name

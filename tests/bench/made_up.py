@@ -152,7 +152,9 @@ def three(folder: Path) -> list[Path]:
     return save(folder, h100=gpu(H100, 3000.0), mi300=gpu(MI300, 4000.0), epyc=cpu())
 
 
-def predictions(machine_info: Mapping[str, Any]) -> dict[tuple[str, str], Prediction]:
+def predictions(
+    machine_info: Mapping[str, Any], memset: float | None = None
+) -> dict[tuple[str, str], Prediction]:
     """In place of ``inspection.predictions``: for the H100 alone."""
     if (machine_info["accelerator"] or {}).get("name") != H100["name"]:
         return {}

@@ -32,10 +32,10 @@ def test_the_last_level_cache_is_that_of_all_cores(monkeypatch, tmp_path):
         for name, text in {"level": level, "shared_cpu_list": shared, "size": size}.items():
             (folder / name).write_text(text + "\n")
     monkeypatch.setattr(device, "DEVICE", "cpu")
-    monkeypatch.setattr(device, "_CPUS", tmp_path)
+    monkeypatch.setattr(device, "CPUS", tmp_path)
     assert device.last_level_cache.__wrapped__() == 48 << 20
-    monkeypatch.setattr(device, "_CPUS", tmp_path / "none")
-    assert device.last_level_cache.__wrapped__() == device._UNKNOWN_CACHE
+    monkeypatch.setattr(device, "CPUS", tmp_path / "none")
+    assert device.last_level_cache.__wrapped__() == device.UNKNOWN_CACHE
 
 
 class Pedantic:

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from tests.bench import made_up
 from tritoninit.bench import figures, inspection
-from tritoninit.bench.comparison import compare
-from tritoninit.bench.figures import DARK, LIGHT, STYLES, Panel, spread
+from tritoninit.bench.comparison import Panel, compare, telling
+from tritoninit.bench.drawing import DARK, LIGHT, STYLES
+from tritoninit.bench.figures import spread
 from tritoninit.bench.inspection import Prediction
 from tritoninit.bench.result_files import read_all
 from tritoninit.outputs import UsageError
@@ -26,7 +27,9 @@ NORMAL = Panel("normal", "float32")
 def found(tmp_path, monkeypatch):
     """A comparison of an H100, for which there is a prediction, and two CPU cores."""
     made = {("normal", "float32"): Prediction(600.0, "memory", 0.7)}
-    monkeypatch.setattr(inspection, "predictions", lambda machine: made if machine["accelerator"] else {})
+    monkeypatch.setattr(
+        inspection, "predictions", lambda machine, memset: made if machine["accelerator"] else {}
+    )
     files = made_up.save(tmp_path, h100=made_up.gpu(made_up.H100, 3000.0), epyc=made_up.cpu())
     return compare(read_all(files))
 
@@ -76,8 +79,9 @@ VISION = {
     "tritanopia": "1.255528 -0.076749 -0.178779  -0.078411 0.930809 0.147602  0.004733 0.691367 0.3039",
 }
 TOGETHER = {
-    "gpu": ("triton", "torch", "cupy-philox", "cupy-xorwow", "jax"),
-    "cpu": ("numba", "numpy", "torch", "numpy-generator", "jax"),
+    "nvidia": ("triton", "torch", "curand-device", "cupy-philox", "cupy-xorwow", "flag-gems", "jax"),
+    "amd": ("triton", "torch", "rocrand-philox", "rocrand-xorwow", "flag-gems", "jax"),
+    "cpu": ("numba", "numpy", "torch", "numpy-generator", "numpy-sfc64", "numpy-philox", "jax"),
 }
 
 
@@ -176,7 +180,7 @@ class TestShares:
                 if row["extra_info"]["contender"] != "torch" or row["extra_info"]["torch_ratio"] is not None
             ]
         found = compare(read_all(made_up.save(tmp_path, some=document)))
-        assert figures.telling(found, NORMAL, 0).elements == elements
+        assert telling(found, NORMAL, 0).elements == elements
         (bar,) = dict(figures._shares(found))[NORMAL]
         assert (bar.ours, bar.torch) == (0.5, torch)
         assert "at the largest size that torch filled too" in figures.shares_svgs(found)[0]
@@ -203,7 +207,7 @@ class TestSvg:
     def test_labels_of_axes_fit(self, found, monkeypatch):
         """In matplotlib's own font, which is wider than those of pages."""
         drawn = []
-        monkeypatch.setattr(figures, "_svg", lambda figure, description: drawn.append(figure) or "")
+        monkeypatch.setattr(figures, "as_svg", lambda figure, description: drawn.append(figure) or "")
         figures.shares_svgs(found)
         figures.throughput_svg(found, NORMAL, 0)
         for figure in drawn:

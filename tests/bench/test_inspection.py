@@ -49,10 +49,20 @@ def row(dtype: str = "float32", **kinds: float) -> Counts:
     ],
 )
 def test_prediction(found, expected):
-    prediction = inspection.predict(found, GPU)
+    prediction = inspection.predict(found, GPU, memset=80.0)
     assert prediction.bound == expected.bound
     assert prediction.gs_per_s == pytest.approx(expected.gs_per_s)
     assert prediction.bandwidth_fraction == pytest.approx(expected.bandwidth_fraction)
+
+
+def test_memory_is_as_fast_as_a_memset_was():
+    """Where none was measured, as fast as the best that was published; either way, the prediction says so."""
+    found = row(integer=9.0)
+    assumed, measured = inspection.predict(found, GPU), inspection.predict(found, GPU, memset=60.0)
+    assert [p.gs_per_s for p in (assumed, measured)] == pytest.approx([0.94 * 80 / 4, 60 / 4])
+    assert assumed.memory == "94% of the data sheet's 80 GB/s"
+    assert measured.memory == "60 GB/s, which a memset wrote there (75% of the data sheet's)"
+    assert inspection.predict(found, GPU, memset=200.0).bound == "issue"  # which then takes longer
 
 
 def machine(name: str, multiprocessors: int) -> dict[str, object]:
@@ -202,7 +212,9 @@ def test_run(monkeypatch, tmp_path, capsys):
     assert max(map(len, lines)) <= 110
     assert lines[0].startswith("2 kernels compiled for 2 architectures")
     assert "No prediction: the table of GPUs has none of sm_120." in lines
-    assert any(re.match(r"run +constant +bf16 +819 +memory +100%$", line) for line in lines)  # 1638.4 / 2
+    assert any(
+        re.match(r"run +constant +bf16 +770 +memory +100%$", line) for line in lines
+    )  # 1638.4 * 0.94 / 2
 
 
 def test_the_whole_table_fits(capsys):

@@ -40,8 +40,9 @@ def test_machine_info_is_the_contract(result):
     machine = document["machine_info"]
     assert set(machine) == {
         *("python_version", "system", "cpu", "threads", "device", "accelerator"),
-        *("torch", "triton", "numpy", "numba", "cupy", "jax", "tritoninit"),
+        *("torch", "triton", "numpy", "numba", "cupy", "jax", "flag_gems", "tritoninit"),
         *("stream_version", "gate", "protocol", "cores_busy_elsewhere"),
+        *("last_level_cache_bytes", "conditions"),
     }
     assert set(machine["cpu"]) == {"brand_raw", "count"}
     assert machine["threads"] == device.ALL_THREADS
@@ -53,6 +54,9 @@ def test_machine_info_is_the_contract(result):
     assert machine["stream_version"] == ti.STREAM_VERSION
     if device.DEVICE == "cpu":
         assert machine["accelerator"] is None
+    assert machine["last_level_cache_bytes"] == device.last_level_cache()
+    assert set(machine["conditions"]) == {"begin", "end"}
+    assert all(set(each) == {"gpu", "cpu"} for each in machine["conditions"].values())
 
 
 def test_rows_are_the_contract(result):
@@ -64,6 +68,7 @@ def test_rows_are_the_contract(result):
         assert set(info) == {
             *("kind", "contender", "ours", "default", "subject", "dtype", "elements", "bytes", "threads"),
             *("device", "gb_per_s", "gs_per_s", "memset_fraction", "torch_ratio"),
+            *("median_low", "median_high"),
         }
         assert info["subject"] == "uniform"
         assert (info["dtype"], info["elements"], info["bytes"]) == ("float32", 256, 1024)
@@ -76,6 +81,12 @@ def test_rows_are_the_contract(result):
         assert "data" not in stats
         assert 0 < stats["min"] <= stats["q1"] <= stats["median"] <= stats["q3"] <= stats["max"]
         assert stats["rounds"] >= device.FEWEST_ROUNDS
+        if stats["rounds"] < 6:
+            assert info["median_low"] is info["median_high"] is None
+        else:
+            assert (
+                stats["min"] <= info["median_low"] <= stats["median"] <= info["median_high"] <= stats["max"]
+            )
         assert row["params"]["contender"] == name
 
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.bench import made_up
-from tritoninit.bench import inspection
+from tritoninit.bench import inspection, overview
 from tritoninit.bench.comparison import compare
 from tritoninit.bench.result_files import read_all
 from tritoninit.commands.compare import run
@@ -15,6 +15,7 @@ from tritoninit.outputs import UsageError
 FOR = f"triton: kernels as Triton {inspection.stored()['triton']} compiles them"
 TIMES = "\N{MULTIPLICATION SIGN}"
 MICRO = "\N{MICRO SIGN}"
+DOT = "\N{MIDDLE DOT}"
 PREDICTED = (
     "machine  distribution  dtype  elements  predicted GS/s  measured GS/s  measured / predicted  bound by"
 )
@@ -41,7 +42,7 @@ class TestTable:
         assert run(files) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == f"H100 80GB HBM3: triton in {files[0]}, torch 0.0.0, commit 0123456789ab, changed"
-        start = lines.index(f"Fills: GS/s, of memset, {TIMES} torch")
+        start = lines.index(f"Fills that reach the memory: GS/s, of memset, {TIMES} torch")
         rows = [re.split(r"  +", line) for line in lines[start + 1 : lines.index("", start)]]
         heading = ["distribution", "dtype", "elements", "threads"]
         assert rows[0] == [*heading, "H100 80GB HBM3", "Instinct MI300X", "AMD EPYC, 2 cores"]
@@ -54,6 +55,15 @@ class TestTable:
         assert named["normal", "float32", "2^20", "1"] == [*"------", "1", "67%", f"4{TIMES}"]
         assert named["truncated_normal", "bfloat16", "2^30", "all"] == [
             *("562", "38%", f"3{TIMES}", "750", "38%", f"3{TIMES}", *"---")
+        ]
+        assert {row[2] for row in rows[1:]} == {"2^20", "2^30"}
+        start = lines.index(f"Fills too small to leave the cache: GS/s, of memset, {TIMES} torch")
+        rows = [re.split(r"  +", line) for line in lines[start + 2 : lines.index("", start)]]
+        assert {row[2] for row in rows} == {"2^10"}
+        panels = [
+            f"{name}, {dtype}"
+            for name in ("uniform", "normal", "truncated normal")
+            for dtype in ("float32", "bfloat16")
         ]
         others = "\n".join(re.sub(r"  +", "  ", line) for line in lines[lines.index("", start) + 1 :])
         assert others == "\n".join(
@@ -79,8 +89,35 @@ class TestTable:
                 PREDICTED,
                 "H100 80GB HBM3  uniform  bfloat16  2^30  1,500  1,125  75%  issue",
                 "H100 80GB HBM3  normal  float32  2^30  600  562  94%  memory",
+                "",
+                f"{overview.GLANCE}: {overview.GLANCE_LEGEND}",
+                f"machine  {'  '.join(panels)}",
+                "Instinct MI300X  750 · 75%  1,500 · 75%  750 · 75%  1,500 · 75%  375 · 38%  750 · 38%",
+                "H100 80GB HBM3  562 · 75%  1,125 · 75%  562 · 75%  1,125 · 75%  281 · 38%  562 · 38%",
+                "AMD EPYC, 2 cores  -  -  1 · 50%  -  -  -",
             ]
         )
+
+    def test_intervals_of_medians(self, files, tmp_path, capsys):
+        """A column of their own, by the farther end; nothing where a row has too few rounds."""
+        document = made_up.cpu()
+        for row in document["benchmarks"][:1]:
+            median = row["stats"]["median"]
+            row["extra_info"].update(median_low=0.98 * median, median_high=1.01 * median)
+        for row in document["benchmarks"][1:]:
+            row["extra_info"].update(median_low=None, median_high=None)
+        (path,) = made_up.save(tmp_path, some=document)
+        assert run([path], csv=tmp_path / "x.csv") == 0
+        out = capsys.readouterr().out
+        assert (
+            f"Fills too small to leave the cache: GS/s, \N{PLUS-MINUS SIGN} 95%, of memset, {TIMES} torch"
+            in out
+        )
+        assert re.search(rf"normal +float32 +2\^10 +all +1 +2% +50% +4{TIMES}", out)
+        assert re.search(rf"normal +float32 +2\^20 +all +1 +50% +4{TIMES}", out)
+        with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert [bool(line["median_low"] and line["median_high"]) for line in lines].count(True) == 1
 
     def test_one_file(self, files, capsys):
         assert run(files[2:]) == 0
@@ -114,11 +151,18 @@ class TestFiles:
         tables = [line for line in lines if line.startswith("|")]
         heading = "| distribution | dtype | elements | threads | H100 80GB HBM3 | a\\|b\\\\&lt;i>, 2 cores |"
         assert tables[:2] == [heading, "| --- | --- | ---: | ---: | ---: | ---: |"]
-        dot = "\N{MIDDLE DOT}"
-        both = f"562 {dot} 75% {dot} 3{TIMES} | 1 {dot} 50% {dot} 4{TIMES}"
+        both = f"562 {DOT} 75% {DOT} 3{TIMES} | 1 {DOT} 50% {DOT} 4{TIMES}"
         assert f"| normal | float32 | 2^20 | all | {both} |" in tables
-        assert f"| normal | float32 | 2^20 | 1 | - | 1 {dot} 67% {dot} 4{TIMES} |" in tables
-        widths = {"**Fills**": 6, "**Calls": 5, "**Whole": 5, "**Struct": 5, "**Start": 5, "**Predicted": 8}
+        assert f"| normal | float32 | 2^20 | 1 | - | 1 {DOT} 67% {DOT} 4{TIMES} |" in tables
+        widths = {
+            "**Fills that": 6,
+            "**Fills too": 6,
+            "**Calls": 5,
+            "**Whole": 5,
+            "**Struct": 5,
+            "**Start": 5,
+            "**Predicted": 8,
+        }
         for start, width in widths.items():
             first = next(i for i, line in enumerate(lines) if line.startswith(start)) + 2
             block = lines[first : lines.index("", first) if "" in lines[first:] else None]
@@ -154,7 +198,12 @@ class TestFiles:
     def test_all_at_once(self, files, tmp_path):
         outputs = {name: tmp_path / f"out.{name}" for name in ("html", "png", "md", "csv")}
         assert run(files[2:], **outputs) == 0
-        starts = {"html": b"<!DOCTYPE html>", "png": b"\x89PNG", "md": b"**Fills**", "csv": b"machine,kind"}
+        starts = {
+            "html": b"<!DOCTYPE html>",
+            "png": b"\x89PNG",
+            "md": b"**Fills that reach the memory**",
+            "csv": b"machine,kind",
+        }
         assert {name for name in starts if outputs[name].read_bytes().startswith(starts[name])} == set(
             outputs
         )

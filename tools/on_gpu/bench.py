@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from tools.on_gpu import rows
@@ -17,9 +18,21 @@ SECONDS = {FILLS: 0.15, MODELS: 0.2}  # that a row is timed for
 DTYPES = ("float32", "bfloat16")
 # By how much they tell: who is compared, then at which size. Each group has a process of its own, which does
 # not import what others need: a library that hangs or crashes at that takes none of their rows.
-CONTENDERS = (("triton", "memset", "torch"), ("torch-func", "cupy-philox", "cupy-xorwow"), ("jax",))
+CONTENDERS = (
+    ("triton", "memset", "torch"),
+    ("curand-device",),
+    ("torch-func", "cupy-philox", "cupy-xorwow", "rocrand-philox", "rocrand-xorwow"),
+    ("flag-gems",),
+    ("jax",),
+)
+# Of a group that nothing else could have rows of: without it, there is no process.
+NEEDED = {"curand-device": "cupy", "flag-gems": "flag_gems", "jax": "jax"}
 SIZES = (28, 30, 24, 20)
-STAND_IN_CONTENDERS = (("numba", "numpy", "memset", "torch"), ("torch-func", "numpy-generator"), ("jax",))
+STAND_IN_CONTENDERS = (
+    ("numba", "numpy", "memset", "torch"),
+    ("torch-func", "numpy-generator", "numpy-sfc64", "numpy-philox"),
+    ("jax",),
+)
 STAND_IN_SIZES = (12,)
 
 
@@ -74,7 +87,9 @@ def groups(what: str, stand_in: bool) -> list[list[str]]:
             for dtype in DTYPES
             for contender in contenders
         ]
+        + [f"cached[*-{contender}]" for contender in contenders if not stand_in]
         for contenders in (STAND_IN_CONTENDERS if stand_in else CONTENDERS)
+        if (needed := NEEDED.get(contenders[0])) is None or find_spec(needed) is not None
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import platform
 import subprocess
@@ -116,16 +117,27 @@ def of_memory() -> dict[str, Any]:
 
 def predicted() -> dict[str, Any]:
     """The throughput of large fills that the counted instructions allow, where the GPU is a known one."""
+    import torch
+
     from tritoninit.bench import device, inspection
     from tritoninit.bench.architectures import architecture_of
 
     machine = {"accelerator": device.accelerator()}
     architecture = architecture_of(machine)
+    # The memory's bound is another, once a memset was measured.
+    computed = inspection.predictions(machine, math.inf)
     return {
         "architecture": None if architecture is None else architecture.name,
         "bandwidth_gb_per_s": None if architecture is None else architecture.bandwidth_gb_per_s,
         "predictions": [
-            {"subject": subject, "dtype": dtype, **asdict(prediction)}
+            {
+                "subject": subject,
+                "dtype": dtype,
+                **asdict(prediction),
+                "computed_gs_per_s": computed[subject, dtype].gs_per_s,
+                "computed_bound": computed[subject, dtype].bound,
+                "bytes": getattr(torch, dtype).itemsize,
+            }
             for (subject, dtype), prediction in inspection.predictions(machine).items()
         ],
     }

@@ -4,10 +4,9 @@ A prediction is a roofline (``tritoninit.bench.inspection``), a bound. It has fa
 
 - the measured throughput is above it, by more than the clock's noise: then a rate that it takes for granted
   is wrong, since nothing is faster than what bounds it;
-- the measured throughput is below a share of it. Where memory is the bound, nobody reaches more than 94 % of
-  the data sheet's bandwidth, and a kernel that is bound by it should get to 85 % of that: 80 % of the
-  prediction. Where instructions are, they wait for each other and for stores, and the clock may not be the
-  highest: 70 %.
+- the measured throughput is below a share of it. A kernel that is bound by memory should get to 85 % of what
+  memset wrote in this run. Where instructions are the bound, they wait for each other and for stores, and the
+  clock may not be the highest: 70 %.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tools.on_gpu.runner import Outcome
 
 ABOVE = 1.02
 ATTAINABLE = 0.94  # of a data sheet's bandwidth
-BELOW = {"memory": 0.80}
+BELOW = {"memory": 0.85}
 BELOW_ELSE = 0.70
 # Launches of a whole model, which tests/test_launches.py counts without a GPU.
 LAUNCHES = {"gpt2": 2, "llama-3.2-1b": 2, "llama-3-8b": 2, "resnet-50": 4}
@@ -145,15 +144,21 @@ def checks(environment: Document, bench: Sequence[Document]) -> list[Check]:
             if wanted is not None:
                 found.append(_launches(info["subject"], wanted, info["launches"]))
     fills = []
+    memset = max(_memset_speeds(bench), default=None)
     for prediction in environment.get("predictions") or []:
         task = prediction["subject"], prediction["dtype"]
         if task in largest:
-            fills.append(_fill(prediction, largest[task]))
+            fills.append(_fill(prediction, largest[task], memset))
     return fills + found
 
 
-def _fill(prediction: Document, info: Document) -> Check:
+def _fill(prediction: Document, info: Document, memset: float | None) -> Check:
     predicted, bound, measured = prediction["gs_per_s"], prediction["bound"], info["gs_per_s"]
+    if memset is not None:
+        predicted, bound = min(
+            (memset / prediction["bytes"], "memory"),
+            (prediction["computed_gs_per_s"], prediction["computed_bound"]),
+        )
     share, least = measured / predicted, BELOW.get(bound, BELOW_ELSE)
     verdict = "as predicted"
     if share > ABOVE:
@@ -186,17 +191,22 @@ def _checks(environment: Document, bench: Sequence[Document]) -> Iterator[str]:
 
 def _memsets(environment: Document, bench: Sequence[Document]) -> Iterator[str]:
     sheet = environment.get("bandwidth_gb_per_s")
-    speeds = [
-        row["extra_info"]["gb_per_s"]
-        for row in bench
-        if (row["extra_info"]["kind"], row["extra_info"]["contender"]) == ("fill", "memset")
-        and row["extra_info"]["elements"] > 2**24
-    ]
+    speeds = _memset_speeds(bench)
     if sheet and speeds:
         yield (
             f"The fastest memset wrote {max(speeds):.0f} GB/s, {max(speeds) / sheet:.0%} of the data sheet's"
-            f" {sheet:.0f}; {ATTAINABLE:.0%} is the most that anyone has reached elsewhere."
+            f" {sheet:.0f}, which is the memory's bound here; {ATTAINABLE:.0%} is the best found published."
         )
+
+
+def _memset_speeds(bench: Sequence[Document]) -> list[float]:
+    """1e9 bytes a second, of each memset that was large."""
+    infos = (row["extra_info"] for row in bench)
+    return [
+        info["gb_per_s"]
+        for info in infos
+        if (info["kind"], info["contender"]) == ("fill", "memset") and info["elements"] > 2**24
+    ]
 
 
 def _fills(bench: Sequence[Document]) -> Iterator[str]:

@@ -184,6 +184,8 @@ def _moments_of(values: Floats, probabilities: Floats) -> Expected:
 def _rounded(fill: Fill, dtype: torch.dtype) -> Expected:
     """The moments of a dtype's numbers, each with the probability of what rounds to it."""
     values = _finite_numbers(dtype)
+    if fill.stochastic:
+        return _rounded_stochastically(fill, dtype, values)
     edges = (values[1:] + values[:-1]) / 2
     below = _distribution(fill, edges)
     if not isinstance(fill, Normal):  # the others are kept within floor and cap before they are rounded
@@ -191,6 +193,27 @@ def _rounded(fill: Fill, dtype: torch.dtype) -> Expected:
         below[edges <= floor] = 0.0
         below[edges >= cap] = 1.0
     return _moments_of(values, np.diff(below, prepend=0.0, append=1.0))
+
+
+_STEPS = 16  # in which the way from one number of a dtype to the next is gone
+
+
+def _rounded_stochastically(fill: Fill, dtype: torch.dtype, values: Floats) -> Expected:
+    """The same, where what lies between two numbers is shared by both, the more of it the nearer."""
+    at = np.arange(_STEPS) / _STEPS
+    edges = np.append((values[:-1, None] + np.diff(values)[:, None] * at).reshape(-1), values[-1])
+    below = _distribution(fill, edges)
+    if not isinstance(fill, Normal):
+        *_, floor, cap = fill.parameters(str(dtype).removeprefix("torch."))
+        below[edges <= floor] = 0.0
+        below[edges >= cap] = 1.0
+    steps = np.diff(below, prepend=0.0, append=1.0)
+    mass = steps[1:-1].reshape(-1, _STEPS)
+    upwards = mass @ (at + 0.5 / _STEPS)
+    shared = np.append(mass.sum(axis=1) - upwards, 0.0) + np.append(0.0, upwards)
+    shared[0] += steps[0]
+    shared[-1] += steps[-1]
+    return _moments_of(values, shared)
 
 
 @cache

@@ -54,9 +54,12 @@ def constants(tensors: Iterable[Tensor]) -> Iterator[tuple[int, float]]:
                 yield place, float(first)
 
 
+_TORCHS = (torch.nn.Parameter, Tensor)
+
+
 def _ends(x: Tensor) -> Tensor:
     if x.is_contiguous():
-        if type(x) in (Tensor, torch.nn.Parameter):
+        if type(x) in _TORCHS:
             return x.as_strided((2,), (x.numel() - 1,))
         return x.detach().view(-1)[:: x.numel() - 1]  # which more subclasses know
     return torch.stack([x[(0,) * x.dim()], x[(-1,) * x.dim()]])

@@ -23,7 +23,7 @@ class Report(Sequence[Assignment]):
     and not again: ask before training changes them.
 
     Args:
-        assignments: what was done.
+        assignments: what was done; looked through when first asked for.
         seed: of every key.
         module: the model, whose other parameters and buffers are audited, too.
         noticed: (name, what), which become remarks of the audit.
@@ -39,11 +39,15 @@ class Report(Sequence[Assignment]):
         noticed: Iterable[tuple[str, str]] = (),
         scope: Scope = WHOLE,
     ) -> None:
-        self._assignments = tuple(assignments)
+        self._given = assignments
         self.seed = seed
         self.module = module
         self.scope = scope
         self._noticed = tuple(noticed)
+
+    @cached_property
+    def _assignments(self) -> tuple[Assignment, ...]:
+        return tuple(self._given)
 
     @overload
     def __getitem__(self, index: int) -> Assignment: ...

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tritoninit.bench import inspection
+from tritoninit.bench.forecasts import Forecast
 from tritoninit.bench.inspection import Prediction
 from tritoninit.bench.result_files import KINDS, Results, Row
 from tritoninit.bench.sizes import size
@@ -57,11 +58,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several machines' results, the lines that they make, and by row what was predicted for each machine."""
+    """Several machines' results, the lines that they make, and by row what was predicted for each machine.
+
+    ``forecasts`` are of machines that were not measured.
+    """
 
     results: Sequence[Results]
     lines: Sequence[Line]
     predictions: Sequence[Mapping[Row, Prediction]]
+    forecasts: Sequence[Forecast] = ()
 
     def contenders(self, column: int) -> str:
         """Whose numbers a machine's column shows."""
@@ -71,8 +76,15 @@ class Comparison:
         return ", ".join(names or dict.fromkeys(row.contender for row in rows))
 
 
-def compare(results: Sequence[Results], contender: str | None = None) -> Comparison:
+def compare(
+    results: Sequence[Results], contender: str | None = None, forecasts: Sequence[Forecast] = ()
+) -> Comparison:
     """Lines of the default backend of each machine, or of one contender on all.
+
+    Args:
+        results: of machines that were measured.
+        contender: whose speed to show; by default each machine's own default backend.
+        forecasts: of machines that were not.
 
     Raises:
         UsageError: no file has a row of that contender.
@@ -83,7 +95,7 @@ def compare(results: Sequence[Results], contender: str | None = None) -> Compari
     columns = [_chosen(r, contender) for r in results]
     tasks = sorted({task for column in columns for task in column}, key=lambda task: task.place)
     lines = [Line(task, tuple(column.get(task) for column in columns)) for task in tasks]
-    return Comparison(results, lines, [predicted(r) for r in results])
+    return Comparison(results, lines, [predicted(r) for r in results], forecasts)
 
 
 def task_of(results: Results, row: Row) -> Task:
@@ -101,8 +113,9 @@ def _chosen(results: Results, contender: str | None) -> dict[Task, Row]:
 
 def predicted(results: Results) -> dict[Row, Prediction]:
     """Predictions for this machine, each with the largest fill that it is to be compared with."""
+    predictions = inspection.predictions(results.machine, results.memset_gb_per_s())
     found: dict[Row, Prediction] = {}
-    for (subject, dtype), prediction in inspection.predictions(results.machine).items():
+    for (subject, dtype), prediction in predictions.items():
         rows = fills(results, subject, dtype, PREDICTED)
         if rows:
             found[rows[-1]] = prediction
@@ -119,6 +132,40 @@ def fills(results: Results, subject: str, dtype: str, contender: str) -> list[Ro
         and row.elements  # none has no place on a logarithmic axis
     )
     return sorted(rows, key=lambda row: row.elements)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The fills of one distribution and dtype."""
+
+    subject: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.subject.replace('_', ' ')}, {self.dtype}"
+
+
+def panels(found: Comparison) -> list[Panel]:
+    """What was measured of some machine, in the order of the table."""
+    tasks = (line.task for line in found.lines)
+    return list(
+        dict.fromkeys(Panel(t.subject, t.dtype) for t in tasks if t.kind == "fill" and t.scope == "all")
+    )
+
+
+def telling(found: Comparison, panel: Panel, column: int) -> Row | None:
+    """The fill that stands for a machine's others: the largest that memset and torch were timed at too.
+
+    A small fill is in the cache, and says nothing of the memory; but of a large one, torch may take so long
+    that it was left out. Without torch at any size the largest with memset, without memset the largest.
+    """
+
+    def rank(row: Row) -> tuple[bool, bool, int]:
+        return row.memset_fraction is not None, row.torch_ratio is not None, row.elements
+
+    lines = (line for line in found.lines if line.task.kind == "fill" and line.task.scope == "all")
+    rows = (line.cells[column] for line in lines if Panel(line.task.subject, line.task.dtype) == panel)
+    return max((row for row in rows if row is not None), key=rank, default=None)
 
 
 def fact(machine: Mapping[str, Any], where: Sequence[str]) -> Any:

@@ -20,8 +20,10 @@ from tritoninit.bench.device import (
     PROTOCOL,
     Memory,
     accelerator,
+    last_level_cache,
     measure,
 )
+from tritoninit.bench.intervals import of_median
 from tritoninit.bench.record import RECORD
 from tritoninit.machine import versions
 
@@ -110,6 +112,8 @@ def described(trial: Trial, benchmark: Any, request: pytest.FixtureRequest) -> I
     )
     yield benchmark
     if benchmark.stats is not None and not benchmark.stats.has_error:
+        low, high = of_median(benchmark.stats.stats.data) or (None, None)
+        benchmark.extra_info.update(median_low=low, median_high=high)
         request.config.stash[RECORD].add(benchmark.stats)
 
 
@@ -137,8 +141,9 @@ def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, An
         "threads": ALL_THREADS,
         "device": DEVICE,
         "accelerator": accelerator(),
+        "last_level_cache_bytes": last_level_cache(),
         "torch": torch.__version__,
-        **versions("triton", "numpy", "numba", "cupy", "jax"),
+        **versions("triton", "numpy", "numba", "cupy", "jax", "flag_gems"),
         "tritoninit": tritoninit.__version__,
         "stream_version": tritoninit.STREAM_VERSION,
         "gate": "bits",

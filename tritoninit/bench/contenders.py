@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tritoninit import registry
 from tritoninit.auditing.moments import expected, measure, scores
+from tritoninit.bench import curand_device
 from tritoninit.bench.device import DEVICE
 from tritoninit.bench.sizes import brief
 from tritoninit.bench.torch_equivalents import torch_equivalent
@@ -107,14 +108,26 @@ def _by_backend(fill: Fill, tensor: Tensor) -> Tensor:
     return fill(tensor, key=KEY)
 
 
+def _prepare_memset(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
+    """Zeros, stored as float32: PyTorch's of 16 bits reach 71 % of the bytes a second on an H200."""
+    ring = cycle([(each, each.view(torch.float32)) for each in buffers])
+
+    def call() -> Tensor:
+        tensor, words = next(ring)
+        words.zero_()
+        return tensor
+
+    return Prepared(call)
+
+
 def _prepare_torch(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
     write, ring = torch_equivalent(fill), cycle(buffers)
     return Prepared(lambda: write(next(ring)))
 
 
-def _prepare_numpy_generator(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
-    """NumPy's default Generator (PCG64), which draws into memory it is given; scaled there."""
-    generator = np.random.default_rng(0)
+def _prepare_numpy_generator(bits: str, fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
+    """A Generator of NumPy's, which draws into memory it is given; scaled there."""
+    generator = np.random.Generator(getattr(np.random, bits)(0))
     ring = cycle([(tensor, as_array(tensor)) for tensor in buffers])
 
     def uniform(low: float, high: float) -> Tensor:
@@ -146,8 +159,9 @@ def _import(name: str) -> Any:
 
 
 def _prepare_cupy(method: str, fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
-    """cuRAND's host interface, by ``cupy.random.RandomState``: one pass for normals, whatever their std.
+    """The host interface of cuRAND, or on AMD of rocRAND (which CuPy calls by hipRAND), by RandomState.
 
+    One pass for normals, whatever their std.
     Uniforms take two more, in place: CuPy puts 0 for cuRAND's 1, and then scales. CuPy's Generators run
     cuRAND's device interface on a fixed number of threads, and would scale normals in passes, too. Arrays are
     new each time, from CuPy's pool; a ring of them keeps each in memory of its own.
@@ -172,9 +186,11 @@ def _prepare_cupy(method: str, fill: Fill, buffers: Sequence[Tensor]) -> Prepare
     return Prepared(call)
 
 
-def _cupy_unavailable() -> str | None:
+def _cupy_unavailable(amd: bool) -> str | None:
     if DEVICE != "cuda":
         return "CuPy fills GPU memory only"
+    if amd != bool(torch.version.hip):
+        return f"{'rocRAND is for AMD' if amd else 'cuRAND is for NVIDIA'}'s GPUs"
     if importlib.util.find_spec("cupy") is None:
         return "cupy is not installed"
     try:
@@ -182,6 +198,43 @@ def _cupy_unavailable() -> str | None:
     except Exception as error:  # noqa: BLE001 - whatever stops CuPy (another CUDA, a missing library) is shown
         return f"cupy cannot run: {error}"
     return None
+
+
+def _prepare_curand_device(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
+    match fill:
+        case Uniform(low, high):
+            draw, shift, scale = "curand_uniform4", low, high - low
+        case Normal(mean, std):
+            draw, shift, scale = "curand_normal4", mean, std
+        case _:
+            raise NotImplementedError(type(fill).__name__)
+    write, ring = curand_device.filler(draw, buffers[0].dtype, shift, scale), cycle(buffers)
+    return Prepared(lambda: write(next(ring)))
+
+
+@cache
+def _curand_device_unavailable() -> str | None:
+    if (why := _cupy_unavailable(amd=False)) is not None:
+        return why
+    return _tried("cuRAND's device interface", _prepare_curand_device, torch.float32)
+
+
+def _curand_device_serves(fill: Fill, dtype: torch.dtype) -> bool:
+    return isinstance(fill, (Uniform, Normal)) and dtype in curand_device.dtypes()
+
+
+def _prepare_flag_gems(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
+    """FlagGems' Triton kernels, by its functions: what ``flag_gems.use_gems()`` puts in torch's place."""
+    gems = _import("flag_gems")
+    match fill:
+        case Uniform(low, high):
+            draw: Callable[[Tensor], Tensor] = lambda tensor: gems.uniform_(tensor, low, high)  # noqa: E731
+        case Normal(mean, std):
+            draw = lambda tensor: gems.normal_(tensor, mean, std)  # noqa: E731
+        case _:
+            raise NotImplementedError(type(fill).__name__)
+    ring = cycle(buffers)
+    return Prepared(lambda: draw(next(ring)))
 
 
 def _prepare_jax(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
@@ -244,16 +297,32 @@ def _prepare_torch_func(fill: Fill, buffers: Sequence[Tensor]) -> Prepared:
 
 @cache
 def _torch_func_unavailable(dtype: torch.dtype = torch.float32) -> str | None:
-    try:
-        for fill in (Uniform(), Normal()):
-            _prepare_torch_func(fill, [torch.empty(1, dtype=dtype, device=DEVICE)]).call()
-    except Exception as error:  # noqa: BLE001 - whatever it lacks (a device, a dtype) is shown
-        return f"torch.func._random cannot run: {str(error).partition(chr(10))[0]}"
-    return None
+    return _tried("torch.func._random", _prepare_torch_func, dtype)
 
 
 def _torch_func_serves(fill: Fill, dtype: torch.dtype) -> bool:
     return isinstance(fill, (Uniform, Normal)) and _torch_func_unavailable(dtype) is None
+
+
+@cache
+def _flag_gems_unavailable(dtype: torch.dtype = torch.float32) -> str | None:
+    if importlib.util.find_spec("flag_gems") is None:
+        return "flag_gems is not installed"
+    return _tried("flag_gems", _prepare_flag_gems, dtype)
+
+
+def _flag_gems_serves(fill: Fill, dtype: torch.dtype) -> bool:
+    return isinstance(fill, (Uniform, Normal)) and _flag_gems_unavailable(dtype) is None
+
+
+def _tried(name: str, prepare: Prepare, dtype: torch.dtype) -> str | None:
+    """Why a library does not draw uniforms and normals of a dtype here, None if it does."""
+    try:
+        for fill in (Uniform(), Normal()):
+            prepare(fill, [torch.empty(64, dtype=dtype, device=DEVICE)]).call()
+    except Exception as error:  # noqa: BLE001 - whatever it lacks (a device, a dtype, a compiler) is shown
+        return f"{name} cannot run: {str(error).partition(chr(10))[0]}"
+    return None
 
 
 def _plain_float32(fill: Fill, dtype: torch.dtype) -> bool:
@@ -261,23 +330,35 @@ def _plain_float32(fill: Fill, dtype: torch.dtype) -> bool:
 
 
 def _cupy(name: str, method: str) -> Contender:
-    return Contender(name, False, partial(_prepare_cupy, method), _cupy_unavailable, _plain_float32)
+    """Its host interface: the vendor's own library, which CuPy calls by one name."""
+    unavailable = partial(_cupy_unavailable, name.startswith("rocrand"))
+    prepare = partial(_prepare_cupy, f"CURAND_RNG_PSEUDO_{method}")
+    return Contender(name, False, prepare, unavailable, _plain_float32)
+
+
+def _numpy(name: str, bits: str) -> Contender:
+    unavailable = None if DEVICE == "cpu" else "NumPy fills host memory only"
+    return Contender(
+        name, False, partial(_prepare_numpy_generator, bits), lambda: unavailable, _plain_float32
+    )
 
 
 PEERS = (
     Contender("torch", False, _prepare_torch),
     Contender("torch-func", False, _prepare_torch_func, _torch_func_unavailable, _torch_func_serves),
-    _cupy("cupy-philox", "CURAND_RNG_PSEUDO_PHILOX4_32_10"),
-    _cupy("cupy-xorwow", "CURAND_RNG_PSEUDO_XORWOW"),
-    Contender("jax", False, _prepare_jax, _jax_unavailable, threaded=False),
     Contender(
-        "numpy-generator",
-        False,
-        _prepare_numpy_generator,
-        lambda: None if DEVICE == "cpu" else "NumPy fills host memory only",
-        _plain_float32,
+        "curand-device", False, _prepare_curand_device, _curand_device_unavailable, _curand_device_serves
     ),
-    Contender("memset", False, _in_place(lambda fill, tensor: tensor.zero_())),
+    _cupy("cupy-philox", "PHILOX4_32_10"),
+    _cupy("cupy-xorwow", "XORWOW"),
+    _cupy("rocrand-philox", "PHILOX4_32_10"),
+    _cupy("rocrand-xorwow", "XORWOW"),
+    Contender("flag-gems", False, _prepare_flag_gems, _flag_gems_unavailable, _flag_gems_serves),
+    Contender("jax", False, _prepare_jax, _jax_unavailable, threaded=False),
+    _numpy("numpy-generator", "PCG64"),  # its default
+    _numpy("numpy-sfc64", "SFC64"),
+    _numpy("numpy-philox", "Philox"),
+    Contender("memset", False, _prepare_memset),
 )
 QUICK = ("torch", "numpy-generator", "memset")
 
@@ -300,7 +381,7 @@ class Trial:
     """One contender at one task; a result has a row for each.
 
     Attributes:
-        kind: fill, call, model, structured or start.
+        kind: fill, cached, call, model, structured or start.
         subject: what is filled, initialised or started.
         dtype: of the elements, as PyTorch and NumPy call it.
         elements: how many are written.
@@ -345,7 +426,7 @@ class Trial:
         """Whether its contender is here and does this, for which its library is imported and tried."""
         who = contender(self.contender)
         return who.unavailable() is None and (
-            self.kind != "fill" or who.serves(FILLS[self.subject], self.torch_dtype)
+            self.kind not in ("fill", "cached") or who.serves(FILLS[self.subject], self.torch_dtype)
         )
 
     def serving(self) -> AbstractContextManager[None]:

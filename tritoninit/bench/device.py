@@ -18,6 +18,9 @@ Protocol 1:
 - Contenders that take a number of threads are given it. Those that use one whatever they are told (PyTorch's
   ``uniform_`` on the CPU, NumPy's Generator) are timed as they are.
 - A call returns when the values are written, or on a GPU, queued.
+- Of six rounds or more, the interval is told that holds the median with 95 %, if rounds are independent: from
+  one of the ordered rounds to another, whatever their distribution.
+- What is called cached has a ring of one buffer, a quarter of the last-level cache at most.
 
 A change of any of this is a new number: results of two protocols are not compared.
 """
@@ -45,9 +48,9 @@ ROUND = 2e-3  # seconds; a synchronisation takes some 10 microseconds
 WARM_UP = 0.05  # seconds; a GPU that was idle while a check ran raises its clock meanwhile
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 MOST_BUFFERS = 1024
-_UNKNOWN_CACHE = 64 << 20  # bytes, where the system does not say: as much as most last-level caches have
+UNKNOWN_CACHE = 64 << 20  # bytes, where the system does not say: as much as most last-level caches have
 _INFINITY_CACHE = 256 << 20  # behind an MI300's L2 (AMD CDNA 3 white paper), and in no property
-_CPUS = Path("/sys/devices/system/cpu")
+CPUS = Path("/sys/devices/system/cpu")
 _STAT = Path("/proc/stat")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -126,9 +129,9 @@ def last_level_cache() -> int:
     """Bytes of the last cache before the memory: a GPU's L2, or a CPU's L3s together, or its L2s."""
     if DEVICE == "cuda":
         l2 = int(torch.cuda.get_device_properties().L2_cache_size)
-        return max(l2, _INFINITY_CACHE) if torch.version.hip else l2 or _UNKNOWN_CACHE
+        return max(l2, _INFINITY_CACHE) if torch.version.hip else l2 or UNKNOWN_CACHE
     caches: dict[tuple[int, str], int] = {}  # by level and the CPUs that share it
-    for index in _CPUS.glob("cpu[0-9]*/cache/index*"):
+    for index in CPUS.glob("cpu[0-9]*/cache/index*"):
         try:
             level, shared, size = (
                 (index / name).read_text().strip() for name in ("level", "shared_cpu_list", "size")
@@ -137,12 +140,21 @@ def last_level_cache() -> int:
             continue
         caches[int(level), shared] = int(size.removesuffix("K")) << 10
     last = max((level for level, _ in caches), default=0)
-    return sum(size for (level, _), size in caches.items() if level == last) or _UNKNOWN_CACHE
+    return sum(size for (level, _), size in caches.items() if level == last) or UNKNOWN_CACHE
 
 
-def ring_length(tensor_bytes: int) -> int:
-    """How many tensors of that size exceed twice the last-level cache, or as many as there may be."""
-    return min(MOST_BUFFERS, 2 * last_level_cache() // tensor_bytes + 1)
+def ring_length(tensor_bytes: int, cache: int) -> int:
+    """How many tensors of that size exceed twice a cache, or as many as there may be."""
+    return min(MOST_BUFFERS, 2 * cache // tensor_bytes + 1)
+
+
+def stays_cached(tensor_bytes: int, cache: int) -> bool:
+    """Whether a whole ring of such tensors is in the cache, which ``MOST_BUFFERS`` of them do not fill.
+
+    >>> stays_cached(2**12, 2**25), stays_cached(2**20, 2**25)
+    (True, False)
+    """
+    return tensor_bytes == 0 or ring_length(tensor_bytes, cache) * tensor_bytes <= cache
 
 
 class Memory:
@@ -154,7 +166,7 @@ class Memory:
     def ring(self, elements: int, dtype: torch.dtype) -> list[torch.Tensor]:
         """Tensors (elements,) that share no memory; their values are whatever was there."""
         size = elements * dtype.itemsize
-        length = ring_length(size)
+        length = ring_length(size, last_level_cache())
         if self._bytes.numel() < length * size:
             self.free()
             self._bytes = torch.zeros(length * size, dtype=torch.uint8, device=DEVICE)

@@ -1,22 +1,22 @@
 """Figures of a comparison: throughput against size, and shares of memset's speed; PNG, and SVG for a page.
 
-One code draws both. A PNG has the colours of ``LIGHT``; in an SVG each is replaced by a CSS variable, so that
-the page it stands in chooses light or dark. A contender keeps its colour and its marker in every panel, and
-its name stands beside the end of its line: nothing is told by colour alone.
+A contender keeps its colour and its marker in every panel, and its name stands beside the end of its line:
+nothing is told by colour alone.
 """
 
 from __future__ import annotations
 
-import html
 import io
 import math
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tritoninit.bench.comparison import Comparison, fills
+from tritoninit.bench import glance
+from tritoninit.bench.comparison import Comparison, Panel, fills, panels, telling
+from tritoninit.bench.drawing import LIGHT, STYLES, as_svg, matplotlib_set, style_of
+from tritoninit.bench.glance import ROOM
+from tritoninit.bench.names import cut
 from tritoninit.bench.result_files import Results, Row
 from tritoninit.bench.sizes import power_of_two
 from tritoninit.bench.tables import percent
@@ -24,85 +24,10 @@ from tritoninit.outputs import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Hues like Okabe and Ito's (jfly.uni-koeln.de/color), of lightnesses so far apart that they are told apart
-# without one kind of cones too, and with the contrast of text, 4.5 to 1 (WCAG 2.2, 1.4.3), in both modes.
-LIGHT: Final = {
-    "ground": "#ffffff",
-    "ink": "#1b1f24",
-    "faint": "#59636e",
-    "grid": "#e3e6ea",
-    "ours": "#0060a8",
-    "torch": "#cc4b00",
-    "jax": "#00805a",
-    "other": "#bb4a9a",
-    "other-2": "#5f4b00",
-}
-DARK: Final = {
-    "ground": "#12161c",
-    "ink": "#e8ebef",
-    "faint": "#9aa4b0",
-    "grid": "#2a313a",
-    "ours": "#4aa8ff",
-    "torch": "#f5803a",
-    "jax": "#1fb88a",
-    "other": "#e08fcb",
-    "other-2": "#f2dc6b",
-}
-
-
-@dataclass(frozen=True)
-class Style:
-    """A contender's colour, a key of ``LIGHT``, and its marker."""
-
-    colour: str
-    marker: str
-
-
-# Those of one colour never meet in a panel: they serve different devices.
-STYLES: Final = {
-    "triton": Style("ours", "o"),
-    "numba": Style("ours", "o"),
-    "numpy": Style("other-2", "h"),
-    "torch": Style("torch", "s"),
-    "torch-func": Style("faint", "p"),
-    "jax": Style("jax", "^"),
-    "cupy-philox": Style("other", "D"),
-    "cupy-xorwow": Style("other-2", "v"),
-    "numpy-generator": Style("other", "P"),
-}
-_XLINK: Final = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
-_NAMES: Final = {literal: name for name, literal in LIGHT.items()}
-_UNKNOWN: Final = Style("faint", "X")
 _CEILING: Final = "memset"
 _PREDICTION: Final = "predicted"
 _SUPERSCRIPTS: Final = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_RC: Final[dict[str, Any]] = {
-    "font.family": "DejaVu Sans",  # matplotlib's own; a page's are narrower
-    "font.size": 10,
-    "text.parse_math": False,  # a machine's name may hold a dollar sign
-    "svg.fonttype": "none",
-    "axes.facecolor": "none",
-    "axes.edgecolor": LIGHT["faint"],
-    "axes.labelcolor": LIGHT["faint"],
-    "axes.titlecolor": LIGHT["ink"],
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": LIGHT["grid"],
-    "grid.linewidth": 0.7,
-    "text.color": LIGHT["ink"],
-    "xtick.color": LIGHT["faint"],
-    "ytick.color": LIGHT["faint"],
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-    "figure.facecolor": LIGHT["ground"],
-}
 _STAR: Final[dict[str, Any]] = {
     "marker": "*",
     "markersize": 9,
@@ -124,48 +49,37 @@ _HEADING: Final = 1.4  # of a group of bars, in bars
 _PANEL: Final = (4.4, 3.0)  # inches
 
 
-@dataclass(frozen=True)
-class Panel:
-    """The fills of one distribution and dtype."""
-
-    subject: str
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"{self.subject.replace('_', ' ')}, {self.dtype}"
-
-
-def panels(found: Comparison) -> list[Panel]:
-    """What there are figures of, in the order of the table."""
-    tasks = (line.task for line in found.lines)
-    return list(
-        dict.fromkeys(Panel(t.subject, t.dtype) for t in tasks if t.kind == "fill" and t.scope == "all")
-    )
-
-
 def png(found: Comparison) -> bytes:
-    """All figures in one picture, shares of memset's speed below.
+    """All figures in one picture, shares of memset's speed below; of several machines, these at a glance.
 
     Raises:
         UsageError: matplotlib is not installed, or no fill was measured.
     """
-    with _matplotlib(f"{__name__}.png"):
+    with matplotlib_set(f"{__name__}.png"):
         from matplotlib.figure import Figure
 
         rows, drawn = _grid(found), _shares(found)
         across = max(map(len, rows))
-        height = _PANEL[1] * len(rows) + _bars_height(drawn)
-        figure = Figure(figsize=(_PANEL[0] * across, height), layout="constrained")
-        grid = figure.add_gridspec(
-            len(rows) + 1, across, height_ratios=[*[_PANEL[1]] * len(rows), _bars_height(drawn)]
-        )
+        machines = glance.machines(found) if glance.several(found) else []
+        heights = [*[_PANEL[1]] * len(rows), _bars_height(drawn)]
+        if machines:
+            heights.append(glance.height(machines))
+        figure = Figure(figsize=(_PANEL[0] * across, sum(heights)), layout="constrained")
+        grid = figure.add_gridspec(len(heights), across, height_ratios=heights)
         for i, row in enumerate(rows):
             for j, (panel, column) in enumerate(row):
-                title = f"{_brief(found.results[column].name)}\n{panel}"
+                title = f"{_briefly(found)[column]}\n{panel}"
                 _draw_throughput(figure.add_subplot(grid[i, j]), found, panel, column, title)
         if drawn:
             axes = figure.add_subplot(grid[len(rows), :])
             _draw_shares(axes, drawn, _reach(drawn), f"{_SHARE}, {_AT}")  # which a page says above
+        subjects = list(dict.fromkeys(panel.subject for panel in glance.columns(found)))
+        if machines:
+            inner = grid[len(rows) + 1, :].subgridspec(1, len(subjects))
+            for k, subject in enumerate(subjects):
+                glance.draw(axes := figure.add_subplot(inner[k]), machines, subject)
+                if k:
+                    axes.tick_params(axis="y", labelleft=False)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
         return file.getvalue()
@@ -184,14 +98,14 @@ def _grid(found: Comparison) -> list[list[tuple[Panel, int]]]:
 
 def throughput_svg(found: Comparison, panel: Panel, column: int) -> str:
     """Throughput against size of one distribution and dtype on one machine, to stand in a page."""
-    with _matplotlib(f"{panel}, {column}"):
+    with matplotlib_set(f"{panel}, {column}"):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=_PANEL, layout="constrained")
         name = found.results[column].name
-        title = _brief(name) if len(found.results) > 1 else str(panel)
+        title = _briefly(found)[column] if len(found.results) > 1 else str(panel)
         _draw_throughput(figure.add_subplot(), found, panel, column, title)
-        return _svg(figure, f"{panel} on {name}: elements a second against size, a line a contender")
+        return as_svg(figure, f"{panel} on {name}: elements a second against size, a line a contender")
 
 
 def shares_svgs(found: Comparison) -> list[str]:
@@ -200,26 +114,14 @@ def shares_svgs(found: Comparison) -> list[str]:
     svgs = []
     for dtype in dict.fromkeys(panel.dtype for panel, _ in groups):
         drawn = [(panel, bars) for panel, bars in groups if panel.dtype == dtype]
-        with _matplotlib(f"shares, {dtype}"):
+        with matplotlib_set(f"shares, {dtype}"):
             from matplotlib.figure import Figure
 
             figure = Figure(figsize=(_PANEL[0], _bars_height(drawn)), layout="constrained")
             _draw_shares(figure.add_subplot(), drawn, _reach(groups))
             what = f"How much of memset's speed fills of {dtype} reach on each machine, {_AT}"
-            svgs.append(_svg(figure, what))
+            svgs.append(as_svg(figure, what))
     return svgs
-
-
-@contextmanager
-def _matplotlib(salt: str) -> Iterator[None]:
-    """Matplotlib with our settings; ``salt`` makes an SVG's ids its own in a page that has several."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise UsageError("figures need matplotlib: pip install matplotlib") from None
-    settings: Any = {**_RC, "svg.hashsalt": salt}  # whose names matplotlib's annotations list one by one
-    with mpl.rc_context(settings):
-        yield
 
 
 def _draw_throughput(axes: Axes, found: Comparison, panel: Panel, column: int, title: str) -> None:
@@ -247,6 +149,7 @@ def _draw_throughput(axes: Axes, found: Comparison, panel: Panel, column: int, t
     axes.set_xlabel("elements")
     axes.set_ylabel("GS/s")
     _scale(axes, found, panel)
+    _shade(axes, results, panel)
     _name_ends(axes, ends)
 
 
@@ -254,7 +157,7 @@ def _mark(contender: str) -> dict[str, Any]:
     """How a contender's line is drawn."""
     if contender == _CEILING:
         return _DASHES
-    style = STYLES.get(contender, _UNKNOWN)
+    style = style_of(contender)
     return {"color": LIGHT[style.colour], "marker": style.marker, "markeredgewidth": 0}
 
 
@@ -291,6 +194,20 @@ def _scale(axes: Axes, found: Comparison, panel: Panel) -> None:
     axes.yaxis.set_major_locator(LogLocator(10))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
+
+
+def _shade(axes: Axes, results: Results, panel: Panel) -> None:
+    """Shade the sizes that stay in the cache."""
+    rows = [row for row in results.rows if (row.kind, row.dtype) == ("fill", panel.dtype) and row.elements]
+    inside = [row.elements for row in rows if results.cached(row)]
+    outside = [row.elements for row in rows if not results.cached(row)]
+    if not inside:
+        return
+    low, high = axes.get_xlim()
+    end = math.sqrt(max(inside) * min(outside)) if outside else high
+    axes.axvspan(low, end, color=LIGHT["grid"], alpha=0.55, linewidth=0)
+    place = axes.get_xaxis_transform()
+    axes.text(low * 1.25, 0.96, "in the cache", transform=place, color=LIGHT["faint"], fontsize=8.5, va="top")
 
 
 def _superscript(power: str) -> str:
@@ -362,26 +279,6 @@ def _bars(found: Comparison, panel: Panel) -> Iterator[_Bar]:
         )
 
 
-def shown(found: Comparison, panel: Panel, column: int) -> list[Row]:
-    """A machine's fills of a panel by the contender that the table shows, by size."""
-    lines = (line for line in found.lines if line.task.kind == "fill" and line.task.scope == "all")
-    rows = (line.cells[column] for line in lines if Panel(line.task.subject, line.task.dtype) == panel)
-    return [row for row in rows if row is not None]
-
-
-def telling(found: Comparison, panel: Panel, column: int) -> Row | None:
-    """The fill that stands for a machine's others: the largest that memset and torch were timed at too.
-
-    A small fill is in the cache, and says nothing of the memory; but of a large one, torch may take so long
-    that it was left out. Without torch at any size the largest with memset, without memset the largest.
-    """
-
-    def rank(row: Row) -> tuple[bool, bool, int]:
-        return row.memset_fraction is not None, row.torch_ratio is not None, row.elements
-
-    return max(shown(found, panel, column), key=rank, default=None)
-
-
 def _bars_height(groups: Sequence[tuple[Panel, Sequence[_Bar]]]) -> float:
     """Inches: a line a bar and a heading a group, and the axis."""
     return 1.0 + 0.24 * sum(len(bars) + _HEADING for _, bars in groups)
@@ -397,13 +294,15 @@ def _draw_shares(
     axes: Axes, groups: Sequence[tuple[Panel, Sequence[_Bar]]], reach: float, label: str = _SHARE
 ) -> None:
     """A bar for ours, torch's mark on it, a star where prediction puts it."""
+    machines = list(dict.fromkeys(bar.machine for _, bars in groups for bar in bars))
+    briefly = dict(zip(machines, cut(machines, ROOM), strict=True))
     y, places, names = 0.0, [], []
     for panel, bars in groups:
         axes.text(0, y, str(panel), transform=axes.get_yaxis_transform(), weight="bold", va="center")
         for y_bar, bar in enumerate(bars, 1):
             _draw_bar(axes, y + y_bar, bar)
             places.append(y + y_bar)
-            names.append(_brief(bar.machine))
+            names.append(briefly[bar.machine])
         y += len(bars) + _HEADING
     axes.set_yticks(places, names)
     axes.set_ylim(y - 0.6, -0.8)
@@ -426,7 +325,7 @@ def _draw_bar(axes: Axes, y: float, bar: _Bar) -> None:
 
 
 def _colour(bar: _Bar) -> str:
-    return STYLES.get(bar.contender, _UNKNOWN).colour
+    return style_of(bar.contender).colour
 
 
 def _legend(axes: Axes, bars: Sequence[_Bar]) -> None:
@@ -446,20 +345,6 @@ def _legend(axes: Axes, bars: Sequence[_Bar]) -> None:
     axes.legend(handles=handles, ncols=len(handles), frameon=False, **place, **spacing)
 
 
-def _brief(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"
-
-
-def _svg(figure: Figure, description: str) -> str:
-    """A figure for a page: scaled to its place, in the page's font, its colours CSS variables."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True)
-    drawn = file.getvalue()
-    size = re.search(r'viewBox="[^"]*"', drawn)
-    assert size is not None
-    # What stands between <svg> and </svg>, less ids that every figure has, and fonts.
-    body = drawn[drawn.index("<defs>") : drawn.rindex("</svg>")]
-    body = re.sub(r'(?<=<g) id="[^"]*"|<!--.*?-->\n? *', "", body, flags=re.DOTALL)
-    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
-    body = re.sub(r"#[0-9a-f]{6}\b", lambda literal: f"var(--{_NAMES[literal[0]]})", body)
-    return f'<svg {size[0]} {_XLINK} role="img" aria-label="{html.escape(description)}">\n{body}</svg>'
+def _briefly(found: Comparison) -> list[str]:
+    """The machines' names, in little room."""
+    return cut([results.name for results in found.results], ROOM)

@@ -1,10 +1,12 @@
 """``tritoninit inspect``: every Triton kernel compiled without a GPU, counted, and how fast it could be.
 
 The prediction is a roofline: an element takes as long as what it needs most of, be it memory bandwidth, issue
-slots or lanes of a unit (``architectures``). It assumes the highest clock, the data sheet's bandwidth, warps
-enough that no latency shows, and units that never wait for each other. So it is a bound, and measured
-throughputs are the further below, the closer two resources are; but only if the rates are right, and where no
-vendor gives one it is assumed: a measurement above 100 % says that a rate is higher.
+slots or lanes of a unit (``architectures``). Memory takes what a memset took on that machine in the same run
+where one was measured, or else 94 % of the data sheet's bandwidth, the best that was found published. It
+assumes the highest clock, warps enough that no latency shows, and units that never wait for each other. So it
+is a bound, and measured throughputs are the further below, the closer two resources are; but only if the
+rates are right, and where no vendor gives one it is assumed: a measurement above 100 % says that one is
+higher.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any, Final, NamedTuple
 
 from tritoninit.bench.architectures import (
     ARCHITECTURES,
+    ATTAINABLE,
     RESIDENCIES,
     Architecture,
     architecture_of,
@@ -102,46 +105,79 @@ class Prediction:
     Attributes:
         gs_per_s: in 1e9 elements a second.
         bound: what takes longest: "memory", or a resource of ``architectures``.
-        bandwidth_fraction: of the data sheet's memory bandwidth that it uses; 1 where memory bounds it.
+        bandwidth_fraction: of the memory's bandwidth that it uses; 1 where memory bounds it.
+        memory: which bandwidth that is, in words.
     """
 
     gs_per_s: float
     bound: str
     bandwidth_fraction: float
+    memory: str = ""
 
 
-def predict(counts: Counts, architecture: Architecture) -> Prediction:
-    """The throughput that the counts allow, on memory that is written once and read never."""
-    seconds = seconds_an_element(counts, architecture)
+def predict(counts: Counts, architecture: Architecture, memset: float | None = None) -> Prediction:
+    """The throughput that the counts allow, on memory that is written once and read never.
+
+    Args:
+        counts: of a kernel.
+        architecture: what it runs on.
+        memset: 1e9 bytes a second that one wrote there; None where none was measured.
+    """
+    seconds = seconds_an_element(counts, architecture, memset)
     bound = max(seconds, key=lambda name: seconds[name])
-    return Prediction(1e-9 / seconds[bound], bound, seconds["memory"] / seconds[bound])
+    return Prediction(
+        1e-9 / seconds[bound], bound, seconds["memory"] / seconds[bound], memory_words(architecture, memset)
+    )
 
 
-def seconds_an_element(counts: Counts, architecture: Architecture) -> dict[str, float]:
+def memory_words(architecture: Architecture, memset: float | None) -> str:
+    """Which bandwidth a prediction divides by."""
+    sheet = architecture.bandwidth_gb_per_s
+    if memset is None:
+        return f"{ATTAINABLE:.0%} of the data sheet's {sheet:,.0f} GB/s"
+    return f"{memset:,.0f} GB/s, which a memset wrote there ({memset / sheet:.0%} of the data sheet's)"
+
+
+def seconds_an_element(
+    counts: Counts, architecture: Architecture, memset: float | None = None
+) -> dict[str, float]:
     """What an element takes of the memory's bandwidth ("memory"), and of each resource, all of it used."""
     clocks = architecture.multiprocessors * architecture.clock_mhz * 1e6
-    seconds = {"memory": _BYTES[counts.dtype] / (architecture.bandwidth_gb_per_s * 1e9)}
+    bandwidth = architecture.attainable_gb_per_s if memset is None else memset
+    seconds = {"memory": _BYTES[counts.dtype] / (bandwidth * 1e9)}
     for resource in architecture.resources:
         passes = sum(number * resource.passes.get(kind, 0) for kind, number in counts.kinds.items())
         seconds[resource.name] = passes / resource.lanes / clocks
     return seconds
 
 
-def predictions(machine_info: Mapping[str, Any]) -> dict[tuple[str, str], Prediction]:
+def predictions(
+    machine_info: Mapping[str, Any], memset: float | None = None
+) -> dict[tuple[str, str], Prediction]:
     """What to expect of a large fill by Triton's kernels, by (distribution, dtype), on a measured machine.
 
     From the stored counts (``RESULTS``). Empty where the machine is none of ``ARCHITECTURES``.
+
+    Args:
+        machine_info: of a result file.
+        memset: 1e9 bytes a second that one wrote there; None where none was measured.
     """
     architecture = architecture_of(machine_info)
-    if architecture is None:
-        return {}
+    return {} if architecture is None else of_benchmarks(stored()["rows"], architecture, memset)
+
+
+def of_benchmarks(
+    rows: Iterable[Counts], architecture: Architecture, memset: float | None = None
+) -> dict[tuple[str, str], Prediction]:
+    """Of counted kernels those that the benchmarks run, by what these call them."""
     found = {
-        (_BENCHMARKED[row.distribution], row.dtype): predict(row, architecture)
-        for row in stored()["rows"]
+        (_BENCHMARKED[row.distribution], row.dtype): predict(row, architecture, memset)
+        for row in rows
         if row.arch == architecture.arch and row.kernel == "run_kernel" and row.distribution in _BENCHMARKED
     }
     for distribution in _BENCHMARKED.values():  # see specializations
-        found.setdefault((distribution, "float16"), found[distribution, "bfloat16"])
+        if (distribution, "bfloat16") in found:
+            found.setdefault((distribution, "float16"), found[distribution, "bfloat16"])
     return found
 
 
@@ -293,9 +329,10 @@ _LEGEND: Final = (
     "  edged_rows_table: many such matrices in one launch; scattered: any strides.",
     "central: a truncated normal that keeps 0.1 % or more beyond either end, as at two standard deviations.",
     "On NVIDIA fp16 costs what bf16 does, and is not shown.",
-    "GS/s: 1e9 elements a second, the most that memory's bandwidth, issue slots and units allow, at the",
-    "  highest clock and with warps enough to hide every latency. A bound if the rates are right, of which",
-    "  some are assumed. The scattered kernel has no prediction: its bytes depend on the strides.",
+    "GS/s: 1e9 elements a second, the most that memory, issue slots and units allow, at the highest clock",
+    f"  and with warps enough to hide every latency, where memory keeps {ATTAINABLE:.0%} of its data sheet's",
+    "  bandwidth, the best found published. A bound if the rates are right, of which some are assumed. The",
+    "  scattered kernel has no prediction: its bytes depend on the strides.",
 )
 
 
@@ -350,10 +387,10 @@ def _spilled_scalars(rows: Sequence[Counts]) -> Iterator[str]:
 
 def _predicted(rows: Sequence[Counts], architecture: Architecture) -> Iterator[str]:
     clock = f"{architecture.multiprocessors} multiprocessors at {architecture.clock_mhz} MHz"
-    yield f"{architecture.name}, {clock}, {architecture.bandwidth_gb_per_s:g} GB/s, predicted:"
+    yield f"{architecture.name}, {clock}, {memory_words(architecture, None)}, predicted:"
     found = [(row, predict(row, architecture)) for row in rows]
     cells = [(*_names(row), f"{p.gs_per_s:.0f}", p.bound, f"{p.bandwidth_fraction:.0%}") for row, p in found]
-    yield from table((*_NAMES, ">GS/s", "bound by", ">of memory's bandwidth"), cells, width=_WIDTH)
+    yield from table((*_NAMES, ">GS/s", "bound by", ">of that bandwidth"), cells, width=_WIDTH)
     bound = sum(p.bound == "memory" for _, p in found)
     text = f"{bound} of {len(found)} are bound by memory. Figures: {architecture.source}."
     yield from textwrap.wrap(text, _WIDTH)

@@ -64,12 +64,12 @@ KINDS: Final = (
 _SASS_KINDS: Final = {
     "fp32": "FADD FFMA FMUL HFMA2",  # HFMA2 here moves a constant
     "packed fp32": "FADD2 FFMA2 FMUL2",
-    "integer": "FMNMX FSEL FSETP IADD IADD3 IMNMX ISETP LEA LOP3 MOV P2R PLOP3 PRMT SEL SHF VIADD VIMNMX",
+    "integer": "FMNMX FSEL FSETP IADD IADD3 IMNMX ISETP LEA LOP3 MOV P2R PLOP3 PRMT R2P SEL SHF VIADD VIMNMX",
     "multiply": "IMAD",
     "special": "F2FP F2I I2F I2FP MUFU",
     "scalar": "LDCU R2UR UFADD UI2F UIADD3 UIMAD UISETP ULDC ULEA ULOP3 UMOV USEL USHF VOTEU",
     "memory": "LDC LDG LDL ST STG STL",
-    "control": "BRA BSSY BSYNC CALL DEPBAR EXIT NOP RET S2R S2UR",
+    "control": "BRA BSSY BSYNC CALL CS2R DEPBAR EXIT NOP RET S2R S2UR",
 }
 _SASS_KIND: Final = {opcode: kind for kind, opcodes in _SASS_KINDS.items() for opcode in opcodes.split()}
 # Instructions whose target the listing does not give. A path through one cannot be followed.

@@ -14,8 +14,11 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from tritoninit.bench import device, figures
-from tritoninit.bench.comparison import Comparison, Line, fact
+from tritoninit.bench import changes, device, figures, glance, overview
+from tritoninit.bench.architectures import ATTAINABLE
+from tritoninit.bench.comparison import Comparison, Line, Panel, fact, panels, telling
+from tritoninit.bench.drawing import DARK, LIGHT
+from tritoninit.bench.forecasts import Forecast
 from tritoninit.bench.result_files import Results, Row
 from tritoninit.bench.sizes import size
 from tritoninit.bench.tables import (
@@ -23,6 +26,7 @@ from tritoninit.bench.tables import (
     Section,
     number,
     percent,
+    predicted_by,
     predicted_for,
     predicted_rows,
     sections,
@@ -39,8 +43,9 @@ _FACTS: Final[Mapping[str, tuple[tuple[str, ...], float, str]]] = {
     "architecture": (("accelerator", "arch"), 0, ""),
     "multiprocessors": (("accelerator", "multiprocessors"), 1, ""),
     "memory": (("accelerator", "memory_bytes"), 2**30, " GiB"),
-    "last-level cache": (("accelerator", "l2_bytes"), 2**20, " MiB"),
-    "clock": (("accelerator", "clock_mhz"), 1, " MHz"),
+    "L2 cache": (("accelerator", "l2_bytes"), 2**20, " MiB"),
+    "last-level cache": (("last_level_cache_bytes",), 2**20, " MiB"),
+    "highest clock": (("accelerator", "clock_mhz"), 1, " MHz"),
     "memory clock": (("accelerator", "memory_clock_mhz"), 1, " MHz"),
     "driver": (("accelerator", "driver"), 0, ""),
     "CUDA": (("accelerator", "cuda"), 0, ""),
@@ -49,9 +54,29 @@ _FACTS: Final[Mapping[str, tuple[tuple[str, ...], float, str]]] = {
     "CPU cores": (("cpu", "count"), 1, ""),
     "threads": (("threads",), 1, ""),
     "cores busy with other work": (("cores_busy_elsewhere",), 1, ""),
+    "power limit": (("conditions", "begin", "gpu", "power_limit_w"), 1, " W"),
+    **{
+        f"{what} at the {when}{'ning' if when == 'begin' else ''}": (
+            ("conditions", when, device, name),
+            1,
+            unit,
+        )
+        for device, name, what, unit in (
+            ("gpu", "clock_mhz", "clock", " MHz"),
+            ("gpu", "held_by", "what held it", ""),
+            ("gpu", "temperature_c", "temperature", " °C"),
+            ("cpu", "clock_mhz", "CPU clock", " MHz"),
+        )
+        for when in ("begin", "end")
+    },
+    "CPU governor": (("conditions", "begin", "cpu", "governor"), 0, ""),
+    "CPU boost": (("conditions", "begin", "cpu", "boost"), 0, ""),
     "system": (("system",), 0, ""),
     "Python": (("python_version",), 0, ""),
-    **{name: ((name,), 0, "") for name in ("torch", "triton", "numpy", "numba", "cupy", "jax", "tritoninit")},
+    **{
+        name: ((name,), 0, "")
+        for name in ("torch", "triton", "numpy", "numba", "cupy", "jax", "flag_gems", "tritoninit")
+    },
     "stream version": (("stream_version",), 0, ""),
     "gate": (("gate",), 0, ""),
     "protocol": (("protocol",), 0, ""),
@@ -66,8 +91,10 @@ def html(found: Comparison) -> str:
     """
     names = [r.name for r in found.results]
     parts = {
+        "glance": (overview.GLANCE, _glance(found)),
         "share": ("Share of the memory's speed", _share(found)),
         "throughput": ("Throughput", _throughput(found)),
+        "changes": (overview.CHANGED, _changes(found)),
         "predicted": ("Predicted beside measured", _predicted(found)),
         "tables": ("All rows", _tables(found)),
         "machines": ("Machines", _machines(found)),
@@ -96,7 +123,7 @@ def _read(name: str) -> str:
 def _variables() -> str:
     light, dark = (
         "".join(f" --{name}: {literal};" for name, literal in {**colours, "raised": raised}.items())
-        for colours, raised in zip((figures.LIGHT, figures.DARK), _RAISED, strict=True)
+        for colours, raised in zip((LIGHT, DARK), _RAISED, strict=True)
     )
     return f":root {{{light} }}\n@media (prefers-color-scheme: dark) {{ :root {{{dark} }} }}\n"
 
@@ -115,16 +142,33 @@ def _lead(found: Comparison) -> str:
 
 def _cards(found: Comparison) -> str:
     """Each machine's ``telling`` fill of normals in float32, or of what was measured instead."""
-    drawn = figures.panels(found)
+    drawn = panels(found)
     if not drawn:
         return ""
-    usual = figures.Panel("normal", "float32")
+    usual = Panel("normal", "float32")
     panel = usual if usual in drawn else drawn[0]
     cards = []
     for column, results in enumerate(found.results):
-        row = figures.telling(found, panel, column)
+        row = telling(found, panel, column)
         cards += [] if row is None else [_card(results, row, str(panel))]
-    return f'<div class="cards">\n{"".join(cards)}</div>'
+    made = f'<div class="cards">\n{"".join(cards)}</div>'
+    if found.forecasts:
+        forecasts = "".join(_forecast_card(each, panel) for each in found.forecasts)
+        made += (
+            f'\n<p class="apart">Predicted, not measured</p>\n<div class="cards small">\n{forecasts}</div>'
+        )
+    return made
+
+
+def _forecast_card(forecast: Forecast, panel: Panel) -> str:
+    made = forecast.predictions.get((panel.subject, panel.dtype))
+    if made is None:
+        return ""
+    return (
+        f'<article class="card predicted"><h2>{escape(forecast.name)}</h2>'
+        f'<p class="speed">{glance.BOUND} {number(made.gs_per_s)} <span class="unit">GS/s</span></p>'
+        f'<p class="note">{escape(str(panel))}, bound by {escape(made.bound)}</p></article>\n'
+    )
 
 
 def _card(results: Results, row: Row, what: str) -> str:
@@ -140,6 +184,58 @@ def _card(results: Results, row: Row, what: str) -> str:
         f'<article class="card"><h2>{escape(results.name)}</h2>'
         f'<p class="speed">{number(row.rate / 1e9)} <span class="unit">GS/s</span></p>{bar}'
         f'<p>{", ".join(rest)}</p><p class="note">{first}</p></article>\n'
+    )
+
+
+def _glance(found: Comparison) -> str:
+    """Where there are several machines, their large fills as figures and as a table."""
+    if not glance.several(found) or not (rows := overview.glance_rows(found)):
+        return ""
+    wanted = glance.columns(found)
+    subjects = dict.fromkeys(panel.subject for panel in wanted)
+    drawn = "\n".join(f"<figure>\n{glance.svg(found, subject)}\n</figure>" for subject in subjects)
+    head = "".join(f'<th scope="col" class="number">{escape(str(panel))}</th>' for panel in wanted)
+    numeric = [False, *[True] * len(wanted)]
+    body = (
+        _plain_row([escape(word) for word in row], numeric, "forecast" if line.predicted else "")
+        for row, line in zip(rows, glance.machines(found), strict=True)
+    )
+    apart = ""
+    if found.forecasts:
+        versions = dict.fromkeys(each.triton for each in found.forecasts)
+        apart = (
+            " Below the dotted line are GPUs that nobody has measured here: bounds, from the instructions of"
+            f" what Triton {escape(', '.join(versions))} compiles for them and from data sheets, of whose"
+            f" bandwidth memory is taken to keep {ATTAINABLE:.0%}, the best found published."
+        )
+    return (
+        "<p>The largest fill that torch was timed at too, or else the largest, in 10<sup>9</sup> elements a"
+        f" second; numbers beside the marks are of float32.{apart}</p>"
+        f'\n<div class="panels">\n{drawn}\n</div>\n'
+        + _scroll(overview.GLANCE, f"<table>\n<thead><tr><td></td>{head}</tr></thead>\n", body)
+    )
+
+
+def _changes(found: Comparison) -> str:
+    """Of each machine that was measured several times."""
+    parts = []
+    headings = overview.CHANGED_HEADINGS
+    numeric = [heading.startswith(">") for heading in headings]
+    head = "".join(
+        f'<th scope="col"{_class("number" if right else "")}>{escape(heading.removeprefix(">"))}</th>'
+        for heading, right in zip(headings, numeric, strict=True)
+    )
+    for change in changes.changes(found.results):
+        body = (_plain_row([escape(word) for word in row], numeric) for row in overview.kept_rows(change))
+        words = overview.differences(change)
+        parts.append(f"<h3>{escape(words)}</h3>")
+        parts.append(_scroll(words, f"<table>\n<thead><tr>{head}</tr></thead>\n", body))
+    if not parts:
+        return ""
+    return (
+        "<p>The same fills on the same machine, of those that reach the memory: how many times as fast, as a"
+        " geometric mean, and at least and at most. Faster and slower are those whose intervals of the median"
+        " are apart.</p>\n" + "\n".join(parts)
     )
 
 
@@ -159,13 +255,14 @@ def _share(found: Comparison) -> str:
 
 
 def _throughput(found: Comparison) -> str:
-    drawn = figures.panels(found)
+    drawn = panels(found)
     if not drawn:
         return ""
     star = " A star is what was predicted from the compiled kernel." if any(found.predictions) else ""
     text = (
         "<p>Elements a second, in 10<sup>9</sup>, against the size of the tensor, with all of the machine;"
-        f" the band is from the first to the third quartile, the dashed line memset.{star}</p>"
+        f" the band is from the first to the third quartile, the dashed line memset.{star} What is shaded"
+        " stays in the last-level cache, and says nothing of the memory.</p>"
     )
     figure = "<figure>\n{}\n</figure>".format
     if len(found.results) == 1:
@@ -194,18 +291,19 @@ def _predicted(found: Comparison) -> str:
     return (
         "<p>From the compiled kernel's instructions and the architecture's figures, without running it: the"
         " speed that memory and arithmetic allow. Where the vendor gives no rate of an instruction, one is"
-        f" assumed: more than 100% says that it is higher. Of {escape(predicted_for())}.</p>\n"
+        f" assumed: more than 100% says that it is higher. Of {escape(predicted_for())}."
+        f" {escape(' '.join(predicted_by(found)))}</p>\n"
         + _scroll("Predicted beside measured", f"<table>\n<thead><tr>{head}</tr></thead>\n", body)
     )
 
 
-def _plain_row(words: Sequence[str], numeric: Sequence[bool]) -> str:
+def _plain_row(words: Sequence[str], numeric: Sequence[bool], kind: str = "") -> str:
     """A row of HTML: the first cell heads it."""
     cells = (
         f"<td{_class('number' if right else '')}>{word}</td>"
         for word, right in zip(words[1:], numeric[1:], strict=True)
     )
-    return f'<tr><th scope="row">{words[0]}</th>{"".join(cells)}</tr>\n'
+    return f'<tr{_class(kind)}><th scope="row">{words[0]}</th>{"".join(cells)}</tr>\n'
 
 
 def _scroll(name: str, head: str, rows: Iterator[str]) -> str:
@@ -282,6 +380,7 @@ def _row(section: Section, line: Line) -> str:
 
 def _machines(found: Comparison) -> str:
     facts = {name: [_fact(r.machine, *where) for r in found.results] for name, where in _FACTS.items()}
+    facts["measured"] = [r.date.partition("T")[0] for r in found.results]
     facts["commit"] = [r.commit for r in found.results]
     facts["file"] = [shown(r.path.name) for r in found.results]
     head = "".join(f'<th scope="col">{escape(r.name)}</th>' for r in found.results)
@@ -298,6 +397,10 @@ def _fact(machine: Mapping[str, Any], where: Sequence[str], unit: float, suffix:
     found = fact(machine, where)
     if found is None:
         return ""
+    if isinstance(found, bool):
+        return "on" if found else "off"
+    if isinstance(found, list):
+        return ", ".join(map(str, found)) or "nothing"
     if not unit or not isinstance(found, (int, float)):
         return str(found)
     return f"{number(found / unit)}{suffix}"

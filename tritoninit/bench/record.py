@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from tritoninit.bench import result_files
+from tritoninit.bench import conditions, result_files
 from tritoninit.bench.device import DEVICE, Neighbours
 from tritoninit.bench.rows import complete, contender_of
 from tritoninit.outputs import UsageError, replacing, shown
 
 RECORD: pytest.StashKey[Record] = pytest.StashKey()
 # Of the machine_info, what may change from a run to the one that continues it.
-_PASSING = ("cores_busy_elsewhere",)
+_BUSY, _CONDITIONS = _PASSING = ("cores_busy_elsewhere", "conditions")
 
 
 class Record:
@@ -48,6 +48,7 @@ class Record:
         # Rows that an earlier run began and did not end; the row that this one is at.
         self._unfinished: list[str] = []
         self._neighbours = Neighbours()
+        self._conditions: dict[str, Any] = {}  # when a run began, and when it ended
         self._earlier = _earlier(out) if resume and out is not None else None
         # Before its first row, a run that continues none has nothing to put into an old file's place.
         self._writing = resume
@@ -71,6 +72,7 @@ class Record:
         hook = self._config.hook
         self._machine: dict[str, Any] = hook.pytest_benchmark_generate_machine_info(config=self._config)
         hook.pytest_benchmark_update_machine_info(config=self._config, machine_info=self._machine)
+        self._conditions["begin"] = self._earlier_conditions().get("begin") or conditions.read()
         self._commit: dict[str, Any] = hook.pytest_benchmark_generate_commit_info(config=self._config)
         hook.pytest_benchmark_update_commit_info(config=self._config, commit_info=self._commit)
         if self._earlier is None:
@@ -96,6 +98,12 @@ class Record:
                 wanted.append(item)
         session.items[:] = wanted
         self._write()
+
+    def pytest_sessionfinish(self) -> None:
+        """Look at the clocks while they are what the last row had, or nearly."""
+        if self.document is not None and self.lost is None:
+            self._conditions["end"] = conditions.read()
+            self._write()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -134,12 +142,16 @@ class Record:
     def _earlier_rows(self) -> list[dict[str, Any]]:
         return [] if self._earlier is None else self._earlier["benchmarks"]
 
+    def _earlier_conditions(self) -> dict[str, Any]:
+        found = {} if self._earlier is None else self._earlier["machine_info"].get(_CONDITIONS)
+        return found if isinstance(found, dict) else {}
+
     def _write(self) -> None:
         document: dict[str, Any] = self._config.hook.pytest_benchmark_generate_json(
             config=self._config,
             benchmarks=self._new,
             include_data=False,
-            machine_info={**self._machine, "cores_busy_elsewhere": self._busy()},
+            machine_info={**self._machine, _BUSY: self._busy(), _CONDITIONS: self._conditions},
             commit_info=self._commit,
         )
         # Through JSON, so that a row is what a later run reads: it holds its ``Trial``, and Decimals.
@@ -157,7 +169,7 @@ class Record:
 
     def _busy(self) -> float | None:
         """CPUs that others kept busy, in this run or in the one that it continues, whichever is more."""
-        before = None if self._earlier is None else self._earlier["machine_info"].get(_PASSING[0])
+        before = None if self._earlier is None else self._earlier["machine_info"].get(_BUSY)
         now = self._neighbours.cores()
         return now if before is None else before if now is None else max(before, now)
 
@@ -187,8 +199,8 @@ def _earlier(path: Path) -> dict[str, Any] | None:
     for row in document["benchmarks"]:
         if not _is_amount(least := row["stats"].get("min", "missing")) or least is None:
             raise UsageError(f"{shown(path)} is damaged: the min of a row is {least!r:.40}")
-    if not _is_amount(busy := document["machine_info"].get(_PASSING[0], 0.0)):
-        raise UsageError(f"{shown(path)} is damaged: {_PASSING[0]} is {busy!r:.40}")
+    if not _is_amount(busy := document["machine_info"].get(_BUSY, 0.0)):
+        raise UsageError(f"{shown(path)} is damaged: {_BUSY} is {busy!r:.40}")
     unfinished = document.get("unfinished", [])
     if not (isinstance(unfinished, list) and all(isinstance(name, str) for name in unfinished)):
         raise UsageError(f"{shown(path)} is damaged: unfinished is {unfinished!r:.40}")

@@ -11,14 +11,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from tritoninit.bench.device import PROTOCOL
+from tritoninit.bench.device import PROTOCOL, UNKNOWN_CACHE, stays_cached
 from tritoninit.outputs import UsageError, shown
 
-KINDS: Final = ("fill", "call", "model", "structured", "start")
+KINDS: Final = ("fill", "cached", "call", "model", "structured", "start")
 # What results must share before numbers of one stand beside numbers of another.
 _SHARED: Final = ("stream_version", "gate", "protocol")
 _STATS: Final = (
@@ -42,7 +42,8 @@ class Row:
 
     ``median``, ``q1`` and ``q3`` are seconds, ``gb_per_s`` and ``gs_per_s`` 1e9 bytes and elements a second
     of the median. ``memset_fraction`` and ``torch_ratio`` are the median of memset and of torch, in the same
-    run and for the same work, over this one: higher is faster. None is what was not measured.
+    run and for the same work, over this one: higher is faster. ``median_low`` and ``median_high`` are where
+    the interval ends that holds the median with 95 %. None is what was not measured.
     """
 
     kind: str
@@ -63,6 +64,15 @@ class Row:
     q1: float
     q3: float
     rounds: int
+    median_low: float | None = None  # which results before it was told do not have
+    median_high: float | None = None
+
+    @property
+    def uncertainty(self) -> float | None:
+        """How far the median may be off, as a part of it: the farther end of its interval."""
+        if self.median_low is None or self.median_high is None:
+            return None
+        return max(self.median_high - self.median, self.median - self.median_low) / self.median
 
     @property
     def rate(self) -> float:
@@ -72,18 +82,40 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """What one file holds: ``machine`` is its machine_info, ``name`` that machine in a few words."""
+    """What a file of measurements holds: ``machine`` is its machine_info, ``name`` that in a few words."""
 
     path: Path
     name: str
     machine: Mapping[str, Any]
     commit: str
     rows: tuple[Row, ...]
+    date: str = ""  # when it was written, as ISO 8601 has it; '' if unknown
 
     @property
     def accelerator(self) -> Mapping[str, Any] | None:
         found: Mapping[str, Any] | None = self.machine.get("accelerator")
         return found
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of the last cache before the memory: as it was found, or a GPU's L2, or as many as most have."""
+        found = self.machine.get("last_level_cache_bytes") or (self.accelerator or {}).get("l2_bytes")
+        return found if type(found) is int and found > 0 else UNKNOWN_CACHE
+
+    def cached(self, row: Row) -> bool:
+        """Whether what a row writes stays in that cache, and reaches the memory only later or never."""
+        return row.kind == "cached" or stays_cached(row.bytes, self.cache_bytes)
+
+    def memset_gb_per_s(self) -> float | None:
+        """1e9 bytes a second: the fastest memset that reached the memory, None if none was measured."""
+        speeds = [
+            row.bytes / row.median / 1e9
+            for row in self.rows
+            if (row.kind, row.contender) == ("fill", "memset")
+            and self.scope(row) == "all"
+            and not self.cached(row)
+        ]
+        return max(speeds, default=None)
 
     def scope(self, row: Row) -> str:
         """How much of the machine a row had: 'all' of it, or a fill that had fewer threads of a CPU, '1'."""
@@ -116,16 +148,31 @@ def read(path: Path) -> Results:
     if count > 1:
         raise UsageError(f"{name} is damaged: {count} rows for {shown(' '.join(map(str, twice)))}")
     commit = content.get("commit_info")
-    return Results(
-        path, machine_name(machine), machine, _commit(commit if isinstance(commit, dict) else {}), rows
-    )
+    commit = _commit(commit if isinstance(commit, dict) else {})
+    return Results(path, machine_name(machine), machine, commit, rows, _plain(content.get("datetime")))
 
 
 def document(path: Path) -> dict[str, Any]:
-    """What a file holds, whatever its rows.
+    """What a file of measurements holds, whatever its rows.
 
     Raises:
         UsageError: it cannot be read, or is not the suite's.
+    """
+    content, name = load(path), shown(path)
+    if not isinstance(content, dict) or not (
+        isinstance(content.get("machine_info"), dict) and isinstance(content.get("benchmarks"), list)
+    ):
+        raise UsageError(f"{name} is not a file of pytest-benchmark's")
+    if "protocol" not in content["machine_info"]:
+        raise UsageError(f"{name} is not from this suite, though from pytest-benchmark: it names no protocol")
+    return content
+
+
+def load(path: Path) -> Any:
+    """The JSON in a file.
+
+    Raises:
+        UsageError: it cannot be read.
     """
     if path == Path():  # which is '.', and '' too
         raise UsageError("a result file has a name, and not '' or '.'")
@@ -133,7 +180,7 @@ def document(path: Path) -> dict[str, Any]:
     try:
         if path.is_char_device() or path.is_block_device():  # some have no end
             raise UsageError(f"{name} is not a file")
-        content = json.loads(path.read_bytes(), parse_int=_integer)
+        return json.loads(path.read_bytes(), parse_int=_integer)
     except FileNotFoundError:
         raise UsageError(f"{name}: no such file") from None
     except OSError as error:
@@ -142,13 +189,6 @@ def document(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError):
         raise UsageError(f"{name} is not JSON") from None
-    if not isinstance(content, dict) or not (
-        isinstance(content.get("machine_info"), dict) and isinstance(content.get("benchmarks"), list)
-    ):
-        raise UsageError(f"{name} is not a file of pytest-benchmark's")
-    if "protocol" not in content["machine_info"]:
-        raise UsageError(f"{name} is not from this suite, though from pytest-benchmark: it names no protocol")
-    return content
 
 
 def _integer(digits: str) -> int | float:
@@ -160,7 +200,11 @@ def _row(path: Path, number: int, found: Any) -> Row:
     name = found.get("name", f"number {number}") if isinstance(found, dict) else f"number {number}"
     try:
         info, stats = (_part(found, part) for part in ("extra_info", "stats"))
-        values = {field.name: _value(field.name, str(field.type), info, stats) for field in fields(Row)}
+        values = {
+            field.name: _value(field.name, str(field.type), info, stats)
+            for field in fields(Row)
+            if field.default is MISSING or field.name in info
+        }
         if values["kind"] not in KINDS:
             raise _Damaged(f"kind is {values['kind']!r:.40}")
     except _Damaged as error:
@@ -228,13 +272,22 @@ def read_all(paths: Sequence[Path]) -> list[Results]:
     """
     if not paths:
         raise UsageError("no result file to compare")
+    check_distinct(paths)
+    results = distinct([read(path) for path in paths])
+    check_comparable(results)
+    return results
+
+
+def check_distinct(paths: Sequence[Path]) -> None:
+    """Refuse a file that is given twice, by whatever names.
+
+    Raises:
+        UsageError: one is; the message names it.
+    """
     counts = Counter(map(os.path.realpath, paths))
     for path in paths:
         if counts[os.path.realpath(path)] > 1:
             raise UsageError(f"{shown(path)} is given twice")
-    results = distinct([read(path) for path in paths])
-    check_comparable(results)
-    return results
 
 
 def distinct(results: Sequence[Results]) -> list[Results]:

@@ -48,6 +48,7 @@ def compile_kernel(
     aligned: bool = True,
     wide: bool = False,
     large: bool = False,
+    stochastic: bool = False,
 ) -> Any:
     """Compile one of ``triton_kernels`` as its launcher would; never from Triton's cache.
 
@@ -62,6 +63,7 @@ def compile_kernel(
             rows, some can be stored 16 bytes at a time.
         wide: the 64-bit divisions of scattered_kernel and rows_kernel, for tensors of nearly 2**31
             elements or more.
+        stochastic: elements are rounded up or down at random, not to nearest.
         large: the tensor's storage is of 2 GiB or more, in which AMD's buffer instructions cannot reach all.
 
     Returns:
@@ -84,7 +86,8 @@ def compile_kernel(
         constants |= {"WIDE": wide, "MATRIX": True, "UNIT": True, "VECTORS": aligned, "WIDTH": width}
         constants["SINGLES"] = kernel.startswith("edged_") or not aligned
         constants["GROUPS"] = 2 * triton_kernels.COUNTERS // width
-    constants["FORMAT"] = triton_kernels.FORMATS.get(getattr(torch, dtype), triton_kernels.NO_FORMAT.value)
+    variant = triton_kernels.STOCHASTIC.value if stochastic else 0
+    constants["FORMAT"] = triton_kernels.format_of(variant, getattr(torch, dtype))
     if kernel.endswith("table_kernel"):
         constants["DTYPE"] = triton_kernels.DTYPES[getattr(torch, dtype)]
         pointer, attributes = "*i64", _pointer_attributes(arch, True, False)  # of the table

@@ -20,6 +20,7 @@ from tritoninit.words import short
 
 _TIMES: Final = "\N{MULTIPLICATION SIGN}"
 _MICRO: Final = "\N{MICRO SIGN}"
+_PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
 _DOT: Final = "\N{MIDDLE DOT}"
 _NUMBERS: Final = ("elements", "threads")  # the headings of columns that stand to the right
 
@@ -80,11 +81,14 @@ def times(ratio: float) -> str:
 
 OF_MEMSET: Final = Measure("of memset", lambda row: row.memset_fraction, percent)
 OF_TORCH: Final = Measure(f"{_TIMES} torch", lambda row: row.torch_ratio, times)
+OF_MEDIAN: Final = Measure(f"{_PLUS_MINUS} 95%", lambda row: row.uncertainty, percent)
 _RATE: Final = Measure("GS/s", lambda row: row.gs_per_s, number)
 _MILLISECONDS: Final = Measure("ms", lambda row: row.median * 1e3, number)
+_STAYING: Final = "Fills too small to leave the cache"
 # By kind: its title, what its subjects are, and its speed.
 _TABLES: Final = {
-    "fill": ("Fills", "distribution", _RATE),
+    "fill": ("Fills that reach the memory", "distribution", _RATE),
+    "cached": ("One tensor in the cache, filled again and again", "distribution", _RATE),
     "call": (
         "Calls on a small tensor",
         "distribution",
@@ -97,11 +101,38 @@ _TABLES: Final = {
 
 
 def sections(found: Comparison) -> Iterator[Section]:
+    """One a kind; two of fills, of those that reach the memory and of those too small to leave the cache."""
     for kind, group in groupby(found.lines, key=lambda line: line.task.kind):
         lines = list(group)
         title, subject, speed = _TABLES[kind]
-        rows = [row for line in lines for row in line.cells if row is not None]
-        measures = [m for m in (speed, OF_MEMSET, OF_TORCH) if any(m.value(row) is not None for row in rows)]
+        if kind == "fill":
+            reaching, staying = (_reaching(found, lines, cached) for cached in (False, True))
+            yield from _section(title, subject, speed, reaching)
+            yield from _section(_STAYING, subject, speed, staying)
+        else:
+            yield from _section(title, subject, speed, lines)
+
+
+def _reaching(found: Comparison, lines: Sequence[Line], cached: bool) -> list[Line]:
+    """What the lines have of fills that stay in their machine's cache, or of the others."""
+    parts = [
+        Line(
+            line.task,
+            tuple(
+                row if row is not None and results.cached(row) == cached else None
+                for row, results in zip(line.cells, found.results, strict=True)
+            ),
+        )
+        for line in lines
+    ]
+    return [part for part in parts if any(part.cells)]
+
+
+def _section(title: str, subject: str, speed: Measure, lines: Sequence[Line]) -> Iterator[Section]:
+    rows = [row for line in lines for row in line.cells if row is not None]
+    every = (speed, OF_MEDIAN, OF_MEMSET, OF_TORCH)
+    measures = [m for m in every if any(m.value(row) is not None for row in rows)]
+    if lines:
         yield Section(title, subject, lines, measures)
 
 
@@ -123,6 +154,7 @@ def text(found: Comparison) -> list[str]:
     rows = list(predicted_rows(found))
     if rows:
         lines += ["", f"Predicted beside measured, {predicted_for()}", *table(PREDICTED_HEADINGS, rows)]
+        lines += predicted_by(found)
     return lines
 
 
@@ -148,6 +180,15 @@ def predicted_for() -> str:
     return f"{PREDICTED}: kernels as Triton {inspection.stored()['triton']} compiles them"
 
 
+def predicted_by(found: Comparison) -> list[str]:
+    """By machine, the bandwidth that its predictions divide by: of its memset, or of the data sheet."""
+    return [
+        f"{results.name}: memory at {words}."
+        for results, predictions in zip(found.results, found.predictions, strict=True)
+        for words in dict.fromkeys(p.memory for p in predictions.values() if p.memory)
+    ]
+
+
 def predicted_rows(found: Comparison) -> Iterator[list[str]]:
     for results, predictions in zip(found.results, found.predictions, strict=True):
         for row, prediction in sorted(predictions.items(), key=lambda p: task_of(results, p[0]).place):
@@ -168,12 +209,12 @@ def markdown(found: Comparison) -> list[str]:
             [*section.labels(line.task), *(_cell(section, row) for row in line.cells)]
             for line in section.lines
         ]
-        lines += [f"**{section.title}**: {_legend(section)}", "", *_markdown_table(headings, rows, 2), ""]
+        lines += [f"**{section.title}**: {_legend(section)}", "", *markdown_table(headings, rows, 2), ""]
     rows = list(predicted_rows(found))
     if rows:
         headings = [heading.removeprefix(">") for heading in PREDICTED_HEADINGS]
         title = f"**Predicted beside measured**, {predicted_for()}"
-        lines += [title, "", *_markdown_table(headings, rows, 3), ""]
+        lines += [title, "", *markdown_table(headings, rows, 3), "", *predicted_by(found), ""]
     return lines[:-1]
 
 
@@ -181,7 +222,7 @@ def _cell(section: Section, row: Row | None) -> str:
     return "-" if row is None else f" {_DOT} ".join(measure.show(row) for measure in section.measures)
 
 
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Lines of a table whose columns stand to the right, but for the first ``left``."""
     rule = ["---" if column < left else "---:" for column in range(len(headings))]
     return [f"| {' | '.join(map(_in_cell, row))} |" for row in (headings, rule, *rows)]

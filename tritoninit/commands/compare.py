@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tritoninit.bench import tables
+from tritoninit.bench import forecasts, overview, tables
 from tritoninit.bench.comparison import Comparison, compare
-from tritoninit.bench.result_files import read_all
+from tritoninit.bench.forecasts import Forecast
+from tritoninit.bench.result_files import Results, check_distinct, load, read_all
 from tritoninit.bench.verdict import verdict
 from tritoninit.outputs import UsageError, replacing, shown
 from tritoninit.terminal import print_lines
@@ -29,7 +30,8 @@ def run(
     """Print the comparison of result files, and write it where asked to.
 
     Args:
-        files: one or more, each of another run. With ``fail_below`` two: the baseline, then the candidate.
+        files: one or more, each of another run; with ``fail_below`` two, the baseline, then the candidate.
+            Besides, files of counts that ``tritoninit inspect`` wrote, whose GPUs are predicted.
         html, png, md, csv: what to write, as a page, a figure, tables, and all rows of all contenders.
         contender: whose speed to show; by default each machine's own default backend.
         fail_below: the part of the baseline's speed that the candidate must keep, see ``verdict.kept``.
@@ -52,14 +54,31 @@ def run(
             raise UsageError(
                 f"--fail-below compares two files, a baseline and a candidate, and not {len(files)}"
             )
-    found = compare(read_all(files), contender)
+    found = compare(*_read(files, contender))
+    if fail_below is not None and len(found.results) != 2:
+        raise UsageError("--fail-below compares two files that were measured, and one of these is predicted")
     written = _documents(found, html=html, png=png, md=md, csv=csv)
     judged, code = ([], 0) if fail_below is None else verdict(found, fail_below)
     for path, content in written.items():
         with replacing(path) as temporary:
             temporary.write_bytes(content)
-    print_lines(*tables.text(found), *judged)
+    print_lines(*tables.text(found), *overview.text(found), *judged)
     return code
+
+
+def _read(files: Sequence[Path], contender: str | None) -> tuple[list[Results], str | None, list[Forecast]]:
+    """What was measured, and what was counted and is predicted from that."""
+    check_distinct(files)
+    counted = {path: content for path in files if forecasts.is_one(content := load(path))}
+    measured = [path for path in files if path not in counted]
+    if counted and not measured:
+        raise UsageError(
+            "a prediction stands beside measurements, and there are none: name a result file, too"
+        )
+    results = read_all(measured)
+    every = [each for path, content in counted.items() for each in forecasts.read(path, content, results)]
+    known = {each.name: each for each in every}  # a GPU that two files have is told once, as the last has it
+    return results, contender, list(known.values())
 
 
 def _documents(found: Comparison, **paths: Path | None) -> dict[Path, bytes]:
@@ -67,7 +86,7 @@ def _documents(found: Comparison, **paths: Path | None) -> dict[Path, bytes]:
     makers: dict[str, Callable[[Comparison], bytes]] = {
         "html": _page,
         "png": _figure,
-        "md": lambda c: _encoded("\n".join([*tables.markdown(c), ""])),
+        "md": lambda c: _encoded("\n".join([*tables.markdown(c), *overview.markdown(c), ""])),
         "csv": lambda c: _encoded(tables.tidy(c)),
     }
     return {path: makers[name](found) for name, path in paths.items() if path is not None}

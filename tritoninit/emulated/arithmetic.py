@@ -1,11 +1,14 @@
-"""float32 on 32-bit patterns, rounded as IEEE 754-2019 says: what instructions compute, not what kernels do.
+"""float32 and float64 on patterns, rounded as IEEE 754-2019 says: what instructions compute, not what kernels do.
 
-Operands and results are uint32 arrays that hold the bits; a NaN that comes out is always ``NAN``.
+Operands and results are arrays of uint32, or of uint64, that hold the bits; a NaN that comes out is always the
+one of ``NAN``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
@@ -19,18 +22,21 @@ u16, u32, u64 = np.uint16, np.uint32, np.uint64
 NAN: Final = u32(0x7FFFFFFF)
 SIGN: Final = u32(0x80000000)
 _EXPONENT: Final = u32(0x7F800000)
+_FLOATS: Final[dict[int, Any]] = {4: np.float32, 8: np.float64}
+_NANS: Final[dict[int, Any]] = {4: NAN, 8: u64(0x7FFFFFFFFFFFFFFF)}
+_SIGNS: Final[dict[int, Any]] = {4: SIGN, 8: u64(1 << 63)}
 
 
-def floats(bits: Array) -> npt.NDArray[np.float32]:
-    """The numbers that the patterns stand for."""
-    return np.ascontiguousarray(bits).view(np.float32)
+def floats(bits: Array) -> Array:
+    """The numbers that the patterns stand for, of as many bits."""
+    return np.ascontiguousarray(bits).view(_FLOATS[bits.itemsize])
 
 
-def patterns(numbers: Array) -> Words:
-    """The patterns of float32 numbers, with one NaN for all."""
-    bits = np.ascontiguousarray(numbers).view(u32)
+def patterns(numbers: Array) -> Array:
+    """The patterns of float32 or float64 numbers, with one NaN for all."""
+    bits = np.ascontiguousarray(numbers).view(f"u{numbers.itemsize}")
     wrong = numbers != numbers
-    return np.where(wrong, NAN, bits) if wrong.any() else bits
+    return np.where(wrong, _NANS[numbers.itemsize], bits) if wrong.any() else bits
 
 
 def signed(words: Words) -> npt.NDArray[np.int32]:
@@ -73,16 +79,20 @@ def flushing(operation: Callable[..., Words]) -> Callable[..., Words]:
     return lambda *operands: flushed(operation(*map(flushed, operands)))
 
 
-def add(a: Words, b: Words) -> Words:
+def add(a: Array, b: Array) -> Array:
     return patterns(floats(a) + floats(b))
 
 
-def subtract(a: Words, b: Words) -> Words:
+def subtract(a: Array, b: Array) -> Array:
     return patterns(floats(a) - floats(b))
 
 
-def multiply(a: Words, b: Words) -> Words:
+def multiply(a: Array, b: Array) -> Array:
     return patterns(floats(a) * floats(b))
+
+
+def divide(a: Array, b: Array) -> Array:
+    return patterns(floats(a) / floats(b))
 
 
 def fma(a: Words, b: Words, c: Words) -> Words:
@@ -104,32 +114,114 @@ def fma(a: Words, b: Words, c: Words) -> Words:
     return patterns(total.astype(np.float32))
 
 
-def square_root(a: Words) -> Words:
+# Of factors and a sum whose exponents lie between these, all that a product and a sum miss is a number.
+_SAFE: Final = 2.0**400
+
+
+def fma_long(a: Longs, b: Longs, c: Longs) -> Longs:
+    """a * b + c of float64, rounded once.
+
+    What a product misses is exact (Dekker, 1971), and what two sums miss, rounded to odd, is enough to have
+    the last sum round as the exact one would (Boldo and Melquiond, 2008, figure 4). Numbers that are near the
+    ends of the range go by :func:`exact_long`.
+    """
+    x, y, z = np.broadcast_arrays(*map(floats, (a, b, c)))
+    upper, lower = _product(x, y)
+    high, low = _sum(z, lower)
+    top, middle = _sum(upper, high)
+    total = top + _rounded_to_odd(middle, low)
+    found: Longs = patterns(np.asarray(total))
+    rare = np.zeros(x.shape, np.bool_)
+    for number in (x, y, z):
+        size = np.abs(number)
+        rare |= (size != 0) & ~((size < _SAFE) & (size > 1 / _SAFE))
+    if rare.any():
+        found = np.where(rare, u64(0), found)
+        found[rare] = exact_long(*(patterns(each[rare]) for each in (x, y, z)))
+    return found
+
+
+def exact_long(a: Longs, b: Longs, c: Longs, toward: float = 0.0) -> Longs:
+    """a * b + c of float64 in fractions, rounded to nearest even, or toward an infinity."""
+    numbers = np.broadcast_arrays(*map(floats, (a, b, c)))
+    rounded = [_rounded(*each, toward) for each in zip(*(number.tolist() for number in numbers), strict=True)]
+    return patterns(np.array(rounded, np.float64))
+
+
+def _rounded(x: float, y: float, z: float, toward: float) -> float:
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return x * y + z
+    if not math.isfinite(z):
+        return z
+    exact = Fraction(x) * Fraction(y) + Fraction(z)
+    if not exact:  # of zeros of one sign that one; else plus zero, toward minus infinity minus zero
+        sign = math.copysign(1.0, x) * math.copysign(1.0, y)
+        same = sign == math.copysign(1.0, z) and (not x or not y) and not z
+        return math.copysign(0.0, sign if same else -1.0 if toward < 0 else 1.0)
+    try:
+        nearest = float(exact)
+    except OverflowError:
+        nearest = math.copysign(math.inf, exact)
+    if toward and not math.isinf(nearest) and (exact - Fraction(nearest)) * Fraction(math.copysign(1, toward)) > 0:
+        return math.nextafter(nearest, toward)
+    return nearest
+
+
+def _sum(x: Array, y: Array) -> tuple[Array, Array]:
+    """The rounded sum, and what it misses (Knuth, TAOCP 2, 4.2.2)."""
+    total = x + y
+    added = total - x
+    return total, (x - (total - added)) + (y - added)
+
+
+def _product(x: Array, y: Array) -> tuple[Array, Array]:
+    """The rounded product, and what it misses, of factors split by Veltkamp's constant."""
+    product = x * y
+    (a, b), (c, d) = _halves(x), _halves(y)
+    return product, ((a * c - product) + a * d + b * c) + b * d
+
+
+def _halves(x: Array) -> tuple[Array, Array]:
+    moved = x * 134217729.0  # 2**27 + 1
+    upper = moved - (moved - x)
+    return upper, x - upper
+
+
+def _rounded_to_odd(x: Array, y: Array) -> Array:
+    """The sum; where that is not exact, of the two numbers about it the one with an odd last bit."""
+    total, missed = _sum(x, y)
+    bits = np.asarray(total).view(np.int64)
+    outward = np.where((missed > 0) == (total > 0), 1, -1)
+    return np.where((missed != 0) & (bits & 1 == 0), bits + outward, bits).view(np.float64)
+
+
+def square_root(a: Array) -> Array:
     return patterns(np.sqrt(floats(a)))
 
 
-def minimum(a: Words, b: Words) -> Words:
+def minimum(a: Array, b: Array) -> Array:
     """The smaller; of zeros the negative one; of a number and a NaN the number."""
     return _chosen(a, b, np.less, a | b)
 
 
-def maximum(a: Words, b: Words) -> Words:
+def maximum(a: Array, b: Array) -> Array:
     """The larger; of zeros the positive one; of a number and a NaN the number."""
     return _chosen(a, b, np.greater, a & b)
 
 
-def _chosen(a: Words, b: Words, before: Callable[..., Array], equal: Words) -> Words:
+def _chosen(a: Array, b: Array, before: Callable[..., Array], equal: Array) -> Array:
     x, y = floats(a), floats(b)
     found = np.where(before(x, y), a, np.where(before(y, x), b, equal))
-    return np.where(x != x, np.where(y != y, NAN, b), np.where(y != y, a, found))
+    nan = _NANS[a.itemsize]
+    return np.where(x != x, np.where(y != y, nan, b), np.where(y != y, a, found))
 
 
-def absolute(a: Words) -> Words:
-    return a & ~SIGN
+def absolute(a: Array) -> Array:
+    return a & ~_SIGNS[a.itemsize]
 
 
-def negative(a: Words) -> Words:
-    return a ^ SIGN
+def negative(a: Array) -> Array:
+    return a ^ _SIGNS[a.itemsize]
 
 
 def from_signed(a: Words) -> Words:
@@ -138,6 +230,15 @@ def from_signed(a: Words) -> Words:
 
 def from_unsigned(a: Words) -> Words:
     return patterns(a.astype(np.float64).astype(np.float32))
+
+
+def long_from_signed(a: Longs) -> Longs:
+    """A float64 of an integer of 64 bits, which rounds."""
+    return patterns(signed_long(a).astype(np.float64))
+
+
+def long_from_unsigned(a: Longs) -> Longs:
+    return patterns(a.astype(np.float64))
 
 
 def to_unsigned(a: Words) -> Words:

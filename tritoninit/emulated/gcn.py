@@ -106,7 +106,7 @@ def _computation(at: Instruction, form: str, operation: Callable[..., Any]) -> A
     results, sources = form.split("=")
     writes = [_result(at, letter) for letter in results]
     reads = [_SOURCES[letter](at, number) for number, letter in enumerate(sources)]
-    if at.sdwa:
+    if at.sdwa and results != "m":  # a mask of lanes has no parts to choose from
         at.require("dst_sel", "DWORD")
         at.require("dst_unused", "UNUSED_PAD")
     if len(writes) == 1:

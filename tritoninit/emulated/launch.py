@@ -22,8 +22,10 @@ from tritoninit.emulated.engine import Approximation, Build, Fault, Memory, Prog
 from tritoninit.kernels import triton_kernels
 from tritoninit.kernels.stream import Draw
 
-DECODED: Final = (torch.float32, torch.float16, torch.bfloat16)
-KERNELS: Final = ("run_kernel", "table_kernel", "rows_kernel", "rows_table_kernel", "scattered_kernel")
+KERNELS: Final = (
+    *("run_kernel", "table_kernel", "rows_kernel", "rows_table_kernel", "scattered_kernel"),
+    *("double_run_kernel", "double_rows_kernel", "double_scattered_kernel"),
+)
 _DTYPES: Final = {
     "i64": np.int64,
     "u64": np.uint64,
@@ -138,11 +140,8 @@ class Emulated:
         """``triton_kernels.fill_many``; nothing but the tensors' storages may be written.
 
         Raises:
-            Undecoded: an instruction is not known here, as those of float64 and of single bytes are not.
+            Undecoded: an instruction is not known here.
         """
-        for tensor, _ in items:
-            if tensor.dtype not in DECODED:
-                raise Undecoded(f"what {tensor.dtype} is drawn and stored by")
         self.written = [tensor for tensor, _ in items]
         triton_kernels.fill_many(items, tiles_per_program=tiles_per_program)
 

@@ -78,6 +78,15 @@ def _extracted(x: Words, position: Words, length: Words, *, signed: bool) -> Wor
     return (a.signed(raised) >> down.astype(np.int32)).view(u32) if signed else raised >> down
 
 
+def _extracted_long(x: Longs, position: Words, length: Words) -> Longs:
+    """bfe.s64 of a field that lies within 64 bits."""
+    position, length = (each.astype(u64) & u64(255) for each in (position, length))
+    if (position + length > 64).any() or (length == 0).any():
+        raise Fault("a bit field that no word has")
+    raised = x << (u64(64) - position - length)
+    return (a.signed_long(raised) >> (u64(64) - length).view(np.int64)).view(u64)
+
+
 _COMPARISONS: Final = {
     "eq": np.equal,
     "ne": np.not_equal,
@@ -156,6 +165,7 @@ def _integers() -> Iterator[tuple[str, str, Callable[..., Array]]]:
     yield "mad.wide.s32", "dwwd", lambda x, y, z: a.extended(x) * a.extended(y) + z
     yield "bfe.s32", "wwww", partial(_extracted, signed=True)
     yield "bfe.u32", "wwww", partial(_extracted, signed=False)
+    yield "bfe.s64", "ddww", _extracted_long
     yield "prmt.b32", "wwww", a.prmt
     for bits, h in _BY_BITS.items():
         yield f"shl.b{bits}", h * 2 + "w", _shifted(_DTYPES[h], np.left_shift)
@@ -169,7 +179,8 @@ def _selections() -> Iterator[tuple[str, str, Callable[..., Array]]]:
         yield f"or.{suffix}", w * 3, np.bitwise_or
         yield f"xor.{suffix}", w * 3, np.bitwise_xor
         yield f"not.{suffix}", w * 2, np.invert
-    kinds = {letter + bits: w for bits, w in _BY_BITS.items() for letter in "bsu"} | {"f32": "w"}
+    kinds = {letter + bits: w for bits, w in _BY_BITS.items() for letter in "bsu"}
+    kinds |= {"f32": "w", "f64": "d"}
     for suffix, w in kinds.items():
         yield f"mov.{suffix}", w * 2, _identical
         yield f"selp.{suffix}", w * 3 + "p", _selected
@@ -180,8 +191,9 @@ def _selections() -> Iterator[tuple[str, str, Callable[..., Array]]]:
     for comparison in ("eq", "ne", "lt", "le", "gt", "ge"):
         for suffix in ("u16", "s32", "u32", "s64", "u64"):
             yield f"setp.{comparison}.{suffix}", "p" + kinds[suffix] * 2, _compared(comparison, suffix)
-        yield f"setp.{comparison}.f32", "pww", _compared_floats(comparison)
-        yield f"setp.{comparison}u.f32", "pww", _compared_floats(comparison + "u")
+        for float_, w in (("f32", "w"), ("f64", "d")):
+            yield f"setp.{comparison}.{float_}", "p" + w * 2, _compared_floats(comparison)
+            yield f"setp.{comparison}u.{float_}", "p" + w * 2, _compared_floats(comparison + "u")
     for comparison in ("lo", "ls", "hi", "hs"):
         yield f"setp.{comparison}.u32", "pww", _compared(comparison, "u32")
         yield f"setp.{comparison}.u64", "pdd", _compared(comparison, "u64")
@@ -196,11 +208,16 @@ def _floats() -> Iterator[tuple[str, str, Callable[..., Array]]]:
     ):
         yield f"{name}.rn.f32", types, compute
         yield f"{name}.rn.f32x2", "d" * len(types), partial(_both, compute)
-    yield "sqrt.rn.f32", "ww", a.square_root
-    yield "min.f32", "www", a.minimum
-    yield "max.f32", "www", a.maximum
-    yield "abs.f32", "ww", a.absolute
-    yield "neg.f32", "ww", a.negative
+    for name, compute in (("add", a.add), ("sub", a.subtract), ("mul", a.multiply), ("div", a.divide)):
+        yield f"{name}.rn.f64", "ddd", compute
+    for kind, w in (("f32", "w"), ("f64", "d")):
+        yield f"sqrt.rn.{kind}", w * 2, a.square_root
+        yield f"min.{kind}", w * 3, a.minimum
+        yield f"max.{kind}", w * 3, a.maximum
+        yield f"abs.{kind}", w * 2, a.absolute
+        yield f"neg.{kind}", w * 2, a.negative
+    yield "cvt.rn.f64.s64", "dd", a.long_from_signed
+    yield "cvt.rn.f64.u64", "dd", a.long_from_unsigned
     yield "cvt.rn.f32.s32", "ww", a.from_signed
     yield "cvt.rn.f32.u32", "ww", a.from_unsigned
     for name, narrow in (("f16", a.to_float16), ("bf16", a.to_bfloat16)):
@@ -239,7 +256,7 @@ _INSTRUCTION = re.compile(r"(?:@(!?)(%p\d+)\s+)?([a-z][\w.:]*)\s*(.*)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+")
 _ADDRESS = re.compile(r"\[\s*(%r\d+|%rd\d+|\w+)\s*(?:\+\s*(-?\d+))?\s*\]")
 # Triton 3.8 says which shared memory, its own block's, which is also what is meant where nothing is said.
-_ACCESS = re.compile(r"(ld|st)\.(global|shared)(?:::cta)?\.(?:v([24])\.)?[bu](16|32|64)")
+_ACCESS = re.compile(r"(ld|st)\.(global|shared)(?:::cta)?\.(?:v([24])\.)?[bu](8|16|32|64)")
 _INTEGER = re.compile(r"(-?(?:0x[0-9a-fA-F]+|\d+))U?")
 # What says something to a debugger, a linker or an assembler, and nothing to a thread.
 _DIRECTIVES = (".loc", ".file", ".section", ".reg", ".pragma")
@@ -313,7 +330,7 @@ class _Decoder:
             return self._slot(operand)
         if operand == "global_smem":
             value = _SHARED_BASE
-        elif re.fullmatch(r"0f[0-9A-Fa-f]{8}", operand):
+        elif re.fullmatch(r"0f[0-9A-Fa-f]{8}|0d[0-9A-Fa-f]{16}", operand):
             value = int(operand[2:], 16)
         elif integer := _INTEGER.fullmatch(operand):
             value = int(integer[1], 0)
@@ -339,6 +356,10 @@ class _Decoder:
         if access := _ACCESS.fullmatch(opcode):
             verb, space, count, bits = access.groups()
             make = {"ld": self._load, "st": self._store}[verb]
+            if bits == "8":
+                if (verb, space, count) != ("st", "global", None):
+                    raise Undecoded("a form of access to a byte")
+                return self._store_byte(operands, mask)
             return make(space, int(count or 1), _BY_BITS[bits], operands, mask)
         if opcode in _OPERATIONS and not any(each.startswith("{") for each in operands):
             return self._computation(_OPERATIONS[opcode], operands, mask)
@@ -461,6 +482,18 @@ class _Decoder:
         if mask is not None or kind == "h":
             raise Undecoded("a form of store to shared memory")
         return store_shared
+
+    def _store_byte(self, operands: list[str], mask: _Mask | None) -> Action:
+        """The lowest of a register of 16 bits."""
+        place, (name,) = self._place("global", operands[0]), _listed(operands[1], 1)
+        slot = self._source(name, "h")
+
+        def store(threads: Threads, launch: Launch) -> Outcome:
+            word = np.broadcast_to(threads.registers[slot].astype(np.uint8), len(threads))
+            launch.memory.store(place(threads), [word], None if mask is None else mask.of(threads))
+            return None
+
+        return store
 
     def _halves(self, opcode: str, result: str, source: str) -> Action:
         """A register put together from two of half its size, or taken apart; _ is what nobody wants."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Sequence
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from operator import itemgetter
 from typing import Any, Final
 
@@ -64,7 +64,7 @@ _LOCALS: Final = re.compile(r"\[R1(?:\+(0x[0-9a-f]+))?\]")
 _TARGET: Final = re.compile(r"`\(([.$\w]+)\)")
 _NAME: Final = re.compile(r"([\w.]+)")
 _RETURN: Final = re.compile(r"(R\d+) `\([.$\w]+\)")
-_WORDS: Final = {None: 1, ".U16": 1, ".64": 2, ".128": 4}  # that a load or store moves
+_WORDS: Final = {None: 1, ".U8": 1, ".U16": 1, ".64": 2, ".128": 4}  # that a load or store moves
 
 
 def _chosen(x: Array, y: Array, which: Array) -> Array:
@@ -148,6 +148,26 @@ def _approximate(i: Instruction) -> Action:
     return i.computes("w=f", function)
 
 
+def _approximate_upper(i: Instruction) -> Action:
+    """The upper word of 1 / x, or of its square root, of a float64 whose lower word is taken for zero.
+
+    PTX's rcp.approx.ftz.f64: 20 bits of the mantissa, of which hardware may have the last ones otherwise.
+    """
+    ulps, seed = i.listing.build.approximation
+    approximation = Approximation(min(ulps, 1), seed)
+
+    def function(x: Words) -> Words:
+        number = a.floats(a.joined(np.zeros_like(x), x))
+        number = np.where(np.abs(number) < np.finfo(np.float64).tiny, np.copysign(0.0, number), number)
+        exact = 1 / (number if i.form[0] == "RCP" else np.sqrt(number))
+        flushed = np.where(np.abs(exact) < np.finfo(np.float64).tiny, np.copysign(0.0, exact), exact)
+        found = a.high(a.patterns(flushed))
+        rough = np.isfinite(flushed) & (flushed != 0)
+        return np.where(rough, found + _deviation(x, approximation), found)
+
+    return i.computes("w=w", function)
+
+
 def _two(operation: Callable[..., Words], count: int) -> Callable[[Instruction], Action]:
     """An operation on two float32 at once."""
 
@@ -201,6 +221,53 @@ def _compare_floats(i: Instruction) -> Action:
         return join(found, other), join(~found, other)
 
     return i.computes("pp=ffp", function)
+
+
+def _compare_doubles(i: Instruction) -> Action:
+    """As of float32; NAN is whether either is one.
+
+    MAX and MIN, of which ptxas makes PTX's, take the first operand where the first predicate is set, and have
+    a NaN where the second one is, which is of two of them.
+    """
+    name, unordered, joining = i.form
+    join = _JOININGS[joining]
+
+    def function(x: Longs, y: Longs, other: Array) -> tuple[Array, Array]:
+        m, n = a.floats(x), a.floats(y)
+        wrong = (m != m) | (n != n)
+        if name in ("MAX", "MIN"):
+            first = (a.maximum if name == "MAX" else a.minimum)(x, y) == x
+            return join(first, other), join((m != m) & (n != n), other)
+        if name in ("NAN", "NUM"):
+            found = wrong if name == "NAN" else ~wrong
+        else:
+            found = np.where(wrong, bool(unordered), getattr(operator, name.lower())(m, n))
+        return join(found, other), join(~found, other)
+
+    return i.computes("pp=ddp", function)
+
+
+_TOWARD: Final = {"RM": -np.inf, "RP": np.inf}
+
+
+def _fused_doubles(i: Instruction) -> Action:
+    (mode,) = i.form
+    return i.computes("l=ddd", partial(a.exact_long, toward=_TOWARD[mode]) if mode else a.fma_long)
+
+
+def _multiply_doubles(i: Instruction) -> Action:
+    (mode,) = i.form
+    zero = constant(0, u64)
+
+    def directed(x: Longs, y: Longs) -> Longs:
+        return a.exact_long(x, y, zero, _TOWARD[mode])
+
+    return i.computes("l=dd", directed if mode else a.multiply)
+
+
+def _integer_least_or_most(x: Words, y: Words, least: Array) -> Words:
+    m, n = a.signed(x), a.signed(y)
+    return np.where(np.where(least, m < n, m > n), x, y)
 
 
 def _total(*values: Array) -> Array:
@@ -325,6 +392,26 @@ def _predicates_to_register(i: Instruction) -> Action:
     return i.writes(targets, function, [word, *[itemgetter(FILES["P"] + k) for k in numbers]])
 
 
+def _register_to_predicates(i: Instruction) -> Action:
+    """R2P: the predicates of these numbers become the bits of a word."""
+    i.expect("PR")
+    word, mask = i.word(), i.immediate(7)
+    numbers = [k for k in range(7) if mask >> k & 1]
+
+    def function(word: Words) -> list[Array]:
+        return [(word >> u32(k) & u32(1)) != 0 for k in numbers]
+
+    return i.writes([FILES["P"] + k for k in numbers], function, [word])
+
+
+def _zeros(i: Instruction) -> Action:
+    """CS2R: of the special registers, the one that is zero; two words."""
+    targets = i.targets(2)
+    i.expect("SRZ")
+    zero = i.listing.number(0)
+    return i.writes(targets, lambda *values: values, [itemgetter(zero)] * 2)
+
+
 def _least_long(i: Instruction) -> Action:
     """The smaller of two signed numbers of 64 bits; its other predicates we only know like this."""
     i.expect("PT", "PT")
@@ -403,7 +490,8 @@ def _global(i: Instruction, count: int) -> tuple[_Load, _Store]:
         return launch.memory.load(address(threads), u32, count, i.live(threads))
 
     def store(threads: Threads, launch: Launch, words: Sequence[Words]) -> None:
-        values = [word.astype(u16) for word in words] if i.form[0] == ".U16" else words
+        narrow = {".U16": u16, ".U8": np.uint8}.get(i.form[0])
+        values = words if narrow is None else [word.astype(narrow) for word in words]
         launch.memory.store(address(threads), values, i.live(threads))
 
     return load, store
@@ -494,11 +582,20 @@ def _barrier(i: Instruction) -> Action:
     return lambda threads, launch: BARRIER
 
 
+def _both_hold(first: Source, second: Source) -> Source:
+    return lambda r: first(r) & second(r)
+
+
 def _branch(i: Instruction) -> Action:
-    """BRA, and CALL, which here is one: where to return to, the code keeps itself."""
+    """BRA, and CALL, which here is one: where to return to, the code keeps itself.
+
+    A predicate before the target is a second condition.
+    """
     if i.form[0]:
         i.unguarded()
-    condition = i.predicate() if i.form[0] else i.guard
+    condition, (second, *_) = i.guard, [*i.conditions(), None]
+    if second is not None:
+        condition = second if i.guard is None else _both_hold(i.guard, second)
     (label,), labels = i.groups(_TARGET), i.listing.labels
     i.listing.branches.add(label)
 
@@ -557,7 +654,7 @@ _FORMS: Final[dict[str, Callable[[Instruction], Action]]] = {
     r"R2UR": _uniform(lambda i: (i.targets()[0], i.word())),
     r"VOTEU\.ANY": _uniform(lambda i: (i.flag(), i.predicate())),
     r"LDG\.E(\.64|\.128)?": _load(_global),
-    r"STG\.E(\.64|\.128|\.U16)?": _store(_global),
+    r"STG\.E(\.64|\.128|\.U16|\.U8)?": _store(_global),
     r"LDS(\.64|\.128)?": _load(_shared),
     r"STS(\.64|\.128)?": _store(_shared),
     r"LDL(?:\.LU)?(\.64|\.128)?": _load(_local),
@@ -578,6 +675,15 @@ _FORMS: Final[dict[str, Callable[[Instruction], Action]]] = {
     r"FMNMX": _value("w=ffp", _least_or_most),
     r"HFMA2(?:\.MMA)?": _half_constant,
     r"MUFU\.(RCP|RSQ)": _approximate,
+    r"MUFU\.(RCP|RSQ)64H": _approximate_upper,
+    r"DADD": _value("l=dd", a.add),
+    r"DMUL(?:\.(RM|RP))?": _multiply_doubles,
+    r"DFMA(?:\.(RM|RP))?": _fused_doubles,
+    r"DSETP\.(LT|LE|GT|GE|EQ|NE|NAN|NUM|MAX|MIN)(U)?\.(AND|OR)": _compare_doubles,
+    r"I2F\.F64\.S64": _value("l=l", a.long_from_signed),
+    r"I2F\.F64\.U64": _value("l=l", a.long_from_unsigned),
+    r"V?IMNMX": _value("w=wwp", _integer_least_or_most),
+    r"VIADDMNMX": _value("w=wnwp", lambda x, y, z, least: _integer_least_or_most(x + y, z, least)),
     r"F2FP(?:\.F16\.F32)?\.PACK_AB": _value("w=ff", _packed(a.to_float16)),
     r"F2FP\.BF16(?:\.F32)?\.PACK_AB": _value("w=ff", _packed(a.to_bfloat16)),
     r"U?F2I\.FTZ\.U32\.TRUNC\.NTZ": _value("w=f", lambda x: a.to_unsigned(a.flushed(x))),
@@ -601,7 +707,10 @@ _FORMS: Final[dict[str, Callable[[Instruction], Action]]] = {
     r"U?PLOP3\.LUT": _logic_predicates,
     r"U?PRMT": _value("w=www", lambda x, selector, y: a.prmt(x, y, selector)),
     r"P2R": _predicates_to_register,
+    r"R2P": _register_to_predicates,
+    r"CS2R": _zeros,
     r"U?SGXT": _value("w=w5", _extended_sign),
+    r"U?SGXT\.U32": _value("w=w5", lambda x, bits: x & ((u32(1) << bits) - u32(1))),
 }
 
 

@@ -49,11 +49,24 @@ _PREDICATE: Final = re.compile(r"!?U?P[\dT]")
 BANKED: Final = re.compile(r"c\[0x0\]\[(0x[0-9a-f]+)\]")
 _WORD: Final = re.compile(rf"([-~]?)(U?R\w+|{BANKED.pattern})")
 _FLOAT: Final = re.compile(rf"(-?\|?)(U?R\w+|{BANKED.pattern})(\|?)")
-_FLOATS: Final = re.compile(r"(-?)(U?R\w+)\.(F32|F32x2\.HI_LO|F32x2\.LO_HI)")
+_FLOATS: Final = re.compile(r"(-?\|?)(U?R\w+)(\|?)\.(F32|F32x2\.HI_LO|F32x2\.LO_HI)")
 _INTEGER: Final = re.compile(r"(-?0x[0-9a-f]+)")
 _DECIMAL: Final = re.compile(r"(-?\d+(?:\.\d+)?(?:e[-+]\d+)?|[-+]INF)")
 
 Source = Callable[[list[Array]], Array]  # an operand's value, of the registers
+
+
+def _with_sign(before: str, slot: int, after: str) -> Source:
+    """A float32 of a register, with its sign changed, or without one, as the bars around it say."""
+    if ("|" in before) != ("|" in after):
+        raise Undecoded(f"operand {before}{slot}{after}")
+    sources: dict[str, Source] = {
+        "": itemgetter(slot),
+        "-": lambda r: a.negative(r[slot]),
+        "|": lambda r: a.absolute(r[slot]),
+        "-|": lambda r: a.negative(a.absolute(r[slot])),
+    }
+    return sources[before]
 
 
 class Listing:
@@ -193,6 +206,13 @@ class Instruction:
             found.append(self.flag())
         return found
 
+    def conditions(self) -> list[Source]:
+        """Predicates that are read, as many as there are."""
+        found = []
+        while self._comes(_PREDICATE):
+            found.append(self.predicate())
+        return found
+
     def predicate(self) -> Source:
         return self._predicate(self._take())
 
@@ -259,16 +279,31 @@ class Instruction:
         if self._comes(_DECIMAL):
             return itemgetter(self._decimal())
         before, name, offset, after = self.groups(_FLOAT)
+        slot = self.listing.word_of_bank(int(offset, 16)) if offset else (self.registers(name) or [ZERO])[0]
+        return _with_sign(before, slot, after)
+
+    def double(self) -> Source:
+        """A float64: two registers, two words of the bank, or a number whose lower word is zero."""
+        if self._comes(_DECIMAL):
+            number = np.array([float(self._take())]).view(u64)
+            if a.low(number)[0]:
+                raise Undecoded("a float64 of more than 32 bits")
+            return lambda r: number
+        before, name, offset, after = self.groups(_FLOAT)
         if ("|" in before) != ("|" in after):
             raise Undecoded(f"operand {before}{name}{after}")
-        slot = self.listing.word_of_bank(int(offset, 16)) if offset else (self.registers(name) or [ZERO])[0]
-        sources: dict[str, Source] = {
-            "": itemgetter(slot),
-            "-": lambda r: a.negative(r[slot]),
-            "|": lambda r: a.absolute(r[slot]),
-            "-|": lambda r: a.negative(a.absolute(r[slot])),
+        if offset:
+            first, second = (self.listing.word_of_bank(int(offset, 16) + 4 * k) for k in range(2))
+        else:
+            first, second = self.registers(name, 2) or [ZERO] * 2
+        changes: dict[str, Callable[[Array], Array]] = {
+            "": lambda x: x,
+            "-": a.negative,
+            "|": a.absolute,
+            "-|": lambda x: a.negative(a.absolute(x)),
         }
-        return sources[before]
+        change = changes[before]
+        return lambda r: change(a.joined(r[first], r[second]))
 
     def _decimal(self) -> int:
         return self.listing.number(int(np.float32(self._take()).view(u32)))
@@ -278,12 +313,10 @@ class Instruction:
         if self._comes(_DECIMAL):
             both: Source = itemgetter(self._decimal())
             return both, both
-        sign, name, kind = self.groups(_FLOATS)
+        before, name, after, kind = self.groups(_FLOATS)
         slots = self.registers(name, 1 if kind == "F32" else 2) or [ZERO]
         first, second = (slots[-1], slots[0]) if kind == "F32x2.LO_HI" else (slots[0], slots[-1])
-        if sign:
-            return (lambda r: a.negative(r[first])), (lambda r: a.negative(r[second]))
-        return itemgetter(first), itemgetter(second)
+        return _with_sign(before, first, after), _with_sign(before, second, after)
 
     def half(self) -> int:
         """The pattern of a float16 that is part of the instruction."""
@@ -313,7 +346,7 @@ class Instruction:
         Args:
             operands: the targets' kinds, "=" and the sources': w for words, n for such that may have a minus,
                 x for such that may have a tilde; c for an immediate of six bits or a word; l for longs; f for
-                floats; p for predicates; and a digit for an immediate of so many bits.
+                floats; d for float64; p for predicates; and a digit for an immediate of so many bits.
             function: of the sources.
         """
         before, after = operands.split("=")
@@ -324,6 +357,7 @@ class Instruction:
             "c": self._count,
             "l": self.long,
             "f": self.number,
+            "d": self.double,
             "p": self.predicate,
         }
         targets = [self.flag() for _ in before] if "p" in before else self.targets(2 if before == "l" else 1)

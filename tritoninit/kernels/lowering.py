@@ -14,7 +14,7 @@ import sys
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
 from operator import index
-from typing import Any
+from typing import Any, TypeVar
 
 from tritoninit.kernels.stream import (
     FLOAT8,
@@ -274,6 +274,18 @@ def largest_rounding_within(bound: float, dtype: str, *, strict: bool) -> float:
         above = 2.0**16 if dtype == "float16" else 2.0**128
     middle = float32((here + above) / 2) + 0.0
     return middle if _pattern(middle, dtype) == ordered else _float32_below(middle)
+
+
+Within = TypeVar("Within", UniformNumbers, TruncatedNormalNumbers)
+
+
+def within_grid(numbers: Within, dtype: str) -> Within:
+    """The same with a floor and a cap that ``dtype`` has, so that no number between them is rounded out."""
+    if numbers.floor == numbers.cap:  # which may be a number between two of the dtype's
+        return numbers
+    return numbers._replace(
+        floor=_rounded(numbers.floor, dtype) + 0.0, cap=_rounded(numbers.cap, dtype) + 0.0
+    )
 
 
 def constant(value: float, dtype: str) -> ConstantNumbers:

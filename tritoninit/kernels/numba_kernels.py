@@ -73,6 +73,15 @@ _BYTES = np.array(
     ],
     np.int32,
 )
+# Of each dtype but float32, which has none: the grid's bits that are dropped, its smallest normal number, its
+# step, and what ``stochastic`` makes of the step.
+_GRIDS = [(0, 0, 0.0, 0.0, 0.0)] + [
+    (g.dropped, g.smallest_normal, g.step, g.step * 2.0**23, g.step * 2.0**-24)
+    for g in (stream.GRIDS[name] for name in list(DTYPES)[1:])
+]
+_GRID_BITS = np.array([each[:2] for each in _GRIDS], np.uint32)
+_GRID_STEPS = np.array([each[2:] for each in _GRIDS], np.float32)
+_ROUNDING_HIGH_WORD = u32(stream.ROUNDING >> 32)
 # The polynomials below are written out.
 if (len(_LOG), len(_SINE), len(_CENTRE), len(_TAIL)) != (8, 4, 9, 9):
     raise ImportError("a polynomial of the stream has another length than the one that is written out here")
@@ -398,6 +407,83 @@ def rows_kernel(
                 copy_piece(narrow, pieces[k, 3], first, pieces[k, 2], stride)
 
 
+@inlined
+def stochastic(v, word, dropped, smallest_normal, step, about, unit):
+    """The number of a format above or below v, as a float32: v in the mean over the words."""
+    b = bits(v)
+    a = b & u32(0x7FFFFFFF)
+    moved = u32(u32(b + u32(word >> u32(u32(32) - dropped))) & u32(~u32(u32(u32(1) << dropped) - u32(1))))
+    size = real(a)
+    low = (size + about) - about
+    low = low - step if low > size else low
+    share = f32(i32(u32(~word) >> u32(8))) * unit
+    small = bits(low + (step if share < size - low else f32(0))) | (b & _SIGN)
+    return real(small if a < smallest_normal else moved)
+
+
+@njit(nogil=True, error_model="numpy")
+def round_tile(z, x, blocks, dtype):
+    """Move the values z of ``blocks`` blocks to numbers that the dtype has, by the words x."""
+    dropped, smallest_normal = _GRID_BITS[dtype, 0], _GRID_BITS[dtype, 1]
+    step, about, unit = _GRID_STEPS[dtype, 0], _GRID_STEPS[dtype, 1], _GRID_STEPS[dtype, 2]
+    for lane in range(4):
+        for j in range(blocks):
+            z[lane, j] = stochastic(z[lane, j], x[lane, j], dropped, smallest_normal, step, about, unit)
+
+
+def _stochastic_rows(
+    address,
+    offsets,
+    places,
+    length,
+    stride,
+    dtype,
+    distribution,
+    seed,
+    stream,
+    p0,
+    p1,
+    p2,
+    p3,
+    p4,
+    p5,
+    p6,
+    p7,
+):
+    """As ``rows_kernel``, of elements that are rounded stochastically."""
+    key = key_words(seed, stream)
+    p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
+    x, y = np.empty((4, BLOCKS), np.uint32), np.empty((4, BLOCKS), np.uint32)
+    z = np.empty((4, BLOCKS), np.float32)
+    wide, narrow = np.empty(4 * BLOCKS, np.float32), np.empty(4 * BLOCKS, np.uint16)
+    short = np.empty(4 * BLOCKS, np.uint8)
+    pieces = np.empty((BLOCKS, 4), np.int64)
+    row = done = 0
+    while row < places.size:
+        count, number, row, done = gather_tile(x, pieces, places, row, done, length)
+        for j in range(count):
+            low, high = x[0, j], x[1, j] | _ROUNDING_HIGH_WORD
+            y[0, j], y[1, j], y[2, j], y[3, j] = philox4x32(low, high, key[0], key[1], key[2], key[3])
+        for j in range(count):
+            x[0, j], x[1, j], x[2, j], x[3, j] = philox4x32(x[0, j], x[1, j], key[0], key[1], key[2], key[3])
+        transform_tile(z, x, count, p, distribution)
+        round_tile(z, y, count, dtype)
+        store_tile(z, wide, narrow, short, dtype, 0)
+        for k in range(number):
+            first = address + u64(offsets[pieces[k, 0]] + pieces[k, 1] * stride)
+            if dtype >= FLOAT8:
+                copy_piece(short, pieces[k, 3], first, pieces[k, 2], stride)
+            else:
+                copy_piece(narrow, pieces[k, 3], first, pieces[k, 2], stride)
+
+
+@cache
+def _stochastic_kernel() -> Any:
+    """Compiled, or loaded, where something first asks for it."""
+    arrays = types.uint64, types.int64[::1], types.uint64[::1]
+    return kernel(*arrays, *(types.int64,) * 4, *NUMBERS)(_stochastic_rows)
+
+
 @cache
 def _doubles() -> Any:
     """The kernels of float64, compiled where something first asks for them."""
@@ -414,6 +500,9 @@ def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     """Write the elements ``first``, ``first + 1``, ... of the stream into a contiguous 1-d array."""
     address = out.__array_interface__["data"][0]
     distribution = DISTRIBUTIONS[draw.distribution]
+    if draw.stochastic:
+        rows(out[None], dtype, draw, np.array([first], np.uint64), (np.zeros(1, np.intp),))
+        return
     if dtype == "float64":
         _doubles().run_kernel(address, out.size, distribution, first, *_numbers(draw))
         return
@@ -431,7 +520,8 @@ def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) ->
         _doubles().rows_kernel(address, offsets, places, out.shape[-1], out.strides[-1], *numbers)
         return
     codes = DTYPES[dtype], DISTRIBUTIONS[draw.distribution]
-    rows_kernel(address, offsets, places, out.shape[-1], out.strides[-1], *codes, *_numbers(draw))
+    write = _stochastic_kernel() if draw.stochastic else rows_kernel
+    write(address, offsets, places, out.shape[-1], out.strides[-1], *codes, *_numbers(draw))
 
 
 DRAWER = Drawer(reference.constant, run, rows, CHUNK)
@@ -453,6 +543,8 @@ def fill_short(target: torch.Tensor, draw: Draw) -> bool:
     size = target.numel()
     if size > CHUNK // 4 or not target.is_contiguous() or target.stride() != draw.strides:
         return False
+    if draw.stochastic:
+        return False
     code = DISTRIBUTIONS.get(draw.distribution)
     if code is None:
         with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
@@ -461,7 +553,7 @@ def fill_short(target: torch.Tensor, draw: Draw) -> bool:
         numbers = code, draw.start, *_numbers(draw)
         _doubles().run_kernel(target.data_ptr(), size, *numbers)
     else:
-        dtype, (_, p, seed, stream, first, _) = _TORCH_DTYPES[target.dtype], draw
+        dtype, (_, p, seed, stream, first, *_) = _TORCH_DTYPES[target.dtype], draw
         run_kernel(target.data_ptr(), size, dtype, code, first, seed, stream, *p, *_REST[len(p)])
     return True
 
@@ -561,8 +653,12 @@ def _cut(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def is_run(target: torch.Tensor, draw: Draw) -> bool:
-    """Whether a CPU tensor lies as a :class:`Table` takes it, and is no float64, which is drawn elsewhere."""
-    return target.dtype in _TORCH_DTYPES and target.is_contiguous() and target.stride() == draw.strides
+    """Whether a CPU tensor lies as a :class:`Table` takes it, and is not drawn by other kernels.
+
+    As float64 is, and what is rounded stochastically.
+    """
+    ours = target.dtype in _TORCH_DTYPES and not draw.stochastic
+    return ours and target.is_contiguous() and target.stride() == draw.strides
 
 
 def _require_the_bits() -> None:

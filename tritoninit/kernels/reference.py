@@ -178,6 +178,22 @@ _TRANSFORMS: dict[str, Callable[..., Floats]] = {
 }
 
 
+def stochastic(x: Floats, word: Words, grid: stream.Grid) -> Floats:
+    """The number of a format above or below ``x``, as a float32: ``x`` in the mean over the words."""
+    bits, d = x.view(np.uint32), grid.dropped
+    moved = (bits + (word >> np.uint32(32 - d))) & np.uint32(2**32 - 2**d)
+    if not grid.smallest_normal:
+        return moved.view(np.float32)
+    # Below its normal numbers the format is a grid, float32's about another number: the sum rounds to it.
+    size, step, about = np.abs(x), np.float32(grid.step), np.float32(grid.step * 2**23)
+    low = (size + about) - about
+    low = np.where(low > size, low - step, low)
+    share = (~word >> np.uint32(8)).astype(np.float32) * np.float32(grid.step * 2.0**-24)
+    small = np.copysign(low + np.where(share < size - low, step, np.float32(0)), x)
+    magnitude = bits & np.uint32(0x7FFFFFFF)
+    return np.where(magnitude < np.uint32(grid.smallest_normal), small, moved.view(np.float32))
+
+
 def byte(x: Floats, form: stream.Float8) -> Array:
     """The patterns of a format of 8 bits, as PyTorch casts float32 to it."""
     bits = x.view(np.int32)
@@ -214,13 +230,20 @@ def narrow(x: Array, dtype: str) -> Array:
 
 
 def values(draw: Draw, blocks: Wide, dtype: str) -> Array:
-    """The values (4, n) of n blocks: float64 for that dtype, float32 for all others."""
+    """The values (4, n) of n blocks: float64 for that dtype, float32 for all others.
+
+    Those that are rounded stochastically have been, to float32 numbers that the dtype has.
+    """
     with np.errstate(all="ignore"):  # whatever the caller's settings would raise
         if dtype == "float64":
             low = words(draw.seed, draw.stream, blocks | np.uint64(doubles.LOW_HALVES))
             wide = reference_doubles.joined(words(draw.seed, draw.stream, blocks), low)
             return reference_doubles.TRANSFORMS[draw.distribution](wide, *draw.parameters)
-        return _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
+        drawn = _TRANSFORMS[draw.distribution](words(draw.seed, draw.stream, blocks), *draw.parameters)
+        if not draw.stochastic:
+            return drawn
+        deciding = words(draw.seed, draw.stream, blocks | np.uint64(stream.ROUNDING))
+        return stochastic(drawn, deciding, stream.GRIDS[dtype])
 
 
 def run(out: Array, dtype: str, draw: Draw, first: int) -> None:

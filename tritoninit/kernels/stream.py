@@ -127,6 +127,34 @@ FLOAT8: Final = {
 }
 
 
+class Grid(NamedTuple):
+    """The numbers of a format of 16 or 8 bits, as float32 has them.
+
+    Attributes:
+        dropped: bits of a float32's mantissa that its normal numbers have not.
+        smallest_normal: the bits of the least of those, below which all are multiples of one step; 0 where
+            float32's subnormal numbers are this format's, too.
+        step: how far apart its subnormal numbers are.
+    """
+
+    dropped: int
+    smallest_normal: int
+    step: float
+
+
+GRIDS: Final = {
+    **{
+        name: Grid(form.dropped, form.smallest_normal, 2.0 ** (1 - form.bias - form.mantissa))
+        for name, form in FLOAT8.items()
+    },
+    "float16": Grid(13, (128 - 15) << 23, 2.0**-24),
+    "bfloat16": Grid(16, 0, 0.0),
+}
+# The words that decide where a number is rounded at random: those of the block whose number has this bit set.
+# No element's own block has, in any stream, nor has float64's second one (``doubles.LOW_HALVES``).
+ROUNDING: Final = 1 << 63
+
+
 # The float32 numbers of each distribution, in the order in which kernels take them: ``lowering`` says what
 # they mean. The functions of each backend have them by the same names.
 class ConstantNumbers(NamedTuple):
@@ -169,6 +197,8 @@ class Draw(NamedTuple):
         stream: the high half of the Philox counter, 64 bits.
         start: stream index of the first element.
         strides: stream-index strides, one a dimension, in elements.
+        stochastic: whether the float32 value is rounded up or down at random, by the words of ROUNDING, and
+            not to nearest; of no constant, and of the dtypes in GRIDS alone.
     """
 
     distribution: str
@@ -177,6 +207,7 @@ class Draw(NamedTuple):
     stream: int
     start: int
     strides: tuple[int, ...]
+    stochastic: bool = False
 
 
 def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tritoninit.kernels import stream
+from tritoninit.kernels import stream, triton_launch
 from tritoninit.kernels import triton_doubles as wide
 from tritoninit.kernels.rows import DIMS as MAX_DIMS
 from tritoninit.kernels.rows import Grouping, goes_by_rows, grouping
@@ -43,7 +43,7 @@ _TAIL_TERMS = tl.constexpr(len(stream.QUANTILE_TAIL))
 _TAIL_SHIFT = tl.constexpr(stream.QUANTILE_TAIL_SHIFT)
 _SPLIT = tl.constexpr(stream.QUANTILE_SPLIT)
 _MINUS_2_TO_MINUS_31 = tl.constexpr(-(2.0**-31))
-# Of each format of 8 bits.
+# Of each format of 8 bits, and of each that is rounded stochastically.
 _FORMS = stream.FLOAT8.values()
 _DROPPED = tl.constexpr(tuple(form.dropped for form in _FORMS))
 _REBIAS = tl.constexpr(tuple(form.rebias for form in _FORMS))
@@ -53,6 +53,10 @@ _LARGEST = tl.constexpr(tuple(form.largest for form in _FORMS))
 _BEYOND = tl.constexpr(tuple(form.beyond for form in _FORMS))
 _NAN = tl.constexpr(tuple(form.nan for form in _FORMS))
 _ONE_ZERO = tl.constexpr(tuple(form.one_zero for form in _FORMS))
+_ROUNDING = tl.constexpr(stream.ROUNDING >> 32)  # in the high word of a block's number
+_GRID_DROPPED = tl.constexpr(tuple(grid.dropped for grid in stream.GRIDS.values()))
+_GRID_SMALLEST_NORMAL = tl.constexpr(tuple(grid.smallest_normal for grid in stream.GRIDS.values()))
+_GRID_STEP = tl.constexpr(tuple(grid.step for grid in stream.GRIDS.values()))
 
 CONSTANT = tl.constexpr(0)
 UNIFORM = tl.constexpr(1)
@@ -73,6 +77,11 @@ DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: 
 # them, some for none. Others have no format.
 FORMATS = {getattr(torch, name): k for k, name in enumerate(stream.FLOAT8)}
 NO_FORMAT = tl.constexpr(-1)
+# What is rounded stochastically has the format STOCHASTIC and the number of its grid, of which the first are
+# those of 8 bits; its draws are told apart by STOCHASTIC and the distribution's number.
+STOCHASTIC = tl.constexpr(8)
+_STOCHASTIC_WORDS = tl.constexpr(8 + len(stream.FLOAT8))  # from here on 16 bits
+_GRID_NUMBERS = {getattr(torch, name): k for k, name in enumerate(stream.GRIDS)}
 DTYPES |= dict.fromkeys(FORMATS, tl.uint8)
 DTYPES[torch.float64] = tl.float64
 
@@ -241,8 +250,32 @@ def rounded(value, DTYPE: tl.constexpr, FORMAT: tl.constexpr):
     """A float32 as it is stored."""
     if FORMAT == NO_FORMAT:
         return value.to(DTYPE)
-    else:
+    elif FORMAT < STOCHASTIC:
         return byte(value, FORMAT)
+    elif FORMAT < _STOCHASTIC_WORDS:
+        return byte(value, FORMAT - STOCHASTIC)
+    else:
+        return value.to(DTYPE)
+
+
+@triton.jit
+def stochastic(value, word, GRID: tl.constexpr):
+    """The number of a format above or below a float32, as a float32: the value in the mean over the words."""
+    DROPPED: tl.constexpr = _GRID_DROPPED[GRID]
+    bits = value.to(tl.uint32, bitcast=True)
+    moved = (bits + (word >> (32 - DROPPED))) & (0x100000000 - (1 << DROPPED))
+    moved = moved.to(tl.float32, bitcast=True)
+    if _GRID_SMALLEST_NORMAL[GRID] != 0:
+        STEP: tl.constexpr = _GRID_STEP[GRID]
+        size = tl.abs(value)
+        low = (size + STEP * 8388608.0) - STEP * 8388608.0
+        low = tl.where(low > size, low - STEP, low)
+        share = ((word ^ 0xFFFFFFFF) >> 8).to(tl.float32) * (STEP * 5.9604644775390625e-08)  # 2**-24
+        small = tl.where(share < size - low, low + STEP, low)
+        signed = small.to(tl.uint32, bitcast=True) | (bits & 0x80000000)
+        is_small = (bits & 0x7FFFFFFF) < _GRID_SMALLEST_NORMAL[GRID]
+        moved = tl.where(is_small, signed.to(tl.float32, bitcast=True), moved)
+    return moved
 
 
 @triton.jit
@@ -287,11 +320,16 @@ def draw_double_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr):
 
 
 @triton.jit
-def draw_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr):
+def draw_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr, FORMAT: tl.constexpr):
     """The values of the four elements of each block, float64 of BITS of 64, float32 of fewer."""
     NARROW: tl.constexpr = BITS < 32
     if BITS == 64:
         return draw_double_block(c0, c1, key, p, DISTRIBUTION)
+    elif FORMAT >= STOCHASTIC:
+        GRID: tl.constexpr = FORMAT - STOCHASTIC
+        a, b, c, d = draw_single_block(c0, c1, key, p, DISTRIBUTION, NARROW)
+        e, f, g, h = words(c0, c1 | _ROUNDING, key)
+        return stochastic(a, e, GRID), stochastic(b, f, GRID), stochastic(c, g, GRID), stochastic(d, h, GRID)
     else:
         return draw_single_block(c0, c1, key, p, DISTRIBUTION, NARROW)
 
@@ -320,7 +358,15 @@ def draw_single_block(c0, c1, key, p, DISTRIBUTION: tl.constexpr, NARROW: tl.con
 
 
 @triton.jit
-def tile_values(tile, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr, COUNTERS: tl.constexpr):
+def tile_values(
+    tile,
+    key,
+    p,
+    DISTRIBUTION: tl.constexpr,
+    BITS: tl.constexpr,
+    FORMAT: tl.constexpr,
+    COUNTERS: tl.constexpr,
+):
     """The values, in order, of the 4 * COUNTERS elements of a tile of the stream."""
     if DISTRIBUTION == CONSTANT:
         return tl.full((4 * COUNTERS,), p[0], p[0].dtype)
@@ -331,15 +377,15 @@ def tile_values(tile, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr, CO
         if BITS < 32:
             # Eight elements fill 16 bytes: a thread holds the two neighbouring blocks that make them.
             even = low | (2 * tl.arange(0, COUNTERS // 2)).to(tl.uint32)
-            a, b, c, d = draw_block(even, high, key, p, DISTRIBUTION, BITS)
-            e, f, g, h = draw_block(even + 1, high, key, p, DISTRIBUTION, BITS)
+            a, b, c, d = draw_block(even, high, key, p, DISTRIBUTION, BITS, FORMAT)
+            e, f, g, h = draw_block(even + 1, high, key, p, DISTRIBUTION, BITS, FORMAT)
             a = tl.join(a, e)
             b = tl.join(b, f)
             c = tl.join(c, g)
             d = tl.join(d, h)
         else:
             lane = low | tl.arange(0, COUNTERS).to(tl.uint32)
-            a, b, c, d = draw_block(lane, high, key, p, DISTRIBUTION, BITS)
+            a, b, c, d = draw_block(lane, high, key, p, DISTRIBUTION, BITS, FORMAT)
         return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (4 * COUNTERS,))
 
 
@@ -355,8 +401,20 @@ def double_of_word(first, second, odd, p, DISTRIBUTION: tl.constexpr):
 
 
 @triton.jit
-def draw_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr):
+def draw_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr, FORMAT: tl.constexpr):
     """The value of one element, ``word`` (0 to 3), of each block."""
+    if FORMAT >= STOCHASTIC:
+        value = nearest_word(c0, c1, word, key, p, DISTRIBUTION, BITS)
+        a, b, c, d = words(c0, c1 | _ROUNDING, key)
+        deciding = tl.where((word & 1) == 1, tl.where(word < 2, b, d), tl.where(word < 2, a, c))
+        return stochastic(value, deciding, FORMAT - STOCHASTIC)
+    else:
+        return nearest_word(c0, c1, word, key, p, DISTRIBUTION, BITS)
+
+
+@triton.jit
+def nearest_word(c0, c1, word, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr):
+    """The same, yet to be rounded."""
     NARROW: tl.constexpr = BITS < 32
     if BITS == 64:
         a, b, c, d = double_words(c0, c1, key)
@@ -418,7 +476,7 @@ def run_kernel(
     # Tiles lie on a grid of the stream, not of the memory, so that a block's high word is the tile's.
     tile = tl.program_id(0).to(tl.int64) + start // TILE
     first = tile * TILE
-    values = tile_values(tile, key, p, DISTRIBUTION, BITS, COUNTERS)
+    values = tile_values(tile, key, p, DISTRIBUTION, BITS, FORMAT, COUNTERS)
     values = rounded(values, pointer.dtype.element_ty, FORMAT)
     index = first + tl.arange(0, TILE)
     if (first >= start) & (stop - first >= TILE):  # first + TILE may overflow
@@ -489,7 +547,8 @@ def table_kernel(
     # Hoisting what no tile changes saves nothing, and takes 128 registers for a normal's 64 (on sm_90).
     for k in tl.range(tl.minimum(left, tiles).to(tl.int32), disable_licm=True):
         first = (tile + k) * TILE
-        values = rounded(tile_values(tile + k, key, p, DISTRIBUTION, BITS, COUNTERS), DTYPE, FORMAT)
+        values = tile_values(tile + k, key, p, DISTRIBUTION, BITS, FORMAT, COUNTERS)
+        values = rounded(values, DTYPE, FORMAT)
         pointer = (origin + first * SIZE).to(tl.pointer_type(DTYPE))
         if ALIGNED:
             pointer = tl.multiple_of(pointer, 16)
@@ -501,20 +560,29 @@ def table_kernel(
 
 
 @triton.jit
-def group_values(place, key, p, DISTRIBUTION: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr):
+def group_values(
+    place,
+    key,
+    p,
+    DISTRIBUTION: tl.constexpr,
+    BITS: tl.constexpr,
+    FORMAT: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """The values of the WIDTH (4 or 8) elements from each place of the stream on, first to last."""
     if DISTRIBUTION == CONSTANT:
         a = tl.full(place.shape, p[0], p[0].dtype)
         return (a, a, a, a) if WIDTH == 4 else (a, a, a, a, a, a, a, a)
     else:
         block = (place >> 2).to(tl.uint64)
-        first = draw_block(block.to(tl.uint32), (block >> 32).to(tl.uint32), key, p, DISTRIBUTION, BITS)
+        c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
+        first = draw_block(c0, c1, key, p, DISTRIBUTION, BITS, FORMAT)
         if WIDTH == 4:
             return first
         else:
             block += 1
             c0, c1 = block.to(tl.uint32), (block >> 32).to(tl.uint32)
-            return first + draw_block(c0, c1, key, p, DISTRIBUTION, BITS)
+            return first + draw_block(c0, c1, key, p, DISTRIBUTION, BITS, FORMAT)
 
 
 @triton.jit
@@ -578,7 +646,7 @@ def draw_groups(
         # What is not to be stored lies past the row's end: one comparison then makes a mask.
         element = tl.where(inside, element - before.to(element.dtype), length)
         whole = (element >= 0) & (element <= length - WIDTH) & ((ahead & 3) == 0)
-    values = group_values(place + element, key, p, DISTRIBUTION, BITS, WIDTH)
+    values = group_values(place + element, key, p, DISTRIBUTION, BITS, FORMAT, WIDTH)
     where += element if UNIT else element * m3
     first = (address + where * SIZE).to(tl.pointer_type(DTYPE))
     if VECTORS:
@@ -803,7 +871,7 @@ def scattered_kernel(
         c0 = block.to(tl.uint32)
         c1 = (block >> 32).to(tl.uint32)
         word = (place & 3).to(tl.uint32)
-        values = draw_word(c0, c1, word, key, p, DISTRIBUTION, BITS)
+        values = draw_word(c0, c1, word, key, p, DISTRIBUTION, BITS, FORMAT)
     where = x0 * m0 + x1 * m1 + x2 * m2 + x3 * m3
     tl.store(pointer + where, rounded(values, pointer.dtype.element_ty, FORMAT), mask=inside)
 
@@ -825,13 +893,13 @@ double_scattered_kernel = _taking_doubles(scattered_kernel)
 
 
 def variant(draw: Draw) -> int:
-    """The kernels' DISTRIBUTION for a draw."""
+    """The kernels' DISTRIBUTION for a draw, plus STOCHASTIC if it is rounded so."""
     name = draw.distribution
     if name == "truncated_normal":
         numbers = TruncatedNormalNumbers(*draw.parameters)
         if min(numbers.below, numbers.above) >= CENTRAL_TAIL:
             name = "central_normal"
-    return DISTRIBUTIONS[name]
+    return DISTRIBUTIONS[name] + STOCHASTIC.value if draw.stochastic else DISTRIBUTIONS[name]
 
 
 def is_run(dims: list[tuple[int, int, int]]) -> bool:
@@ -852,28 +920,19 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
     """
     if not tensor.numel():
         return
+    if tensor.stride() == draw.strides and tensor.is_contiguous():  # as most: a run without a look
+        _fill_run(tensor, draw, counters)
+        return
     tensor = tensor.detach()
     dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
-    numbers = (
-        draw.stream & 0xFFFFFFFF,
-        draw.stream >> 32,
-        draw.seed & 0xFFFFFFFF,
-        draw.seed >> 32,
-        *_parameters(tensor, draw),
-    )
+    if is_run(dims):
+        _fill_run(tensor, draw, counters)
+        return
+    numbers = *_key_words(draw), *_parameters(tensor, draw)
     is_double = tensor.dtype == torch.float64
     options = _options(variant(draw), tensor.dtype)
     memory = tensor.view(torch.uint8) if tensor.dtype in FORMATS else tensor
     with torch.cuda.device_of(tensor):
-        if is_run(dims):
-            stop = draw.start + tensor.numel()
-            tile = 4 * counters
-            grid = ((stop + tile - 1) // tile - draw.start // tile,)
-            kernel = double_run_kernel if is_double else run_kernel
-            kernel[grid](
-                memory, draw.start, stop, *numbers, ALIGNED=draw.start % 16 == 0, COUNTERS=counters, **options
-            )
-            return
         if len(dims) > MAX_DIMS:
             fill_many(_parts(tensor, draw), counters=counters)
             return
@@ -909,17 +968,58 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
         )
 
 
+def _fill_run(tensor: torch.Tensor, draw: Draw, counters: int) -> None:
+    """:func:`fill` of memory in the order of the stream."""
+    device = tensor.get_device()
+    if device < 0 or device == torch.cuda.current_device():  # to enter another takes longer than to ask
+        _launch_run(tensor, draw, counters, device)
+    else:
+        with torch.cuda.device(device):
+            _launch_run(tensor, draw, counters, device)
+
+
+def _launch_run(tensor: torch.Tensor, draw: Draw, counters: int, device: int) -> None:
+    dtype, distribution = tensor.dtype, variant(draw)
+    start, tile = draw.start, 4 * counters
+    stop, aligned = start + tensor.numel(), start % 16 == 0
+    grid = (stop + tile - 1) // tile - start // tile
+    numbers = start, stop, *_key_words(draw), *_parameters(tensor, draw)
+    form = FORMATS.get(dtype, NO_FORMAT.value)
+    kernel = double_run_kernel if dtype == torch.float64 else run_kernel
+    kind = kernel, device, dtype, distribution, aligned, counters, tensor.data_ptr() % 16 == 0
+    if not triton_launch.again(kind, grid, tensor, *numbers, distribution, aligned, counters, form):
+        memory = tensor.detach()
+        memory = memory.view(torch.uint8) if dtype in FORMATS else memory
+        constants = {"ALIGNED": aligned, "COUNTERS": counters, **_options(distribution, dtype)}
+        triton_launch.first(kind, grid, (memory, *numbers), constants)
+
+
+def _key_words(draw: Draw) -> tuple[int, int, int, int]:
+    """The 32-bit halves of the stream and of the seed."""
+    return draw.stream & 0xFFFFFFFF, draw.stream >> 32, draw.seed & 0xFFFFFFFF, draw.seed >> 32
+
+
+_PADDING = [(0.0,) * (8 - k) for k in range(9)]
+
+
 def _parameters(tensor: torch.Tensor, draw: Draw) -> tuple[Any, ...]:
     """A draw's parameters as a kernel takes them: eight floats, or the bits of eight float64 numbers."""
-    padded = (*draw.parameters, *(0.0,) * (8 - len(draw.parameters)))
+    padded = (*draw.parameters, *_PADDING[len(draw.parameters)])
     return struct.unpack("<8q", struct.pack("<8d", *padded)) if tensor.dtype == torch.float64 else padded
 
 
-def _options(distribution: int, dtype: torch.dtype) -> dict[str, Any]:
+def format_of(variant: int, dtype: torch.dtype) -> int:
+    """The kernels' FORMAT for a variant of a draw into a tensor of a dtype."""
+    if variant >= STOCHASTIC.value:
+        return int(STOCHASTIC.value + _GRID_NUMBERS[dtype])
+    return int(FORMATS.get(dtype, NO_FORMAT.value))
+
+
+def _options(variant: int, dtype: torch.dtype) -> dict[str, Any]:
     """What every launch is given."""
     return {
-        "DISTRIBUTION": distribution,
-        "FORMAT": FORMATS.get(dtype, NO_FORMAT.value),
+        "DISTRIBUTION": variant % STOCHASTIC.value,
+        "FORMAT": format_of(variant, dtype),
         "num_warps": NUM_WARPS,
         "enable_fp_fusion": False,
     }
@@ -968,9 +1068,17 @@ class Group(NamedTuple):
     distribution: int
     aligned: bool
 
-    def launch(self, grid: int, counters: int, *table: Any) -> None:
-        constants = {"DTYPE": DTYPES[self.dtype], "ALIGNED": self.aligned, "COUNTERS": counters}
-        table_kernel[(grid,)](*table, **constants, **_options(self.distribution, self.dtype))
+    def launch(self, grid: int, counters: int, table: torch.Tensor, *places: int) -> None:
+        dtype, distribution, aligned = self
+        form = FORMATS.get(dtype, NO_FORMAT.value)
+        kind = table_kernel, table.get_device(), *self, counters, table.data_ptr() % 16 == 0
+        constants = distribution, DTYPES[dtype], aligned, counters, form
+        if not triton_launch.again(kind, grid, table, *places, *constants):
+            named = {"DTYPE": DTYPES[dtype], "ALIGNED": aligned, "COUNTERS": counters}
+            triton_launch.first(kind, grid, (table, *places), {**named, **_options(distribution, dtype)})
+
+
+_new: Any = tuple.__new__
 
 
 class Run(NamedTuple):
@@ -1052,9 +1160,9 @@ def fill_many(
         fill(*items[0], counters=counters)
         return
     devices: dict[torch.device, list[tuple[torch.Tensor, Draw]]] = defaultdict(list)
-    for tensor, draw in items:
-        if tensor.numel():
-            devices[tensor.device].append((tensor, draw))
+    for item in items:
+        if item[0].numel():
+            devices[item[0].device].append(item)
     for device, members in devices.items():
         with torch.cuda.device_of(members[0][0]):
             capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
@@ -1135,32 +1243,31 @@ def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device by what launches over many have in common, and those that none serves."""
     alone: list[Item] = []
     groups: Groups = defaultdict(list)
+    kinds: dict[Any, list[Any]] = {}
     waiting = [*items[::-1]]
     while waiting:
         tensor, draw = waiting.pop()
-        if tensor.is_contiguous() and tensor.stride() == draw.strides:  # as most: a run without a look
-            _add_run(groups, tensor, draw)
-            continue
-        dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
-        if is_run(dims):
-            _add_run(groups, tensor, draw)
-        elif len(dims) > MAX_DIMS:
-            waiting += _parts(tensor, draw)[::-1]
-        elif goes_by_rows(dims):
-            cut = Cut(tensor, draw, dims, _grouping(tensor, draw, dims, among_others=True))
-            groups[cut.group(counters)].append(cut)
-        else:
-            alone.append((tensor, draw))
+        if not (tensor.stride() == draw.strides and tensor.is_contiguous()):
+            dims = stream.collapse(tensor.shape, tensor.stride(), draw.strides)
+            if len(dims) > MAX_DIMS and not is_run(dims):
+                waiting += _parts(tensor, draw)[::-1]
+                continue
+            if not is_run(dims):
+                if goes_by_rows(dims):
+                    cut = Cut(tensor, draw, dims, _grouping(tensor, draw, dims, among_others=True))
+                    groups[cut.group(counters)].append(cut)
+                else:
+                    alone.append((tensor, draw))
+                continue
+        dtype = tensor.dtype
+        origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
+        # By what is there already: to find out what a draw's variant is takes longer, and so does a Group.
+        kind = dtype, draw.distribution, id(draw.parameters), origin % 16 == 0
+        found = kinds.get(kind)
+        if found is None:
+            found = kinds[kind] = groups[Group(dtype, variant(draw), origin % 16 == 0)]
+        found.append(_new(Run, (tensor, draw, origin)))
     return groups, alone
-
-
-def _add_run(groups: Groups, tensor: torch.Tensor, draw: Draw) -> None:
-    origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
-    alike = tensor.dtype, variant(draw), origin % 16 == 0
-    found = groups.get(alike)  # type: ignore[call-overload]  # a Group is a tuple, and takes longer to make
-    if found is None:
-        found = groups[Group(*alike)]
-    found.append(Run(tensor, draw, origin))
 
 
 def _launch(device: torch.device, groups: Groups, counters: int, tiles_per_program: int | None) -> None:
@@ -1216,8 +1323,8 @@ def _table(
     Of each run there are ``count``, so many bytes apart.
     """
     rows = _rows(DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW, runs)
-    rows["origin"] = np.array([run.origin for run in runs], np.uint64)
-    rows["stop"] = [run.draw.start + run.tensor.numel() for run in runs]
+    rows["origin"] = np.array([origin for _, _, origin in runs], np.uint64)
+    rows["stop"] = rows["start"] + [tensor.numel() for tensor, _, _ in runs]
     if count > 1:
         rows = np.repeat(rows, count)
         number = np.tile(np.arange(count, dtype=np.uint64), len(runs))
@@ -1238,11 +1345,17 @@ def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> T
 def _rows(dtype: np.dtype[np.void], members: Sequence[Run | Cut]) -> npt.NDArray[np.void]:
     """Rows of a table, as far as all kinds have the same."""
     rows = np.zeros(len(members), dtype)
-    _, parameters, seeds, streams, starts, _ = zip(*[member.draw for member in members], strict=True)
-    rows["start"] = starts
+    _, parameters, seeds, streams, starts, *_ = zip(*[member[1] for member in members], strict=True)
+    if any(starts):
+        rows["start"] = starts
     rows["stream"] = np.array(streams, np.uint64)
     rows["seed"] = np.array(seeds, np.uint64)
-    rows["parameters"][:, : len(parameters[0])] = np.array(parameters, dtype["parameters"].base)
+    few = {id(numbers): numbers for numbers in parameters}  # that many have in common; two zeros are not one
+    numbers = np.array([*few.values()], dtype["parameters"].base)
+    if len(few) > 1:
+        place = {which: k for k, which in enumerate(few)}
+        numbers = numbers[[place[id(each)] for each in parameters]]
+    rows["parameters"][:, : numbers.shape[1]] = numbers
     return rows
 
 

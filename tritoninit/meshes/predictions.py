@@ -49,9 +49,9 @@ class Predictor:
         }
 
     def rates(self, work: Work) -> Rates:
-        """What an element takes at least, with all of the bandwidth, and all of the unit that bounds it."""
+        """What an element takes at least, with all attainable bandwidth, and all of the busiest unit."""
         itemsize = getattr(torch, work.dtype).itemsize
-        memory = itemsize / (self.gpu.bandwidth_gb_per_s * 1e9)
+        memory = itemsize / (self.gpu.attainable_gb_per_s * 1e9)
         counts = self._counts.get(work)
         if counts is None and work.dtype == "float16":  # which costs what bfloat16 does, where it is left out
             counts = self._counts.get(work._replace(dtype="bfloat16"))

@@ -120,7 +120,8 @@ def whats(pieces: Sequence[Piece], dtype: str) -> tuple[What, ...]:
         draw = None
         if isinstance(piece.initializer, Fill):
             fill = piece.initializer
-            draw = Draw(fill.distribution, tuple(fill.parameters(dtype)), 0, 0, 0, ())
+            stochastic = fill.stochastic and dtype in stream.GRIDS
+            draw = Draw(fill.distribution, tuple(fill.parameters(dtype)), 0, 0, 0, (), stochastic)
         found.append(What(piece, draw))
     return tuple(found)
 
@@ -278,7 +279,8 @@ def _name_of(draw: Draw) -> str:
     """The kernels' name for a distribution."""
     from tritoninit.kernels import triton_kernels as kernels
 
-    return next(name for name, number in kernels.DISTRIBUTIONS.items() if number == _variant(draw))
+    number = _variant(draw) % kernels.STOCHASTIC.value
+    return next(name for name, each in kernels.DISTRIBUTIONS.items() if each == number)
 
 
 def _is_zero(draw: Draw) -> bool:

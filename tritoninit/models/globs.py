@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import translate
 from functools import cached_property, lru_cache
@@ -29,13 +28,19 @@ class Globs:
     """
 
     def __init__(self, globs: Iterable[str]) -> None:
-        self._exact: dict[str, list[int]] = defaultdict(list)
+        self._exact: dict[str, list[int]] = {}
         wild: list[tuple[int, str]] = []
         for index, glob in enumerate(globs):
-            self._exact[glob].append(index)
+            self._exact.setdefault(glob, []).append(index)
             if not set("*?[").isdisjoint(glob):
                 wild.append((index, glob))
         self._groups = [_Group(each) for each in _cut(wild, _TOGETHER)]
+
+    def none_matches(self, name: str) -> bool:
+        """Whether it is known at one look that none matches a name, as is so of most."""
+        if name in self._exact:
+            return False
+        return not self._groups or (len(self._groups) == 1 and not self._groups[0].may_match(name))
 
     def matching(self, name: str) -> Iterator[int]:
         """The places of those that match a name or are equal to it, in order."""
@@ -56,7 +61,7 @@ class _Group:
         self._globs = globs
 
     @cached_property
-    def _match(self) -> Callable[[str], object]:
+    def may_match(self) -> Callable[[str], object]:
         return re.compile("|".join(translate(glob) for _, glob in self._globs)).match
 
     @cached_property
@@ -64,14 +69,14 @@ class _Group:
         return [_Group(each) for each in _cut(self._globs, max(1, len(self._globs) // _AT_ONCE))]
 
     def all_matching(self, name: str) -> list[int]:
-        if not self._match(name):
+        if not self.may_match(name):
             return []
         if len(self._globs) == 1:
             return [self._globs[0][0]]
         return [index for index, glob in self._globs if compiled(glob).match(name)]
 
     def matching(self, name: str) -> Iterator[int]:
-        if not self._match(name):
+        if not self.may_match(name):
             return
         if len(self._globs) == 1:
             yield self._globs[0][0]

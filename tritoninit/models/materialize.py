@@ -42,9 +42,14 @@ def _fully_sharded(module: nn.Module) -> list[Any]:
 
 def reshard(module: nn.Module) -> None:
     """Have FSDP's modules hold their shards, not copies that a forward pass gathered and nobody keeps."""
-    for each in _fully_sharded(module):
-        each.reshard()
-    reshard_flattened(module)
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None:
+        return
+    modules = modules_of(module)
+    for each in modules:
+        if isinstance(each, fsdp.FSDPModule):
+            each.reshard()
+    reshard_flattened(modules)
 
 
 def reset_sharded(module: nn.Module) -> None:

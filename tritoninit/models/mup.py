@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from tritoninit.combinators import Scaled, ZeroRow
+from tritoninit.combinators import Scaled, StochasticallyRounded, ZeroRow
 from tritoninit.fans import Axes, module_axes
 from tritoninit.fills import Initializer, sole_fill
 from tritoninit.initializers import FanScaled
@@ -61,7 +61,7 @@ def mup(rules: Iterable[Rule], base: nn.Module) -> RuleSet:
 
 def _widened(found: Initializer, narrow: Slot, wide: Slot) -> Initializer:
     """The initializer of a parameter of the wider model, from its namesake's."""
-    if isinstance(found, (ZeroRow, Scaled)):
+    if isinstance(found, (ZeroRow, Scaled, StochasticallyRounded)):
         return replace(found, initializer=_widened(found.initializer, narrow, wide))
     if not found.random:
         return found
@@ -188,7 +188,7 @@ def _rates(
         if slot.name not in narrow:
             raise ValueError(f"{slot.name}: the base model has no such parameter")
         how = rules.find(slot, own_code=False)
-        while isinstance(how, (ZeroRow, Scaled)):
+        while isinstance(how, (ZeroRow, Scaled, StochasticallyRounded)):
             how = how.initializer
         axes = how.axes if isinstance(how, FanScaled) else None
         try:

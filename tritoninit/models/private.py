@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from tritoninit.models.shards import Shard, unknown_part
-from tritoninit.models.walk import modules_of
 from tritoninit.windows import Windows
 
 
@@ -31,21 +30,21 @@ class Flattened(NamedTuple):
     is_shown: bool
 
 
-def _handles(module: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
-    """FSDP1's wrappers in a model, and what manages the parameters of each."""
+def _handles(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, Any]]:
+    """FSDP1's wrappers among a model's modules, and what manages the parameters of each."""
     if "torch.distributed.fsdp" not in sys.modules:
         return
-    for wrapper in modules_of(module):
+    for wrapper in modules:
         if "_fsdp_wrapped_module" in wrapper._modules:
             handle: Any = vars(wrapper).get("_handle")
             if hasattr(handle, "flat_param"):
                 yield wrapper, handle
 
 
-def flattened(module: nn.Module) -> list[Flattened]:
-    """The parameters of a model of which FSDP1 holds the elements in flat ones."""
+def flattened(modules: Iterable[nn.Module]) -> list[Flattened]:
+    """The parameters of a model's modules of which FSDP1 holds the elements in flat ones."""
     found: list[Flattened] = []
-    for wrapper, handle in _handles(module):
+    for wrapper, handle in _handles(modules):
         flat = handle.flat_param
         shown = getattr(flat, "_params", None)
         registered = wrapper._modules["_fsdp_wrapped_module"]._parameters  # type: ignore[union-attr]
@@ -94,9 +93,9 @@ def _ranges(flat: Any) -> Iterator[tuple[int, int, int]]:
     yield from ((at, 0, count) for at, count, is_padding in sized if not is_padding)
 
 
-def reshard_flattened(module: nn.Module) -> None:
+def reshard_flattened(modules: Iterable[nn.Module]) -> None:
     """Have FSDP1 hold its shards, and no copies that a forward pass gathered: it would go on with those."""
-    for _, handle in _handles(module):
+    for _, handle in _handles(modules):
         gathered = getattr(handle.flat_param, "_full_param_padded", None)
         if gathered is not None and handle.uses_sharded_strategy and handle._training_state.name == "IDLE":
             handle.reshard(True)

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -28,6 +29,25 @@ Pattern: TypeAlias = "type[nn.Module] | str | Callable[[str, nn.Module], bool]"
 Initializers: TypeAlias = (
     "Initializer | Mapping[str, Initializer] | Callable[[nn.Module], Mapping[str, Initializer]]"
 )
+
+
+@dataclass(frozen=True)
+class ClassNamed:
+    """A pattern: the class has one of ``parts`` in its name."""
+
+    parts: tuple[str, ...]
+
+    def __call__(self, name: str, module: nn.Module) -> bool:
+        kind: Any = type(module)
+        return self.of(kind)
+
+    def of(self, kind: Any) -> bool:
+        return _has_in_name(kind, self.parts)
+
+
+@lru_cache(maxsize=4096)
+def _has_in_name(kind: type, parts: tuple[str, ...]) -> bool:
+    return any(part in kind.__name__ for part in parts)
 
 
 @dataclass(frozen=True)
@@ -130,7 +150,10 @@ class Rule:
             matches = slot.name == self.pattern or compiled(self.pattern).match(slot.name) is not None
         else:
             matches = self.pattern(slot.name, slot.owner)
-        return matches and (self.within is None or any(isinstance(m, self.within) for m in slot.ancestors))
+        return matches and self._lies_within(slot)
+
+    def _lies_within(self, slot: Slot) -> bool:
+        return self.within is None or any(isinstance(m, self.within) for m in slot.ancestors)
 
 
 @dataclass(frozen=True)
@@ -193,12 +216,19 @@ class RuleSet(Sequence[Rule]):
         self._rules = tuple(replace(rule, optional=True) if citation else rule for rule in rules)
         # Rules by name are looked up together; one of a class of its own may not go by its pattern.
         by_name = [
-            k for k, rule in enumerate(self._rules) if type(rule) is Rule and isinstance(rule.pattern, str)
+            k
+            for k, rule in enumerate(self._rules)
+            if type(rule) is Rule and isinstance(rule.pattern, str) and rule.pattern != "*"
         ]
         self._by_name = by_name
-        self._named = frozenset(by_name)
         self._globs = Globs(str(self._rules[k].pattern) for k in by_name)
         self._others = sorted(set(range(len(self._rules))).difference(by_name))
+        # Those that match, if they lie where they are to, once they are candidates.
+        self._matching = frozenset(
+            k
+            for k, rule in enumerate(self._rules)
+            if type(rule) is Rule and isinstance(rule.pattern, (str, type, ClassNamed))
+        )
         self._by_class: dict[type[nn.Module], list[int]] = {}
 
     @classmethod
@@ -234,18 +264,28 @@ class RuleSet(Sequence[Rule]):
         fallback = None
         for index in self._candidates(slot):
             rule = self._rules[index]
-            by_name = index in self._named and rule.within is None  # and so it matches
-            found = rule.given(slot) if by_name else rule.find(slot)
-            if isinstance(found, OwnCode) and (found.last or not own_code):
-                fallback = found if own_code else None
-            elif found is not None:
+            if index in self._matching:
+                if rule.within is not None and not rule._lies_within(slot):
+                    continue
+                how = rule.initializers
+                found = how.get(slot.local) if type(how) is dict else rule.given(slot)
+                if found is None:
+                    continue
+                if not isinstance(found, Initializer):
+                    found = rule.given(slot)  # which says so
+            else:
+                found = rule.find(slot)
+                if found is None:
+                    continue
+            if not isinstance(found, OwnCode) or (own_code and not found.last):
                 return found
+            fallback = found if own_code else None
         return fallback
 
     def _candidates(self, slot: Slot) -> Iterable[int]:
         """The places of the rules that may have something for a slot, in order."""
         others = self._not_by_name(type(slot.owner))
-        if not self._by_name:
+        if not self._by_name or self._globs.none_matches(slot.name):
             return others
         named = [self._by_name[k] for k in self._globs.matching(slot.name)]
         return sorted(others + named) if others and named else named or others
@@ -256,9 +296,8 @@ class RuleSet(Sequence[Rule]):
         if found is None:  # a model has many slots of few classes
             if len(self._by_class) >= _MOST_CLASSES:  # of many models: a parametrised module has its own
                 self._by_class.clear()
-            patterns = ((k, self._rules[k].pattern) for k in self._others)
             found = self._by_class[owner] = [
-                k for k, kind in patterns if not isinstance(kind, type) or issubclass(owner, kind)
+                k for k in self._others if _may_match(self._rules[k].pattern, owner)
             ]
         return found
 
@@ -285,6 +324,8 @@ class RuleSet(Sequence[Rule]):
         Returns:
             One string each.
         """
+        if all(rule.optional for rule in self._rules):
+            return
         used = set(map(id, given))
         holders = Counter(id(rule.initializers) for rule in self)
         unknown = [  # the others were of use, without a look at every name
@@ -458,6 +499,13 @@ def _line(rule: Rule) -> str:
 
 def _is_toml(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() == ".toml"
+
+
+def _may_match(pattern: Pattern, owner: type[nn.Module]) -> bool:
+    """Whether a pattern may match parameters of modules of a class, as far as that decides."""
+    if isinstance(pattern, type):
+        return issubclass(owner, pattern)
+    return not isinstance(pattern, ClassNamed) or pattern.of(owner)
 
 
 _MOST_CLASSES = 1024

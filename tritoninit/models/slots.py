@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -21,7 +21,14 @@ from tritoninit.models.private import Flattened, flattened
 from tritoninit.models.scopes import WHOLE, Scope
 from tritoninit.models.shards import Shard, placed, shard_of
 from tritoninit.models.walk import modules_of
-from tritoninit.targets import PLACEHOLDER, LostError, ShortError, check_freed, is_placeholder
+from tritoninit.targets import (
+    PLACEHOLDER,
+    LostError,
+    ShortError,
+    check_freed,
+    is_floats,
+    is_placeholder,
+)
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -53,7 +60,25 @@ Place: TypeAlias = tuple[int, str]
 Selection: TypeAlias = "str | nn.Module | Iterable[str | nn.Module]"
 
 
-@dataclass(eq=False)
+class Appearance(NamedTuple):
+    """Where a slot appears in a model.
+
+    Attributes:
+        name: of the module that holds it there, with a dot behind, without what wrappers add.
+        raw: the same with that.
+        ancestors: the modules around, that one last.
+        local: what it is called in that module.
+        originals: how many tensors it is computed from there.
+    """
+
+    name: str
+    raw: str
+    ancestors: tuple[nn.Module, ...]
+    local: str
+    originals: int
+
+
+@dataclass(eq=False, slots=True)
 class Slot:
     """One parameter or buffer of a model, wherever it appears.
 
@@ -67,10 +92,16 @@ class Slot:
         is_parametrized: it is computed from other tensors (torch.nn.utils.parametrize), its originals.
         originals: those; empty of one that is not parametrised.
         places: every (module, local name) that holds it, the first and those tied to it.
+        appearances: everywhere in the model; of very many the first.
+        computing: where it is one of those that another is computed from.
         names: every qualified name, with and without what wrappers and a prefix add; of very many the first.
         full_names: those in the whole, if the model is a part under other names.
         around: ids of all modules that it lies inside of, in any place.
         shard: which part of it is here; None if that is all.
+        is_plain: of a parameter, whether it is computed from no others, and bears none of the marks that
+            other libraries leave.
+        is_usual: whether it is torch's own tensor of floating-point numbers, and all that is true of most:
+            it is plain, whole and here, and its owner has no hook that may compute it.
     """
 
     name: str
@@ -80,11 +111,33 @@ class Slot:
     tensor: torch.Tensor
     is_buffer: bool
     originals: tuple[torch.Tensor, ...]
-    places: list[tuple[nn.Module, str]] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-    full_names: set[str] = field(default_factory=set)
-    around: set[int] = field(default_factory=set)
+    appearances: list[Appearance]
+    computing: Sequence[tuple[nn.Module, str]] = ()
+    full_names: Set[str] = frozenset()
     shard: Shard | None = None
+    is_plain: bool = True
+    is_usual: bool = False
+    _names: Set[str] | None = None
+
+    @property
+    def places(self) -> list[tuple[nn.Module, str]]:
+        plain = [(each.ancestors[-1], each.local) for each in self.appearances if not each.originals]
+        return [*{(id(owner), local): (owner, local) for owner, local in plain}.values(), *self.computing]
+
+    @property
+    def names(self) -> Set[str]:  # few are asked for, and sets take as long to make as a slot
+        if self._names is not None:
+            return self._names
+        found: set[str] = set()
+        for name, raw, _, local, originals in self.appearances:
+            found.update((name + local, raw + local))
+            for original in _original_names(originals):
+                found.update(f"{each}parametrizations.{local}.{original}" for each in (name, raw))
+        return found
+
+    @property
+    def around(self) -> set[int]:
+        return {id(module) for each in self.appearances for module in each.ancestors}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -105,19 +158,6 @@ class Slot:
     @property
     def is_parametrized(self) -> bool:
         return bool(self.originals)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is computed from no others, and bears none of the marks that other libraries leave."""
-        tensor = self.tensor
-        return not (
-            self.originals
-            or hasattr(tensor, "ds_tensor")
-            or hasattr(tensor, "ds_shape")
-            or hasattr(tensor, "tensor_model_parallel")
-            or hasattr(tensor, "allreduce")
-            or hasattr(tensor, "_is_flat_param")
-        )
 
 
 def places(slot: Slot) -> set[Place]:
@@ -145,43 +185,70 @@ def slots(module: nn.Module, scope: Scope = WHOLE) -> list[Slot]:
 def slots_at_rest(module: nn.Module, scope: Scope) -> list[Slot]:
     """The same of a model whose parametrised weights can be looked at without a trace (:func:`at_rest`)."""
     found: list[Slot] = []
+    buffers: list[Slot] = []
     by_id: dict[int, Slot] = {}
     owned: dict[int, list[tuple[Slot, str, int]]] = {}
-    flat, renames = _Flat(module), scope.renames
-    for name, raw, ancestors in _modules(module):
+    walk = list(_modules(module))
+    flat = _Flat(ancestors[-1] for _, _, ancestors in walk)
+    for name, raw, ancestors in walk:
         owner = ancestors[-1]
-        held = owned.get(id(owner))
-        if held is None:
-            held = owned[id(owner)] = list(_held(name, ancestors, found, by_id, flat))
-        if not held:
+        if flat.hidden or "parametrizations" in owner._modules or isinstance(owner, _COMPUTES):
+            held = owned.get(id(owner))
+            if held is None:
+                held = owned[id(owner)] = _held(name, ancestors, found, buffers, by_id, flat)
+            for slot, local, originals in held:
+                slot.appearances.append(Appearance(name, raw, ancestors, local, originals))
             continue
-        around = [*map(id, ancestors)]
-        for slot, local, originals in held:
-            slot.names.add(name + local)
-            if raw != name:
-                slot.names.add(raw + local)
-            if renames:
-                slot.full_names.add(scope.full(name + local))
-            if originals:
-                for original in (f"parametrizations.{local}.{k}" for k in _original_names(originals)):
-                    slot.names.update((name + original, raw + original))
-            slot.around.update(around)
+        for is_buffer, entries in ((False, owner._parameters), (True, owner._buffers)):
+            for local, tensor in entries.items():
+                if tensor is None:
+                    continue
+                known = by_id.get(id(tensor))
+                if known is None:
+                    known = Slot(name + local, owner, local, ancestors, tensor, is_buffer, (), [])
+                    by_id[id(tensor)] = known
+                    (buffers if is_buffer else found).append(known)
+                known.appearances.append(_new(Appearance, (name, raw, ancestors, local, 0)))
+    found += buffers
     if scope.renames:
         _rename(found, scope)
     for slot in found:
-        if not (slot.is_buffer or slot.originals or (slot.is_plain and not flat.shards)):
-            slot.shard = shard_of(slot.tensor, slot.owner, flat.shards.get(id(slot.tensor)))
+        marked = _is_marked(slot.tensor)
+        if not slot.is_buffer:
+            slot.is_plain = not (marked or slot.originals)
+            if not slot.originals and (marked or flat.shards):
+                slot.shard = shard_of(slot.tensor, slot.owner, flat.shards.get(id(slot.tensor)))
     for slot, window in _windows(found, scope.windows):
         slot.shard = placed(slot.shard, window)
-    return sorted(found, key=lambda slot: slot.is_buffer)
+    for slot in found:
+        tensor = slot.tensor
+        whole = slot.shard is None and slot.is_plain and not slot.originals
+        slot.is_usual = whole and is_floats(tensor) and not (tensor.is_meta or slot.owner._forward_pre_hooks)
+    return found
+
+
+_new: Any = tuple.__new__  # without a function of Python's around it
+_COMPUTES = parametrize.ParametrizationList
 
 
 def _rename(found: Sequence[Slot], scope: Scope) -> None:
     """Slots go by their names in the whole; by those here, too, but where another is called so there."""
+    for slot in found:
+        slot.full_names = {scope.full(each.name + each.local) for each in slot.appearances}
     taken = {name for slot in found for name in slot.full_names}
     for slot in found:
         slot.name = scope.full(slot.name)
-        slot.names = (slot.names - taken) | slot.full_names
+        slot._names = (slot.names - taken) | slot.full_names
+
+
+def _is_marked(x: torch.Tensor) -> bool:
+    return (
+        hasattr(x, "ds_tensor")
+        or hasattr(x, "ds_shape")
+        or hasattr(x, "tensor_model_parallel")
+        or hasattr(x, "allreduce")
+        or hasattr(x, "_is_flat_param")
+    )
 
 
 class _Flat:
@@ -193,8 +260,8 @@ class _Flat:
         tensors: all that stand for parameters, which keep their ids.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.tensors: list[Flattened] = flattened(module)
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.tensors: list[Flattened] = flattened(modules)
         self.shards = {id(each.tensor): each.shard for each in self.tensors}
         self.hidden: dict[int, list[tuple[str, torch.Tensor]]] = {}
         for each in self.tensors:
@@ -239,34 +306,40 @@ def _named(given: object) -> str:
 
 
 def _held(
-    name: str, ancestors: tuple[nn.Module, ...], found: list[Slot], by_id: dict[int, Slot], flat: _Flat
-) -> Iterator[tuple[Slot, str, int]]:
+    name: str,
+    ancestors: tuple[nn.Module, ...],
+    found: list[Slot],
+    buffers: list[Slot],
+    by_id: dict[int, Slot],
+    flat: _Flat,
+) -> list[tuple[Slot, str, int]]:
     """(slot, local name, how many originals) of what a module holds; slots not met before are added."""
     owner = ancestors[-1]
-    if not (owner._parameters or owner._buffers or owner._modules or flat.hidden):  # as activations do not
-        return
+    here: list[tuple[Slot, str, int]] = []
     for local, tensor, is_buffer, originals in _own(owner, name, flat):
         # A parametrised weight is computed anew each time that it is looked at.
-        held = originals or (tensor,)
-        known = [by_id[id(x)] for x in held if id(x) in by_id]
-        if known:
-            slot = known[0]
-        else:
-            slot = Slot(name + local, owner, local, ancestors, tensor, is_buffer, originals)
-            found.append(slot)
-            for x in held:
+        slot = _known(originals or (tensor,), by_id)
+        if slot is None:
+            slot = Slot(name + local, owner, local, ancestors, tensor, is_buffer, originals, [])
+            (buffers if is_buffer else found).append(slot)
+            for x in originals or (tensor,):
                 by_id[id(x)] = slot
-        if not originals:
-            slot.places.append((owner, local))
-        elif not slot.originals:  # a plain one is what this one is computed from
+        if originals and not slot.originals:  # a plain one is what this one is computed from
             each: Any = owner.parametrizations
             computing = each[local]
-            slot.places += [(computing, k) for k, p in computing._parameters.items() if p is slot.tensor]
-        yield slot, local, len(originals)
+            within = [(computing, k) for k, p in computing._parameters.items() if p is slot.tensor]
+            slot.computing = (*slot.computing, *within)
+        here.append((slot, local, len(originals)))
+    return here
 
 
-def _original_names(count: int) -> list[str]:
-    return ["original"] if count == 1 else [f"original{k}" for k in range(count)]
+def _known(tensors: Iterable[torch.Tensor], by_id: Mapping[int, Slot]) -> Slot | None:
+    """The slot of the first of several tensors that has one."""
+    return next((by_id[id(x)] for x in tensors if id(x) in by_id), None)
+
+
+def _original_names(count: int) -> Sequence[str]:
+    return () if not count else ("original",) if count == 1 else [f"original{k}" for k in range(count)]
 
 
 def _modules(module: nn.Module) -> Iterator[tuple[str, str, tuple[nn.Module, ...]]]:
@@ -290,18 +363,19 @@ def _modules(module: nn.Module) -> Iterator[tuple[str, str, tuple[nn.Module, ...
             walked.add(id(owner))
             count += 1
             yield name, raw, ancestors
+            if not owner._modules:
+                continue
             children: list[tuple[str, str, tuple[nn.Module, ...]]] = []
             for local, child in owner._modules.items():
                 if child is not None and child not in ancestors:
-                    inner = name if _wraps(owner, local) else f"{name}{local}."
+                    is_wrapped = local in _WRAPPING and _wraps(owner, local)
+                    inner = name if is_wrapped else f"{name}{local}."
                     children.append((inner, f"{raw}{local}.", (*ancestors, child)))
             pending.extend(reversed(children))
         most = most or max(_MOST_PLACES, _PLACES_A_MODULE * count)
 
 
 def _wraps(owner: nn.Module, local: str) -> bool:
-    if local not in _WRAPPING:
-        return False
     if local in _WRAPPED or (local == "module" and isinstance(owner, _WRAPPERS)):
         return True
     kind: Any = type(owner)
@@ -323,7 +397,7 @@ def _own(
     owner: nn.Module, prefix: str, flat: _Flat
 ) -> Iterator[tuple[str, torch.Tensor, bool, tuple[torch.Tensor, ...]]]:
     """(local name, tensor, whether it is a buffer, a parametrised one's originals) of a module's own."""
-    computes = isinstance(owner, parametrize.ParametrizationList)
+    computes = isinstance(owner, _COMPUTES)
     for local, parameter in owner._parameters.items():
         is_flat = flat.hidden and local == "_flat_param"
         if parameter is not None and not (is_flat or (computes and local.startswith("original"))):
@@ -416,6 +490,8 @@ def select(found: Iterable[Slot], selection: Selection, what: str) -> set[Slot]:
         ValueError: something selects nothing; the message lists it.
     """
     entries: list[Any] = [selection] if isinstance(selection, (str, nn.Module)) else list(selection)
+    if not entries:
+        return set()
     found = list(found)
     chosen: set[Slot] = set()
     idle = []

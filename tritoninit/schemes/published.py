@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from tritoninit.initializers import (
     Zeros,
 )
 from tritoninit.kernels.lowering import ParameterError, plain
-from tritoninit.models.rules import Initializers, OwnCode, Pattern, Rule, RuleSet, SlotRule
+from tritoninit.models.rules import ClassNamed, Initializers, OwnCode, Pattern, Rule, RuleSet, SlotRule
 from tritoninit.models.slots import Slot, slots
 
 
@@ -41,7 +41,7 @@ def each(patterns: Iterable[Pattern], initializers: Initializers) -> list[Rule]:
     return [Rule(pattern, initializers) for pattern in patterns]
 
 
-def class_named(*parts: str) -> Callable[[str, nn.Module], bool]:
+def class_named(*parts: str) -> ClassNamed:
     """A pattern: the class has one of ``parts`` in its name, for what codebases write anew (LlamaRMSNorm).
 
     Args:
@@ -50,17 +50,7 @@ def class_named(*parts: str) -> Callable[[str, nn.Module], bool]:
     Returns:
         The pattern, for a :class:`~tritoninit.Rule`.
     """
-    return partial(_class_named, parts)
-
-
-def _class_named(parts: tuple[str, ...], name: str, module: nn.Module) -> bool:
-    kind: Any = type(module)
-    return _has_in_name(kind, parts)
-
-
-@lru_cache(maxsize=4096)
-def _has_in_name(kind: type, parts: tuple[str, ...]) -> bool:
-    return any(part in kind.__name__ for part in parts)
+    return ClassNamed(parts)
 
 
 def _symmetric(bound: float) -> Uniform:

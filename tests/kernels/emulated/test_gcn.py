@@ -114,6 +114,12 @@ A, B = 0x89ABCDEF, 0x01234567
         ("s_mul_hi_i32 s10, s8, s9\nv_mov_b32_e32 v4, s10", ((A - 2**32) * B >> 32) % 2**32),
         ("s_bfe_u32 s10, s8, 0x9000c\nv_mov_b32_e32 v4, s10", A >> 12 & 511),
         ("s_movk_i32 s10, 0x8000\nv_mov_b32_e32 v4, s10", 2**32 - 2**15),
+        ("v_cmp_eq_u16_e64 vcc, v2, v3\nv_cndmask_b32_e64 v4, 1, 2, vcc", 1),
+        ("v_cmp_ne_u16_e64 vcc, v3, v3\nv_cndmask_b32_e64 v4, 1, 2, vcc", 1),
+        ("v_cmp_eq_u16_sdwa vcc, v3, v3 src0_sel:WORD_1 src1_sel:WORD_1\nv_cndmask_b32_e64 v4, 1, 2, vcc", 2),
+        ("v_lshlrev_b32_e32 v5, 16, v3\nv_cmp_eq_u16_e64 vcc, 0, v5\nv_cndmask_b32_e64 v4, 1, 2, vcc", 2),
+        ("s_mov_b32 s10, s9\ns_bitset1_b32 s10, 63\nv_mov_b32_e32 v4, s10", B | 1 << 31),  # 63 is 31
+        ("s_mov_b32 s10, s8\ns_bitset0_b32 s10, 31\nv_mov_b32_e32 v4, s10", A & ~(1 << 31)),
         ("s_pack_ll_b32_b16 s10, s8, s9\nv_mov_b32_e32 v4, s10", (B & 0xFFFF) << 16 | A & 0xFFFF),
     ],
 )  # fmt: skip

@@ -314,6 +314,7 @@ def test_two_floats_at_once() -> None:
             "FFMA2 R4, R2.F32x2.HI_LO, -R6.F32, 1",
             "FADD2 R8, R2.F32x2.HI_LO, R2.F32x2.LO_HI",
             "FMUL2 R10, R2.F32x2.HI_LO, UR5.F32",
+            "FADD2 R12, |R4|.F32x2.HI_LO, -|R4|.F32x2.LO_HI",
             arch="sm_100",
         ),
         R2=bits_of(2.0),
@@ -321,8 +322,8 @@ def test_two_floats_at_once() -> None:
         R6=bits_of(5.0),
         UR5=bits_of(7.0),
     )
-    found = [number(got(f"R{k}")[0]) for k in (4, 5, 8, 9, 10, 11)]
-    assert found == [-9.0, -14.0, 5.0, 5.0, 14.0, 21.0]
+    found = [number(got(f"R{k}")[0]) for k in (4, 5, 8, 9, 10, 11, 12, 13)]
+    assert found == [-9.0, -14.0, 5.0, 5.0, 14.0, 21.0, -5.0, 5.0]
 
 
 def nearest_bfloat16(bits: int) -> int:
@@ -412,6 +413,19 @@ def test_small_instructions() -> None:
     assert got("R6") == [2**32 - 2, 3]
     assert got("R7") == [0b11111110, 2**32 - 1]
     assert (got("R8"), got("R10"), got("R11")) == ([7] * 2, [6] * 2, [5] * 2)
+
+
+def test_what_registers_say_of_predicates_and_zeros() -> None:
+    got = after(
+        decoded("R2P PR, R1, 0x5", "CS2R R4, SRZ"),
+        R1=[0b101, 0b010],
+        P0=[False, True],
+        P1=[True, False],
+        R4=[1, 2],
+        R5=[3, 4],
+    )
+    assert (got("P0"), got("P1"), got("P2")) == ([True, False], [True, False], [True, False])
+    assert got("R4") == got("R5") == [0, 0]
 
 
 def test_guards_keep_what_was_there() -> None:

@@ -1,0 +1,72 @@
+"""Power and clocks, as they are read where they can be."""
+
+import subprocess
+import types
+
+import pytest
+import torch
+
+from tritoninit.bench import conditions
+
+ANSWER = "700.00, 512.25, 1980, 3201, 54, 0x0000000000000004\n"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What nvidia-smi was asked; a driver that knows the second name of what holds clocks only."""
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        if "clocks_event_reasons" in command[2]:
+            raise subprocess.CalledProcessError(2, command)
+        return types.SimpleNamespace(stdout=ANSWER)
+
+    monkeypatch.setattr(conditions, "DEVICE", "cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: types.SimpleNamespace(uuid="1-2-3"))
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+def test_a_gpu(asked):
+    assert conditions.read()["gpu"] == {
+        "power_limit_w": 700.0,
+        "power_w": 512.25,
+        "clock_mhz": 1980.0,
+        "memory_clock_mhz": 3201.0,
+        "temperature_c": 54.0,
+        "held_by": ["power cap"],
+    }
+    assert all("--id=GPU-1-2-3" in command for command in asked)  # that of PyTorch, where there are several
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("answer", ["", "[N/A], [N/A], [N/A], [N/A], [N/A], [N/A]\n", "one, two\n"])
+def test_a_driver_that_does_not_tell(asked, monkeypatch, answer):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: types.SimpleNamespace(stdout=answer))
+    found = conditions.read()["gpu"]
+    assert found is None or set(found.values()) == {None}
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr(conditions, "DEVICE", "cpu")
+    assert conditions.read()["gpu"] is None
+
+
+@pytest.mark.parametrize(
+    ("files", "boost"),
+    [({"cpufreq/boost": "0\n"}, False), ({"intel_pstate/no_turbo": "0\n"}, True), ({}, None)],
+)
+def test_cpus(monkeypatch, tmp_path, files, boost):
+    for cpu, governor in enumerate(("performance", "powersave", "performance")):
+        files = {**files, f"cpu{cpu}/cpufreq/scaling_governor": f"{governor}\n"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("cpu MHz\t\t: 2000.000\nmodel name\t: x\ncpu MHz\t\t: 3000.500\n")
+    monkeypatch.setattr(conditions, "CPUS", tmp_path)
+    monkeypatch.setattr(conditions, "_CPUINFO", cpuinfo)
+    found = conditions.read()["cpu"]
+    assert found == {"governor": "performance, powersave", "boost": boost, "clock_mhz": 2500.2}
+    monkeypatch.setattr(conditions, "CPUS", tmp_path / "none")
+    monkeypatch.setattr(conditions, "_CPUINFO", tmp_path / "none")
+    assert set(conditions.read()["cpu"].values()) == {None}
