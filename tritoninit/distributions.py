@@ -283,10 +283,7 @@ class RandInt(Independent):
         >>> RandInt.between(5), RandInt.between(-2, 2), RandInt.between()
         (RandInt(low=0, high=5), RandInt(low=-2, high=2), RandInt(low=0, high=None))
         """
-        if len(bounds) > 2:
-            raise TypeError(f"two bounds at most, not {bounds}")
-        low, high = bounds if len(bounds) == 2 else (0, *(bounds or (None,)))
-        return cls(low, high)  # type: ignore[arg-type]  # None as the first is refused there
+        return cls(*lowest_and_end(bounds))  # type: ignore[arg-type]  # None as the first is refused there
 
     def check(self, target: Target, window: Window) -> None:
         self._range(dtype_name(target))
@@ -307,6 +304,14 @@ class RandInt(Independent):
         if self.low < least or high - 1 > most or self.low >= high:
             raise RangeError(f"{dtype} does not hold the integers from {self.low} to {high - 1}")
         return self.low, high
+
+
+def lowest_and_end(bounds: tuple[int | None, ...]) -> tuple[int | None, int | None]:
+    """The least, and one more than the greatest or None, of what ``torch.Tensor.random_`` is given."""
+    if len(bounds) > 2:
+        raise TypeError(f"two bounds at most, not {bounds}")
+    low, high = bounds if len(bounds) == 2 else (0, *(bounds or (None,)))
+    return low, high
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
-from tritoninit import registry
+from tritoninit import registry, traced
 from tritoninit.distributed.held import Held, is_dtensor, writable
 from tritoninit.fans import Axes
 from tritoninit.kernels import lowering
@@ -25,7 +26,8 @@ from tritoninit.kernels.stream import (
 )
 from tritoninit.keys import Key, drawn_bits
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
-from tritoninit.targets import Target, as_target, device_type
+from tritoninit.targets import Target, TracedError, as_target, device_type
+from tritoninit.tracing.private import modes
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -84,12 +86,17 @@ class Initializer(metaclass=_Abstract):
             raise TypeError(f"key must be a tritoninit.Key, not {key!r}")
         if window is not None and not isinstance(window, (Window, Windows)):
             raise TypeError(f"window must be a tritoninit.Window, not {window!r}")
+        if traced.is_traced(tensor) and not is_dtensor(tensor):
+            return traced.initialize(self, tensor, generator, key, window)
         plan, source = Plan(), key or partial(Key.from_generator, generator)
         if isinstance(window, Windows) or is_dtensor(tensor):
             add_held(self, plan, writable(tensor, window), source)
             plan.run()
             return tensor
-        target = as_target(tensor)
+        try:
+            target = as_target(tensor)
+        except TracedError:
+            return traced.initialize(self, tensor, generator, key, window)
         if window is None:
             window = Window.whole(target.shape)
         else:
@@ -352,11 +359,15 @@ def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
     return found if not others and isinstance(found, Fill) and first.shape == tuple(shape) else None
 
 
+_TENSOR, _PARAMETER = torch.Tensor, torch.nn.Parameter
+
+
 def is_simple(tensor: object, key: Key | None, generator: torch.Generator | None) -> bool:
-    """Whether a call is about torch's own tensor, and there is nothing to say against its key."""
+    """Whether a call is about torch's own tensor, nobody traces, and there is nothing against its key."""
     kind = type(tensor)
-    plain = kind is torch.Tensor or kind is torch.nn.Parameter
-    return plain and (key is None or (type(key) is Key and generator is None))
+    plain = kind is _TENSOR or kind is _PARAMETER
+    of_key = key is None or (type(key) is Key and generator is None)
+    return plain and of_key and not (is_dynamo_compiling() or modes())
 
 
 def is_drawn(dtype: torch.dtype) -> bool:
@@ -379,8 +390,17 @@ class Fill(Atom):
         window: Window | Windows | None = None,
         generator: torch.Generator | None = None,
     ) -> T:
-        if window is None and is_simple(tensor, key, generator):
-            target: Any = as_target(tensor)
+        kind = type(tensor)
+        if (  # is_simple, without the call, which takes as long as what it asks
+            window is None
+            and (kind is _TENSOR or kind is _PARAMETER)
+            and (key is None or (type(key) is Key and generator is None))
+            and not (is_dynamo_compiling() or modes())
+        ):
+            try:
+                target: Any = as_target(tensor)
+            except TracedError:
+                return traced.initialize(self, tensor, generator, key, None)
             if target.dtype in _FLOATS:
                 self.draw(target, key, generator)
                 return tensor

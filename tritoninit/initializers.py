@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from tritoninit import traced
 from tritoninit.fans import TORCH_AXES, Axes
 from tritoninit.fills import (
     Constant,
@@ -36,7 +37,7 @@ from tritoninit.kernels.lowering import (
     shown,
 )
 from tritoninit.keys import Key
-from tritoninit.targets import as_target
+from tritoninit.targets import TracedError, as_target
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -114,7 +115,10 @@ class FanScaled(Initializer):
     ) -> T:
         # As a fill has it: what that is, is known for the shape.
         if window is None and is_simple(tensor, key, generator) and type(self).add is Initializer.add:
-            target: Any = as_target(tensor)
+            try:
+                target: Any = as_target(tensor)
+            except TracedError:
+                return traced.initialize(self, tensor, generator, key, None)
             pieces = self.pieces(target.shape) if is_drawn(target.dtype) else ()
             if (
                 len(pieces) == 1

@@ -27,10 +27,12 @@ from tritoninit.plan import KeptPlan, Plan, Step
 from tritoninit.rounding import NEAREST
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.targets import TargetError
+from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 
+@untraced
 def prepare(
     module: nn.Module,
     rules: Iterable[Rule] = TORCH_DEFAULTS,
@@ -112,6 +114,7 @@ class Prepared:
         anew = len(self._built) + len(self._own) + len(self._apart)
         return f"Prepared({type(self._module).__name__}: {self._count} fills kept, {anew} drawn anew)"
 
+    @untraced
     def __call__(self, seed: int | torch.Tensor | None = None) -> nn.Module:
         """Initialise the model by a seed and return it.
 
