@@ -107,6 +107,15 @@ def test_damaged_counts(tmp_path, spoil):
     assert str(caught.value) == f"{path} is damaged: it is no file of counts that tritoninit inspect wrote"
 
 
+def test_counts_of_an_architecture_that_no_gpu_is_known_of(tmp_path):
+    content = json.loads(inspection.RESULTS.read_text())
+    content["rows"] = [{**row, "arch": "sm_120"} for row in content["rows"] if row["arch"] == "sm_100"]
+    path = tmp_path / "counts.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"predicts nothing: the table of GPUs has none of .*, 'sm_120'$"):
+        run([MEASURED[0], path])
+
+
 def test_what_no_measurement_stands_beside(tmp_path):
     with pytest.raises(UsageError, match="a prediction stands beside measurements"):
         run([inspection.RESULTS])
@@ -116,9 +125,10 @@ def test_what_no_measurement_stands_beside(tmp_path):
         run([MEASURED[0], inspection.RESULTS, inspection.RESULTS])
     content = json.loads(inspection.RESULTS.read_text())
     path = tmp_path / "other.json"
-    path.write_text(json.dumps({**content, "stream_version": 2}))
-    with pytest.raises(UsageError, match="may not be compared: stream_version is 2 in"):
-        run([MEASURED[0], path])
+    for version, words in ((2, "2"), ([], r"\[\]"), (None, "None")):
+        path.write_text(json.dumps({**content, "stream_version": version}))
+        with pytest.raises(UsageError, match=f"may not be compared: stream_version is {words} in"):
+            run([MEASURED[0], path])
 
 
 def test_a_drawing_tells_them_by_more_than_a_colour(tmp_path):
