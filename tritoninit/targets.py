@@ -15,6 +15,7 @@ import torch
 
 from tritoninit.extents import extent
 from tritoninit.kernels.stream import FLOAT8
+from tritoninit.tracing.private import is_stand_in, is_wrapped
 
 LAZY = "a lazy parameter has no shape yet: run a forward pass first"
 
@@ -31,6 +32,10 @@ class LostError(TargetError):
 
 class ShortError(TargetError):
     """A tensor's memory, freed or resized, ends before its elements do. Torch would write beyond it."""
+
+
+class TracedError(TargetError):
+    """A tensor stands for others while torch traces or transforms: operators can set it, writes cannot."""
 
 
 def as_target(x: Any) -> Target:
@@ -60,8 +65,12 @@ def is_floats(x: torch.Tensor) -> bool:
     return (kind is torch.nn.Parameter or kind is torch.Tensor) and x.dtype in _PLAIN
 
 
-def check_floats(x: torch.Tensor) -> None:
-    """:func:`check_tensor` of one that :func:`is_floats`: of most, what there is to ask at once."""
+def check_floats(x: torch.Tensor) -> bool:
+    """:func:`check_tensor` of one that :func:`is_floats`: of most, what there is to ask at once.
+
+    Returns:
+        Whether it is like most: contiguous, not empty, and none of inference mode's.
+    """
     try:
         storage = x.untyped_storage()
         begin = storage.data_ptr()
@@ -71,10 +80,11 @@ def check_floats(x: torch.Tensor) -> None:
             and x.data_ptr() + x.nbytes <= begin + len(storage)
             and not (x.is_nested or x.is_neg() or x.is_inference() or x.grad_fn)
         ):
-            return
+            return True
     except RuntimeError:  # of which what follows knows
         pass
     check_tensor(x)
+    return False
 
 
 def check_tensor(x: torch.Tensor) -> None:
@@ -136,6 +146,8 @@ def check_kind(x: torch.Tensor) -> None:
     if hasattr(x, "__tensor_flatten__"):  # the mark of a subclass that holds others, such as DTensor
         raise TargetError(f"a {type(x).__name__} holds other tensors: fill those, each with its window")
     # FakeTensor's storage would warn if it was asked for its address.
+    if is_stand_in(x):
+        raise TracedError(_standing_for_others(x))
     if _acts_for_itself(x) and x.layout is torch.strided and x.untyped_storage().device.type == "meta":
         raise TargetError(_standing_for_others(x))
 
@@ -169,7 +181,11 @@ def check_memorable(x: torch.Tensor) -> None:
     try:
         x.untyped_storage()
     except RuntimeError as error:
-        raise TargetError(WRAPPED) from error
+        raise _wrapped(x) from error
+
+
+def _wrapped(x: torch.Tensor) -> TargetError:
+    return (TracedError if is_wrapped(x) else TargetError)(WRAPPED)
 
 
 # Devices whose tensors' memory has no address here: they are copied to, by torch's own means.
@@ -202,7 +218,7 @@ def _explain_memory(x: torch.Tensor) -> None:
     try:
         storage.data_ptr()
     except RuntimeError as error:
-        raise TargetError(WRAPPED) from error
+        raise _wrapped(x) from error
     raise ShortError(
         f"the tensor's memory ends before its elements do: its storage, of {storage.nbytes()} bytes now, was"
         " freed or resized, as FSDP does while it needs none"
