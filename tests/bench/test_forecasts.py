@@ -10,6 +10,9 @@ import pytest
 from tests.bench import made_up
 from tritoninit.bench import glance, inspection
 from tritoninit.bench.architectures import ARCHITECTURES
+from tritoninit.bench.comparison import Panel, compare, panels
+from tritoninit.bench.forecasts import read
+from tritoninit.bench.result_files import read_all
 from tritoninit.commands.compare import run
 from tritoninit.outputs import UsageError
 
@@ -131,11 +134,22 @@ def test_what_no_measurement_stands_beside(tmp_path):
             run([MEASURED[0], path])
 
 
-def test_a_drawing_tells_them_by_more_than_a_colour(tmp_path):
-    from tritoninit.bench.comparison import compare
-    from tritoninit.bench.forecasts import read
-    from tritoninit.bench.result_files import read_all
+def test_what_few_draw_is_no_column_of_all_machines(tmp_path):
+    document = made_up.gpu(made_up.H100, 3000.0)
+    speeds = {"triton": 1000.0}
+    document["benchmarks"] += made_up.rows(
+        "cuda", "fill", "stochastic_normal", "bfloat16", 2**28, speeds, default="triton"
+    )
+    (results,) = read_all(made_up.save(tmp_path, some=document))
+    found = compare([results])
+    assert Panel("stochastic_normal", "bfloat16") in panels(found)
+    assert {panel.subject for panel in glance.columns(found)} == {"uniform", "normal", "truncated_normal"}
+    only = [row for row in document["benchmarks"] if row["extra_info"]["subject"] == "stochastic_normal"]
+    (results,) = read_all(made_up.save(tmp_path, only={**document, "benchmarks": only}))
+    assert [panel.subject for panel in glance.columns(compare([results]))] == ["stochastic_normal"]
 
+
+def test_a_drawing_tells_them_by_more_than_a_colour(tmp_path):
     results = read_all(made_up.save(tmp_path, epyc=made_up.cpu()))
     content = json.loads(inspection.RESULTS.read_text())
     found = compare(results, None, read(inspection.RESULTS, content, results))
