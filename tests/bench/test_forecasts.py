@@ -58,6 +58,7 @@ def test_all_numbers(outputs):
     assert not any(line["gs_per_s"] or line["median"] for line in predicted)
     cached = {line["elements"] for line in lines if line["cached"] == "True" and line["kind"] == "fill"}
     assert cached == {"256", "4096"}
+    assert {line["cached"] for line in lines if line["kind"] in ("call", "model", "start")} == {""}
 
 
 def test_the_page_shows_them_apart(outputs):
