@@ -3,6 +3,9 @@
 from tritoninit import _start  # noqa: F401 - before what takes a second to import
 
 # isort: split
+from tritoninit import ops  # noqa: F401 - which defines torch.ops.tritoninit
+
+# isort: split
 from tritoninit import distributed, presets, registry, schemes
 from tritoninit._version import __version__
 from tritoninit.auditing.assignments import Assignment

@@ -74,7 +74,7 @@ def as_data(value: Any, known: Mapping[str, type[Any]] = KNOWN) -> Any:
         raise ValueError(f"a document has no word for {value!r}")
     return {
         kind.__name__: {
-            field.name: as_data(getattr(value, field.name), known) for field in fields(kind) if field.init
+            field.name: as_data(getattr(value, field.name), known) for field in fields(value) if field.init
         }
     }
 

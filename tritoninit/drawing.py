@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
-from tritoninit import distributions
+from tritoninit import distributions, traced
 from tritoninit.keys import Key
 from tritoninit.window import Window
 from tritoninit.windows import Windows
@@ -64,6 +65,8 @@ def exponential_(
     >>> bool((exponential_(torch.empty(9), key=Key(0)) > 0).all())
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("exponential", tensor, (lambd,), generator, key, window)
     return distributions.Exponential(lambd)(tensor, key=key, window=window, generator=generator)
 
 
@@ -103,6 +106,8 @@ def log_normal_(
     >>> bool((log_normal_(torch.empty(9), 0.0, 0.1, key=Key(0)) < 2).all())
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("log_normal", tensor, (mean, std), generator, key, window)
     return distributions.LogNormal(mean, std)(tensor, key=key, window=window, generator=generator)
 
 
@@ -143,6 +148,8 @@ def cauchy_(
     >>> cauchy_(torch.empty(3, 2), key=Key(0)).shape
     torch.Size([3, 2])
     """
+    if is_dynamo_compiling():
+        return traced.fill("cauchy", tensor, (median, sigma), generator, key, window)
     return distributions.Cauchy(median, sigma)(tensor, key=key, window=window, generator=generator)
 
 
@@ -180,6 +187,8 @@ def geometric_(
     >>> bool((geometric_(torch.empty(9), 0.5, key=Key(0)) >= 1).all())
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("geometric", tensor, (p,), generator, key, window)
     return distributions.Geometric(p)(tensor, key=key, window=window, generator=generator)
 
 
@@ -215,6 +224,8 @@ def bernoulli_(
     >>> bernoulli_(torch.empty(4, dtype=torch.bool), 1.0).all()
     tensor(True)
     """
+    if is_dynamo_compiling():
+        return traced.fill("bernoulli", tensor, (p,), generator, key, window)
     return distributions.Bernoulli(p)(tensor, key=key, window=window, generator=generator)
 
 
@@ -254,6 +265,8 @@ def randint_(
     >>> randint_(torch.empty(1000, dtype=torch.int64), 0, 3, key=Key(0)).unique()
     tensor([0, 1, 2])
     """
+    if is_dynamo_compiling():
+        return traced.fill("randint", tensor, (low, high), generator, key, window)
     return distributions.RandInt(low, high)(tensor, key=key, window=window, generator=generator)
 
 
@@ -293,6 +306,9 @@ def random_(
     >>> random_(torch.empty(1000, dtype=torch.uint8), 250, None, key=Key(0)).unique()
     tensor([250, 251, 252, 253, 254, 255], dtype=torch.uint8)
     """
+    if is_dynamo_compiling():
+        numbers = distributions.lowest_and_end(bounds)
+        return traced.fill("randint", tensor, numbers, generator, key, window)
     integers = distributions.RandInt.between(*bounds)
     return integers(tensor, key=key, window=window, generator=generator)
 
@@ -329,4 +345,6 @@ def permutation_(
     >>> permutation_(torch.empty(5, dtype=torch.int64), key=Key(0)).sort().values
     tensor([0, 1, 2, 3, 4])
     """
+    if is_dynamo_compiling():
+        return traced.fill("permutation", tensor, (), generator, key, window)
     return distributions.Permutation()(tensor, key=key, window=window, generator=generator)

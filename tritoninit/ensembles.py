@@ -22,9 +22,11 @@ from tritoninit.plan import KeptPlan, Plan, Step
 from tritoninit.prepared import kept_steps
 from tritoninit.rounding import NEAREST
 from tritoninit.schemes import TORCH_DEFAULTS
+from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
 
 
+@untraced
 def ensemble(
     module: nn.Module,
     seeds: Sequence[int] | torch.Tensor,

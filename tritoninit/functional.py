@@ -14,8 +14,9 @@ from functools import lru_cache
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
-from tritoninit import fills, initializers, structured
+from tritoninit import fills, initializers, structured, traced
 from tritoninit.combinators import rounded
 from tritoninit.kernels.lowering import plain
 from tritoninit.keys import Key
@@ -85,6 +86,8 @@ def uniform_(
     >>> uniform_(torch.empty(2, 3), -0.1, 0.1, key=Key(0)).abs().max() < 0.1
     tensor(True)
     """
+    if is_dynamo_compiling():
+        return traced.fill("uniform", tensor, (a, b), generator, key, window, rounding=rounding)
     fill = _uniform(a, b) if type(a) is type(b) is float else fills.Uniform(plain("a", a), plain("b", b))
     if rounding != NEAREST:
         return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
@@ -142,6 +145,8 @@ def normal_(
     >>> normal_(torch.empty(4), key=Key(0))[:2].equal(normal_(torch.empty(2), key=Key(0)))
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("normal", tensor, (mean, std), generator, key, window, rounding=rounding)
     fill = _normal(mean, std) if type(mean) is type(std) is float else fills.Normal(mean, std)
     if rounding != NEAREST:
         return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
@@ -195,6 +200,10 @@ def trunc_normal_(
     >>> bool(x.abs().max() <= 0.04)
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill(
+            "trunc_normal", tensor, (mean, std, a, b), generator, key, window, rounding=rounding
+        )
     fill = fills.TruncatedNormal(mean, std, a, b)
     if fill.is_far:
         warnings.warn(
@@ -225,6 +234,8 @@ def constant_(tensor: T, val: float) -> T:
     >>> constant_(torch.empty(2, dtype=torch.int64), 3)
     tensor([3, 3])
     """
+    if is_dynamo_compiling():
+        return traced.fill("constant", tensor, (val,), random=False)
     return fills.Constant(val)(tensor)
 
 
@@ -245,6 +256,8 @@ def ones_(tensor: T) -> T:
     >>> ones_(torch.empty(2))
     tensor([1., 1.])
     """
+    if is_dynamo_compiling():
+        return traced.fill("ones", tensor, (), random=False)
     return initializers.Ones()(tensor)
 
 
@@ -265,6 +278,8 @@ def zeros_(tensor: T) -> T:
     >>> zeros_(torch.empty(2))
     tensor([0., 0.])
     """
+    if is_dynamo_compiling():
+        return traced.fill("zeros", tensor, (), random=False)
     return initializers.Zeros()(tensor)
 
 
@@ -288,6 +303,8 @@ def eye_(tensor: T, *, window: Window | None = None) -> T:
     tensor([[1., 0., 0.],
             [0., 1., 0.]])
     """
+    if is_dynamo_compiling():
+        return traced.fill("eye", tensor, (), window=window, random=False)
     return structured.Eye()(tensor, window=window)
 
 
@@ -312,6 +329,8 @@ def dirac_(tensor: T, groups: int = 1, *, window: Window | None = None) -> T:
     tensor([[1., 0.],
             [0., 1.]])
     """
+    if is_dynamo_compiling():
+        return traced.fill("dirac", tensor, (groups,), window=window, random=False)
     return structured.Dirac(groups)(tensor, window=window)
 
 
@@ -352,6 +371,8 @@ def xavier_uniform_(
     >>> bool(xavier_uniform_(torch.empty(5, 7), key=Key(0)).abs().max() < (6 / 12) ** 0.5)
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("xavier_uniform", tensor, (gain,), generator, key, window, rounding=rounding)
     initializer = initializers.XavierUniform(gain)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
@@ -396,6 +417,8 @@ def xavier_normal_(
     >>> x.equal(normal_(torch.empty(5, 7), 0, (1 / 6) ** 0.5, key=Key(0)))
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("xavier_normal", tensor, (gain,), generator, key, window, rounding=rounding)
     initializer = initializers.XavierNormal(gain)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
@@ -445,6 +468,10 @@ def kaiming_uniform_(
     >>> bool(kaiming_uniform_(torch.empty(4, 6), 5**0.5, key=Key(0)).abs().max() < 6**-0.5)
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill(
+            "kaiming_uniform", tensor, (a, mode, nonlinearity), generator, key, window, rounding=rounding
+        )
     if rounding != NEAREST:
         check_rounding(rounding)
     if _is_empty(tensor, window):
@@ -500,6 +527,10 @@ def kaiming_normal_(
     >>> x.equal(normal_(torch.empty(6, 4, 3, 3), 0, (2 / 54) ** 0.5, key=Key(0)))
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill(
+            "kaiming_normal", tensor, (a, mode, nonlinearity), generator, key, window, rounding=rounding
+        )
     if rounding != NEAREST:
         check_rounding(rounding)
     if _is_empty(tensor, window):
@@ -553,6 +584,8 @@ def orthogonal_(
     >>> torch.allclose(q @ q.T, torch.eye(3), atol=1e-6)
     True
     """
+    if is_dynamo_compiling():
+        return traced.fill("orthogonal", tensor, (gain,), generator, key, window, rounding=rounding)
     initializer = structured.Orthogonal(gain)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
@@ -599,6 +632,8 @@ def sparse_(
     >>> (sparse_(torch.empty(10, 2), 0.3, key=Key(0)) == 0).sum(0)
     tensor([3, 3])
     """
+    if is_dynamo_compiling():
+        return traced.fill("sparse", tensor, (sparsity, std), generator, key, window, rounding=rounding)
     initializer = structured.Sparse(sparsity, std)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
@@ -619,11 +654,12 @@ def _deprecated(function: Callable[P, R]) -> Callable[P, R]:
     old = function.__name__[:-1]
 
     def alias(*args: P.args, **kwargs: P.kwargs) -> R:
-        warnings.warn(
-            f"`tritoninit.{old}` is deprecated in favor of `tritoninit.{function.__name__}`.",
-            FutureWarning,
-            stacklevel=2,
-        )
+        if not is_dynamo_compiling():  # which cannot warn
+            warnings.warn(
+                f"`tritoninit.{old}` is deprecated in favor of `tritoninit.{function.__name__}`.",
+                FutureWarning,
+                stacklevel=2,
+            )
         return function(*args, **kwargs)
 
     alias.__name__ = alias.__qualname__ = old

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from tritoninit import traced
 from tritoninit.fans import TORCH_AXES, Axes
 from tritoninit.fills import (
     Constant,
@@ -36,7 +37,7 @@ from tritoninit.kernels.lowering import (
     shown,
 )
 from tritoninit.keys import Key
-from tritoninit.targets import as_target
+from tritoninit.targets import TracedError, as_target
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -55,6 +56,13 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
     Linear, convolutions and sigmoid 1, tanh 5/3, relu sqrt(2), leaky_relu sqrt(2 / (1 + slope**2)) with
     ``param`` the slope (0.01 if None), selu 3/4.
+
+    Args:
+        nonlinearity: torch's name of it, as "relu" or "conv2d".
+        param: the slope of leaky_relu; of no other does it count.
+
+    Returns:
+        The factor for a standard deviation.
 
     Raises:
         ValueError: an unknown nonlinearity, or a slope that is no number.
@@ -86,6 +94,9 @@ class FanScaled(Initializer):
         axes: what the weight's dimensions mean. None is (out, in, *receptive field), as PyTorch reads every
             weight, in a call on a tensor, and in rules for a model what the module that owns it says
             (:func:`tritoninit.fans.module_axes`).
+
+    Raises:
+        TypeError: axes that are none.
     """
 
     axes: Axes | None = field(default=None, kw_only=True)
@@ -104,7 +115,10 @@ class FanScaled(Initializer):
     ) -> T:
         # As a fill has it: what that is, is known for the shape.
         if window is None and is_simple(tensor, key, generator) and type(self).add is Initializer.add:
-            target: Any = as_target(tensor)
+            try:
+                target: Any = as_target(tensor)
+            except TracedError:
+                return traced.initialize(self, tensor, generator, key, None)
             pieces = self.pieces(target.shape) if is_drawn(target.dtype) else ()
             if (
                 len(pieces) == 1
@@ -117,7 +131,14 @@ class FanScaled(Initializer):
 
     @abstractmethod
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
-        """The fill of a weight with these fans."""
+        """The fill of a weight with these fans.
+
+        Args:
+            fan_in, fan_out: in elements.
+
+        Returns:
+            The fill.
+        """
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         if self.axes is not None or axes is TORCH_AXES or axes == TORCH_AXES:

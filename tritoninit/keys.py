@@ -6,11 +6,14 @@ import hashlib
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from tritoninit.kernels.lowering import NumberError, ParameterError, integer, scalar, shown
+from tritoninit.tracing.private import constant, not_inlined
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 _new: Any = object.__new__
@@ -23,6 +26,10 @@ class Key:
     Args:
         seed: 64 bits, the Philox key; negative integers down to -2**63 wrap, as in ``torch.manual_seed``.
         stream: 64 bits, the high half of the Philox counter; derive it with :meth:`fold_in`.
+
+    Raises:
+        TypeError: a number that is no integer.
+        ParameterError: one that 64 bits do not hold.
 
     >>> Key(0).fold_in("layers.0.weight")
     Key(seed=0, stream=14262892534632057687)
@@ -37,7 +44,7 @@ class Key:
             return
         for name in ("seed", "stream"):
             value = getattr(self, name)
-            value = _integer(name, value)
+            value = index(value) if is_dynamo_compiling() else _integer(name, value)
             if not -(2**63) <= value < 2**64:
                 raise ParameterError(f"{name} must fit 64 bits, not {shown(value)}")
             object.__setattr__(self, name, value & _MASK)
@@ -48,7 +55,20 @@ class Key:
         The new stream is the little-endian value of BLAKE2b with an 8-byte digest (RFC 7693) over this
         stream (8 bytes, little-endian) followed by ``s`` and the UTF-8 text, or by ``i`` and the integer
         modulo 2**64 (8 bytes, little-endian).
+
+        Args:
+            data: the child's name, or its number.
+
+        Returns:
+            The child's key.
+
+        Raises:
+            TypeError: ``data`` is neither a string nor an integer.
+            ValueError: a name that UTF-8 cannot hold.
         """
+        if is_dynamo_compiling():  # which knows no hash, and asks for constants, whose sums have no origin
+            stream = _child(index(self.stream), data if isinstance(data, str) else index(data))
+            return Key(self.seed, stream + 0)
         stream = _of_name(self.stream, data) if type(data) is str else _of(self.stream, data)
         child: Key = _new(Key)  # of 64 bits each, which need no look
         numbers = child.__dict__
@@ -59,6 +79,12 @@ class Key:
         """The keys of ``count`` numbered children: those of ``fold_in(0)``, ``fold_in(1)`` and so on.
 
         As ``jax.random.split``, but the first of them do not depend on how many there are.
+
+        Args:
+            count: not negative.
+
+        Returns:
+            The keys, in order.
 
         >>> Key(0).split(3)[:2] == Key(0).split()
         True
@@ -74,7 +100,14 @@ class Key:
 
     @classmethod
     def from_generator(cls, generator: torch.Generator | None = None) -> Key:
-        """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator."""
+        """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator.
+
+        Args:
+            generator: of any device; PyTorch's default CPU generator if None.
+
+        Returns:
+            The key, whose stream is 0. The generator goes on by one draw.
+        """
         return cls(drawn_bits(generator))
 
     from_torch = from_generator  # what it is called where generators of others are about
@@ -100,6 +133,12 @@ def _of(stream: int, data: int | str) -> int:
 _of_name = lru_cache(maxsize=1 << 14)(_of)  # a model's names are the same for every seed
 
 
+@constant
+def _child(stream: int, data: int | str) -> int:
+    """The stream of a child of any seed."""
+    return _of(stream, data)
+
+
 class _Scratch(threading.local):
     """Where a thread draws bits of the default generator: to make a tensor takes longer than to draw."""
 
@@ -111,6 +150,7 @@ class _Scratch(threading.local):
 _SCRATCH = _Scratch()
 
 
+@not_inlined
 def drawn_bits(generator: torch.Generator | None) -> int:
     """64 bits of a generator, PyTorch's default CPU generator if None, by one call of it."""
     if generator is None:

@@ -21,6 +21,7 @@ from tritoninit.models.slots import Selection, select, slots
 from tritoninit.schemes.published import TORCH_DEFAULTS, class_named
 from tritoninit.structured import Orthogonal
 from tritoninit.targets import TargetError
+from tritoninit.tracing.private import untraced
 
 _LAYERS: Final = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -54,6 +55,7 @@ class LayerVariance:
     note: str = ""
 
 
+@untraced
 def lsuv_(
     module: nn.Module,
     *batch: Any,

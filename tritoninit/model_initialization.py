@@ -68,6 +68,7 @@ from tritoninit.targets import (
     check_memorable,
     check_usual,
 )
+from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 from tritoninit.words import short
@@ -109,6 +110,7 @@ class _Problems:
         raise kind("; ".join(lines)) from (self.errors[0][1] if self.errors else None)
 
 
+@untraced
 def initialize_(
     module: nn.Module,
     rules: Iterable[Rule] = TORCH_DEFAULTS,

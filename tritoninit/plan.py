@@ -73,6 +73,13 @@ class Plan:
         A key that is yet to be drawn is drawn last, once nothing can be wrong any more, and not at all for
         a constant.
 
+        Args:
+            tensor: a torch tensor on any device, a NumPy array, a DTensor, or an object with
+                ``__dlpack__``; of any shape and strides.
+            fill: what with; of a dtype that it serves.
+            key: which random numbers, or what draws a key.
+            window: which part of a global tensor the tensor is; all of it if None.
+
         Returns:
             The step that it is; None of what lies in several places (a DTensor, Windows), or nowhere here.
 
@@ -98,7 +105,20 @@ class Plan:
         return self.append(target, fill, key, window)
 
     def append(self, target: Target, fill: Drawable, key: KeySource, window: Window) -> Step:
-        """As :meth:`add`, of a target that is known to be writable and to lie inside its window."""
+        """As :meth:`add`, of a target that is known to be writable and to lie inside its window.
+
+        Args:
+            target: the tensor or array.
+            fill: what with.
+            key: which random numbers, or what draws a key.
+            window: which part of a global tensor the target is.
+
+        Returns:
+            The step that it is.
+
+        Raises:
+            ValueError, NotImplementedError: the dtype is not served, or does not hold the values.
+        """
         kind = target.dtype, device_type(target), registry.overriding()
         served = self._served.get(kind)
         if served is None:
@@ -125,6 +145,11 @@ class Plan:
         """Append what a step is for another target of the same shape, dtype and device, by another key.
 
         The target is known to be writable.
+
+        Args:
+            step: of a plan.
+            target: the other.
+            key: the other's.
         """
         first, fill, draw, backend = step
         if fill.random:
@@ -152,11 +177,22 @@ class Plan:
         return len(self.steps) + len(self._again) + len(self._afterwards)
 
     def afterwards(self, write: Callable[[], None]) -> None:
-        """Call ``write`` after the fills, for what is no fill itself."""
+        """Call ``write`` after the fills, for what is no fill itself.
+
+        Args:
+            write: called once, by :meth:`run`.
+        """
         self._afterwards.append(write)
 
     def together(self, kind: Callable[[], R]) -> R:
-        """The plan's only one of a ``kind``, made when first asked for: what steps compute in common."""
+        """The plan's only one of a ``kind``, made when first asked for: what steps compute in common.
+
+        Args:
+            kind: a class, or what makes one.
+
+        Returns:
+            That one.
+        """
         if kind not in self._together:
             self._together[kind] = kind()
         found: R = self._together[kind]

@@ -27,10 +27,12 @@ from tritoninit.plan import KeptPlan, Plan, Step
 from tritoninit.rounding import NEAREST
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.targets import TargetError
+from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 
+@untraced
 def prepare(
     module: nn.Module,
     rules: Iterable[Rule] = TORCH_DEFAULTS,
@@ -46,6 +48,19 @@ def prepare(
     The arguments are those of ``initialize_``, as are the errors: rules are asked, tensors are checked and
     tables are built now. A parameter on the meta device has to get its memory first
     (``initialize_(..., device=...)``).
+
+    Args:
+        module: the model, or a part of one.
+        rules: for its parameters, the first that matches first.
+        only, skip: which of the parameters, by name, glob or function.
+        prefix: what the module is called in the whole model.
+        windows: by name, which part of a global tensor a parameter is.
+
+    Returns:
+        What draws them all, called with a seed.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as :func:`~tritoninit.initialize_`.
 
     >>> linear = nn.Linear(2, 3)
     >>> prepared = prepare(linear)
@@ -71,6 +86,12 @@ class Prepared:
     In a CUDA graph give a seed in device memory: each replay draws by what is there then. All that is
     captured are launches; a model with what is drawn anew cannot be, which is an error, and one that has been
     changed has to be prepared and captured again.
+
+    Args:
+        module: the model, or a part of one.
+        rules: for its parameters.
+        only, skip: which of them.
+        scope: what the module is called in the whole model, and which parts of tensors it holds.
     """
 
     def __init__(
@@ -91,6 +112,7 @@ class Prepared:
         anew = len(self._built) + len(self._own) + len(self._apart)
         return f"Prepared({type(self._module).__name__}: {self._count} fills kept, {anew} drawn anew)"
 
+    @untraced
     def __call__(self, seed: int | torch.Tensor | None = None) -> nn.Module:
         """Initialise the model by a seed and return it.
 

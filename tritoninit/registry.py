@@ -6,22 +6,19 @@ import contextvars
 import gc
 import importlib.util
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial, wraps
-from typing import Any, ParamSpec, Protocol, TypeVar
+from functools import cache, partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from tritoninit.kernels.stream import Alike, Draw
 from tritoninit.targets import Target, as_array, device_type, dtype_name
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from tritoninit.tracing.private import untraced
 
 FillFunction = Callable[[Sequence[tuple[Target, Draw]]], None]
 # Writes what it was made for, by seeds: int64, one for each of the copies.
@@ -93,6 +90,9 @@ _OVERRIDE = contextvars.ContextVar("tritoninit_backend", default=_FROM_ENVIRONME
 def register(backend: Backend) -> None:
     """Add a backend. Among those that serve a device, the one registered first is preferred.
 
+    Args:
+        backend: whose name is a new one.
+
     Raises:
         ValueError: the name is taken.
     """
@@ -103,6 +103,12 @@ def register(backend: Backend) -> None:
 
 def get(name: str) -> Backend:
     """The backend of that name.
+
+    Args:
+        name: as :func:`backends` lists them.
+
+    Returns:
+        The backend, be it available here or not.
 
     Raises:
         ValueError: there is none; the message lists those there are.
@@ -116,6 +122,15 @@ def get(name: str) -> Backend:
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Serve every fill in the block by one backend, whatever the device. Nests; local to the context.
+
+    Args:
+        name: as :func:`~tritoninit.backends` lists them.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ValueError: there is no such backend.
 
     >>> with use_backend("numpy"):
     ...     resolve("cpu").name
@@ -150,6 +165,12 @@ def resolve(device: str) -> Backend:
 
     A device that no backend serves goes through the CPU's, with a warning the first time; the bits are the
     same, the speed is not.
+
+    Args:
+        device: torch's name of its type, as "cpu" or "cuda".
+
+    Returns:
+        The backend.
 
     Raises:
         ValueError: the override is unknown.
@@ -293,7 +314,11 @@ class Status:
 
 
 def backends() -> list[Status]:
-    """Which backends there are, which are available here, and why not."""
+    """Which backends there are, which are available here, and why not.
+
+    Returns:
+        One :class:`~tritoninit.registry.Status` a backend, in the order in which they are preferred.
+    """
     return [Status(b.name, tuple(sorted(b.devices)), _first_reason(b)) for b in _REGISTRY.values()]
 
 
@@ -302,25 +327,11 @@ def _first_reason(backend: Backend) -> str | None:
     return None if None in reasons else reasons[0]
 
 
-def _untraced(load: Callable[P, R]) -> Callable[P, R]:
-    """``load`` where torch.compile does not look: it would trace all that a backend imports."""
-
-    @wraps(load)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if "torch._dynamo" not in sys.modules:  # nobody compiles, and to import it takes seconds
-            return load(*args, **kwargs)
-        result: R = torch.compiler.disable(load)(*args, **kwargs)  # type: ignore[no-untyped-call]
-        return result
-
-    vars(run)["_torchdynamo_disable"] = True  # as torch.compiler.disable marks what it returns
-    return run
-
-
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "")
 
 
-@_untraced
+@untraced
 def _load_numpy() -> FillFunction:
     from tritoninit.kernels import reference
 
@@ -340,7 +351,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 @cache
-@_untraced
+@untraced
 def _load_numba() -> FillFunction:
     with _collector_paused():
         from tritoninit.kernels import numba_kernels
@@ -361,7 +372,7 @@ def _fill_arrays(fill_many: Callable[..., None], items: Sequence[tuple[Target, D
 
 
 @cache
-@_untraced
+@untraced
 def _keep_numba() -> Callable[..., Kept]:
     from tritoninit.kernels.numba_kernels import Table, is_run
 
@@ -388,7 +399,7 @@ def _keep_numba() -> Callable[..., Kept]:
 
 
 @cache
-@_untraced
+@untraced
 def _keep_triton() -> Callable[..., Kept]:
     _load_triton()
     from tritoninit.kernels.triton_kernels import KeptTable
@@ -397,7 +408,7 @@ def _keep_triton() -> Callable[..., Kept]:
 
 
 @cache
-@_untraced
+@untraced
 def _numba_unavailable(device: str) -> str | None:
     if device != "cpu":
         return f"it does not serve {device!r}"
@@ -423,7 +434,7 @@ def interpreting() -> bool:
 
 
 @cache
-@_untraced
+@untraced
 def _load_triton() -> FillFunction:
     import triton
 
@@ -451,7 +462,7 @@ def _load_triton() -> FillFunction:
 
 
 @cache
-@_untraced
+@untraced
 def _many_triton() -> Callable[[Sequence[tuple[Any, Draw]], Sequence[Alike]], None]:
     _load_triton()
     from tritoninit.kernels import triton_kernels
@@ -460,7 +471,7 @@ def _many_triton() -> Callable[[Sequence[tuple[Any, Draw]], Sequence[Alike]], No
 
 
 @cache
-@_untraced
+@untraced
 def _look_triton() -> Callable[[Sequence[torch.Tensor]], Seen]:
     from tritoninit.kernels import triton_constants
 
@@ -468,7 +479,7 @@ def _look_triton() -> Callable[[Sequence[torch.Tensor]], Seen]:
 
 
 @cache
-@_untraced
+@untraced
 def _triton_unavailable(device: str) -> str | None:
     if device == "cpu":
         return (

@@ -26,12 +26,14 @@ from tritoninit.own_code import ask, drawn
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Structured
 from tritoninit.targets import LAZY, Target, TargetError, dtype_name
+from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 Indices: TypeAlias = "Iterable[int] | torch.Tensor | np.ndarray[Any, Any]"
 
 
+@untraced
 def reinitialize_(
     module: nn.Module,
     rules: Iterable[Rule] = TORCH_DEFAULTS,
@@ -97,6 +99,7 @@ def reinitialize_(
     )
 
 
+@untraced
 def shrink_and_perturb_(
     module: nn.Module,
     rules: Iterable[Rule] = TORCH_DEFAULTS,

@@ -15,6 +15,7 @@ import torch
 
 from tritoninit.extents import extent
 from tritoninit.kernels.stream import FLOAT8
+from tritoninit.tracing.private import is_stand_in, is_wrapped
 
 LAZY = "a lazy parameter has no shape yet: run a forward pass first"
 
@@ -31,6 +32,10 @@ class LostError(TargetError):
 
 class ShortError(TargetError):
     """A tensor's memory, freed or resized, ends before its elements do. Torch would write beyond it."""
+
+
+class TracedError(TargetError):
+    """A tensor stands for others while torch traces or transforms: operators can set it, writes cannot."""
 
 
 def as_target(x: Any) -> Target:
@@ -146,6 +151,8 @@ def check_kind(x: torch.Tensor) -> None:
     if hasattr(x, "__tensor_flatten__"):  # the mark of a subclass that holds others, such as DTensor
         raise TargetError(f"a {type(x).__name__} holds other tensors: fill those, each with its window")
     # FakeTensor's storage would warn if it was asked for its address.
+    if is_stand_in(x):
+        raise TracedError(_standing_for_others(x))
     if _acts_for_itself(x) and x.layout is torch.strided and x.untyped_storage().device.type == "meta":
         raise TargetError(_standing_for_others(x))
 
@@ -179,7 +186,11 @@ def check_memorable(x: torch.Tensor) -> None:
     try:
         x.untyped_storage()
     except RuntimeError as error:
-        raise TargetError(WRAPPED) from error
+        raise _wrapped(x) from error
+
+
+def _wrapped(x: torch.Tensor) -> TargetError:
+    return (TracedError if is_wrapped(x) else TargetError)(WRAPPED)
 
 
 # Devices whose tensors' memory has no address here: they are copied to, by torch's own means.
@@ -212,7 +223,7 @@ def _explain_memory(x: torch.Tensor) -> None:
     try:
         storage.data_ptr()
     except RuntimeError as error:
-        raise TargetError(WRAPPED) from error
+        raise _wrapped(x) from error
     raise ShortError(
         f"the tensor's memory ends before its elements do: its storage, of {storage.nbytes()} bytes now, was"
         " freed or resized, as FSDP does while it needs none"

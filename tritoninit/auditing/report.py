@@ -68,15 +68,27 @@ class Report(Sequence[Assignment]):
         """The audit of what all ranks hold, as one model, which :attr:`audit` and ``print`` show then.
 
         All ranks of the default process group have to call this; nothing else here communicates.
+
+        Returns:
+            The same on every rank.
         """
         self.audit = audit_of(self.module, self._assignments, tuple(self._noticed), self.scope, gather=True)
         return self.audit
 
     def as_dict(self) -> dict[str, Any]:
-        """The audit, the seed and the stream's version, as JSON has them."""
+        """The audit, the seed and the stream's version, as JSON has them.
+
+        Returns:
+            Numbers, strings, lists and dictionaries.
+        """
         return {"seed": self.seed, "stream_version": STREAM_VERSION, **self.audit.as_dict()}
 
     def to_json(self) -> str:
+        """The same as a JSON document.
+
+        Returns:
+            A document of :meth:`as_dict`.
+        """
         return json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False)
 
     def __str__(self) -> str:
