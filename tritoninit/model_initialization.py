@@ -64,9 +64,9 @@ from tritoninit.targets import (
     Target,
     TargetError,
     as_target,
-    check_floats,
     check_freed,
     check_memorable,
+    check_usual,
 )
 from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
@@ -573,8 +573,8 @@ def _wanted(
             if own and slot in own:
                 check_code(wish, own[slot])
                 initializer = own[slot].initializer
-            elif initializer is not None:
-                initializer = _meant(slot, initializer)
+            elif initializer is not None and type(initializer).of_weight is not Initializer.of_weight:
+                initializer = _meant(slot, initializer)  # which most do not ask for, and takes a while
             if initializer is not None:
                 checks.on(slot, initializer)
                 choice.initializers[slot] = initializer
@@ -616,8 +616,6 @@ def check_code(wish: Initializer | None, own: Own) -> None:
 
 def _meant(slot: Slot, initializer: Initializer) -> Initializer:
     """What a rule's initializer is for a slot, with the fans of its module; raises if it is not known."""
-    if type(initializer).of_weight is Initializer.of_weight:  # most do not ask, and it takes a while
-        return initializer
     if type(initializer).of_weight is FanScaled.of_weight and getattr(initializer, "axes", None) is not None:
         return initializer  # which says it itself
     axes = module_axes(slot.owner, slot.name, slot.shape)
@@ -645,9 +643,10 @@ class _Checks:
     def on(self, slot: Slot, initializer: Initializer) -> None:
         """Raise why an initializer cannot set a slot."""
         by_shape = goes_by_shape(type(initializer))
-        if by_shape and slot.is_usual and self._stays:  # and so there is no more to ask
-            tensor = slot.tensor
-            is_like_most = check_floats(tensor)
+        tensor = slot.tensor
+        usual = by_shape and slot.is_usual and self._stays
+        if usual and (tensor.dtype.is_floating_point or not initializer.random):  # there is no more to ask
+            is_like_most = check_usual(tensor)
             case: _Case = id(initializer), tensor.shape, tensor.dtype, tensor.device
             if case not in self._known:
                 self._check_initializer(slot, initializer)
