@@ -9,12 +9,30 @@ import torch
 
 import tritoninit as ti
 from tests.initializer_helpers import KEY
-from tritoninit import Experts, Key, Orthogonal, Rule, Stacked, factorization
-from tritoninit.factorization import Blocked, Factorizations, Matrix, block_width, orthogonal_factors
+from tritoninit import Experts, Key, Orthogonal, Rule, Stacked, cholesky_qr, factorization
+from tritoninit.factorization import (
+    Blocked,
+    Factorizations,
+    Halved,
+    Matrix,
+    block_width,
+    orthogonal_factors,
+)
 
 CPU = torch.device("cpu")
 # By one call of LAPACK's and by blocks, tall, wide and square, the last block of one column.
-SHAPES = [(1, 1), (40, 40), (384, 384), (90, 4000), (4000, 90), (449, 449), (513, 400), (257, 1600)]
+SHAPES = [
+    (1, 1),
+    (40, 40),
+    (191, 192),
+    (384, 384),
+    (700, 256),
+    (90, 4000),
+    (4000, 90),
+    (449, 449),
+    (513, 400),
+    (257, 1600),
+]
 
 
 @pytest.fixture
@@ -102,7 +120,8 @@ def test_what_is_written_later_lies_on_top():
 
 @pytest.mark.parametrize("shape", [(40, 40), (400, 400), (600, 385), (257, 1600), (2000, 130)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_distance_to_the_factorisation_in_double(shape, dtype):
+@pytest.mark.parametrize("way", [Blocked, Halved])
+def test_distance_to_the_factorisation_in_double(shape, dtype, way):
     """Householder's R is that of a matrix A + E whose columns have |E_j| <= c u |A_j| (Higham 2002, theorem
     19.4; c below 8 here), and Q moves by at most 2 cond(A) |E|_F / |A|_2, to first order (Sun, BIT 31, 1991).
     """
@@ -111,7 +130,7 @@ def test_distance_to_the_factorisation_in_double(shape, dtype):
     tall = drawn if shape[0] >= shape[1] else drawn.T
     q, r = torch.linalg.qr(tall)
     q = q * r.diagonal().sign()
-    found = Blocked(tall.to(dtype).T.contiguous())
+    found = way(tall.to(dtype).T.contiguous())
     found.run()
     (short,) = found.q[:, 0].shape
     values = torch.linalg.svdvals(tall)
@@ -128,12 +147,13 @@ def matrix_normals(matrix):
     return matrix._replace(dtype=torch.float32).transposed()
 
 
-def test_zero_columns():
+@pytest.mark.parametrize("way", [Blocked, Halved])
+def test_zero_columns(way):
     """Reflectors of no effect have no scale; Q is orthogonal all the same."""
     dense = torch.randn(400, 300, generator=torch.Generator().manual_seed(1))
     dense[:, ::3] = 0
     dense[50:] = 0
-    found = Blocked(dense.T.contiguous())
+    found = way(dense.T.contiguous())
     found.run()
     assert torch.allclose(found.q @ found.q.T, torch.eye(300), atol=1e-5)
 
@@ -178,7 +198,7 @@ def test_several_callers_at_once(threads):
     assert all(found[number].equal(right) for number in range(4))
 
 
-@pytest.mark.parametrize("shape", [(40, 30), (400, 400)], ids=str)
+@pytest.mark.parametrize("shape", [(40, 30), (256, 256), (400, 400)], ids=str)
 def test_in_inference_mode(shape):
     right = Orthogonal()(torch.empty(shape), key=KEY)
     with torch.inference_mode():
@@ -214,7 +234,7 @@ def test_an_error_of_a_thread_is_the_callers(monkeypatch):
         raise RuntimeError("no LAPACK")
 
     monkeypatch.setattr(torch, "geqrf", failing)
-    for shape in ((4, 4), (400, 400), (3, 400, 400)):
+    for shape in ((4, 4), (256, 256), (400, 400), (3, 256, 256), (3, 400, 400)):
         with pytest.raises(RuntimeError, match="no LAPACK"):
             Experts(Orthogonal(), 1)(torch.empty(1, *shape[-2:]) if len(shape) < 3 else torch.empty(shape))
 
@@ -235,6 +255,76 @@ def test_blocks_are_as_wide_as_they_say():
         widths = [len(blocked.q[place]) for place in blocked._places]
         assert widths == [width] * (columns // width) + [columns % width] * (columns % width > 0)
         assert block_width(columns) == width
+
+
+def test_halves_are_formed_by_two_calls(monkeypatch):
+    """Neither by one for all columns; and by whom does not depend on who came first."""
+    calls = []
+    product, applied = torch.linalg.householder_product, torch.ormqr
+    monkeypatch.setattr(
+        torch.linalg, "householder_product", lambda v, t: (calls.append(v.shape[1]), product(v, t))[1]
+    )
+    monkeypatch.setattr(torch, "ormqr", lambda v, t, c: (calls.append(c.shape[1]), applied(v, t, c))[1])
+    for columns, expected in ((191, [191]), (192, [60, 132]), (256, [80, 176])):
+        calls.clear()
+        Orthogonal()(torch.empty(columns, columns), key=KEY)
+        assert sorted(calls) == expected
+
+
+@pytest.mark.parametrize("shape", [(7, 40, 40), (3, 300, 256), (2, 90, 1)], ids=str)
+def test_cholesky_factorisations(shape):
+    """Within a rounding to float32 of Q in double, but for 2**-53 times the condition number."""
+    tall = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    exact = cholesky_qr.by_reflectors(tall.double())
+    found = cholesky_qr.orthogonal(tall)
+    assert found.dtype == torch.float32
+    values = torch.linalg.svdvals(tall.double())
+    bound = 2.0**-24 * shape[2] ** 0.5 + 2.0**-45 * values[:, 0] / values[:, -1]
+    assert ((found - exact).flatten(1).norm(dim=1) <= bound).all()
+
+
+def test_cholesky_factorisations_that_fail(monkeypatch):
+    """Of matrices whose columns depend on each other, nearly or wholly, and of the right ones beside them."""
+    tall = torch.randn(6, 30, 20, generator=torch.Generator().manual_seed(0))
+    tall[1, :, 7] = tall[1, :, 3]
+    tall[2, :, 7] = 0
+    tall[4, :, 7] = tall[4, :, 3] + 1e-9 * tall[4, :, 5]
+    reflected = []
+    by_reflectors = cholesky_qr.by_reflectors
+    monkeypatch.setattr(
+        cholesky_qr, "by_reflectors", lambda x: (reflected.append(x.shape), by_reflectors(x))[1]
+    )
+    monkeypatch.setattr(cholesky_qr, "_AT_A_TIME", 1300)  # two at a time
+    found = cholesky_qr.orthogonal(tall)
+    assert 2 <= len(reflected) <= 3
+    gram = found.double().mT @ found.double()
+    assert (gram - torch.eye(20)).abs().max() < 1e-5
+    assert torch.allclose(found[[0, 3, 5]], by_reflectors(tall[[0, 3, 5]]), atol=1e-4)
+
+
+def test_who_is_factorised_so(monkeypatch):
+    """On a GPU, of several small matrices in float32."""
+    asked = []
+    monkeypatch.setattr(
+        cholesky_qr, "orthogonal", lambda x: (asked.append(x.shape), cholesky_qr.by_reflectors(x))[1]
+    )
+    monkeypatch.setattr(factorization, "_are_many_small", lambda found: len(found) > 1)
+    for shape in ((30, 20), (20, 30)):
+        by_us = factorization._by_the_device(matrices(shape, 3))
+        for q, matrix in zip(by_us, matrices(shape, 3), strict=True):
+            assert q.shape == shape
+            assert torch.allclose(q, orthogonal_factors([matrix])[0], atol=1e-5)
+    assert asked == [(3, 30, 20)] * 2
+    monkeypatch.undo()
+    for device, dtype, count, columns, expected in (
+        ("cuda", torch.float32, 2, 512, True),
+        ("cuda", torch.float32, 1, 512, False),
+        ("cuda", torch.float32, 2, 513, False),
+        ("cuda", torch.float64, 2, 8, False),
+        ("mps", torch.float32, 2, 8, False),
+    ):
+        several = [Matrix(999, columns, dtype, torch.device(device), KEY)] * count
+        assert factorization._are_many_small(several) is expected
 
 
 @pytest.mark.gpu

@@ -132,7 +132,7 @@ def test_inputs_are_changed(name: str) -> None:
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("function", [ti.normal_, ti.kaiming_uniform_, ti.permutation_, NORMAL], ids=str)
+@pytest.mark.parametrize("function", [ti.normal_, ti.kaiming_uniform_, ti.permutation_, NORMAL])
 def test_a_function_itself(function: Call) -> None:
     assert torch.equal(seeded(function, zeros()), seeded(compiled(function, "eager"), zeros()))
 

@@ -16,7 +16,7 @@ def test_results_are_trimmed(path):
     assert result_files.trimmed(document) == document
 
 
-@pytest.mark.parametrize("path", [report.README, report.TABLES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [report.README, report.TABLES, report.SPEED], ids=lambda path: path.name)
 def test_tables_are_up_to_date(path):
     assert path.read_text(encoding="utf-8") == report.written()[path], "make report"
 

@@ -38,9 +38,9 @@ PREFIX = "stand-in-"
 SECONDS = {
     "environment": 45,
     "bits": 60,
-    "fills": 75,
-    "models": 120,
-    "tests": 110,
+    "fills": 95,
+    "models": 110,
+    "tests": 100,
     "sweeps": 50,
     "slow-tests": 20,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,12 @@ from tritoninit.bench.result_files import Results, Row
 from tritoninit.bench.sizes import size
 from tritoninit.words import short
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # whatever else is called tools
+
+from tools import speed_tables
+
 ROOT = Path(__file__).resolve().parents[1]
+SPEED = ROOT / "docs" / "speed.md"
 README, TABLES, FIGURE = ROOT / "README.md", ROOT / "docs" / "measured.md", ROOT / "docs" / "throughput.svg"
 BEGIN, END = "<!-- written by make report -->\n", "<!-- end of what make report wrote -->\n"
 TABLES_HEAD = """\
@@ -93,7 +99,19 @@ def written() -> dict[Path, str]:
         README: f"{before}{BEGIN}{_readme(found)}{END}{after}",
         TABLES: "\n".join([TABLES_HEAD, *tables.markdown(found), ""]),
         FIGURE: _figure(found),
+        SPEED: _speed(found),
     }
+
+
+def _speed(found: Comparison) -> str:
+    """The account of how fast fills are, its blocks of numbers made anew."""
+    text = SPEED.read_text(encoding="utf-8")
+    for name, make in speed_tables.BLOCKS.items():
+        before, rest = text.split(f"<!-- {name} -->\n")
+        _, after = rest.split("<!-- end -->\n", 1)
+        block = "\n".join(make(found))
+        text = f"{before}<!-- {name} -->\n{block}\n<!-- end -->\n{after}"
+    return text
 
 
 def _readme(found: Comparison) -> str:

@@ -261,6 +261,9 @@ def initializer(name: str | Initializer, /, **arguments: Any) -> Initializer:
         name: the name; or an initializer, which comes back as it is.
         arguments: by the names that they have there; and ``axes``, of those that are scaled by fans.
 
+    Returns:
+        The initializer, ready to be called on a tensor or to stand in a rule.
+
     Raises:
         ValueError: nobody has that name, with those that look like it; or the arguments make no sense.
         TypeError: an argument that it does not take.

@@ -39,7 +39,7 @@ from tritoninit.distributions import (
 from tritoninit.extents import extent
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES
-from tritoninit.kernels.stream import Draw, row_major_strides
+from tritoninit.kernels.stream import GRIDS, Draw, row_major_strides
 from tritoninit.keys import Key
 from tritoninit.mapped import LogOfUniform, LogUniform, RingDecay, TimeStepBias
 from tritoninit.plan import Plan
@@ -57,6 +57,11 @@ _FILLS = (
     Normal(),  # to which nothing is added that would round an error in the last place away
     TruncatedNormal(0.0, 0.02, -0.04, 0.04),
     TruncatedNormal(0.0, 1.0, 1.5, 6.0),  # a tail, where the quantile has a polynomial of its own
+)
+# The same, and smaller numbers, rounded up or down at random where the dtype rounds at all.
+_STOCHASTIC = tuple(
+    fill.stochastically()
+    for fill in (Uniform(-0.1, 0.3), Normal(0.0, 1e-4), TruncatedNormal(0.0, 0.02, -0.04, 0.04))
 )
 # Around the sizes of a Philox block, of a program and of the reference's chunk.
 _SIZES = (0, 1, 5, 1023, 1025, 65537)
@@ -166,7 +171,8 @@ def _grid(dtype: str, quick: bool) -> list[FillCase]:
     placed = _PLACED[2:-1] if quick else _PLACED
     n = _LARGE // 8 if quick or dtype not in _EMULATED else _LARGE
     cases = []
-    for fill in _FILLS:
+    stochastic = _STOCHASTIC[1:2] if quick else _STOCHASTIC
+    for fill in (*_FILLS, *stochastic) if dtype in GRIDS else _FILLS:
         add = partial(FillCase, fill, dtype)
         cases += [add((n,), Window((start + n,), (start,))) for n in sizes for start in starts]
         for shape, layout in placed:
@@ -357,6 +363,8 @@ def emulations(archs: Sequence[str], seed: int, quick: bool = False) -> list[Bac
     from tritoninit.emulated import launch
 
     cases = [case for case in grid(quick) if case.dtype in _EMULATED]
+    if quick:  # they have kernels of their own, which take longest to compile
+        cases = [case for case in cases if not case.fill.stochastic]
     return [
         BackendCheck(
             "triton",

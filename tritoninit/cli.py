@@ -219,7 +219,13 @@ def parser() -> argparse.ArgumentParser:
         description="Compare result files of tritoninit bench: throughput, the fraction of each machine's own"
         " memset, and the ratio to torch.nn.init there.",
     )
-    compare.add_argument("files", metavar="FILE", nargs="+", type=Path, help="what tritoninit bench wrote")
+    compare.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        help="what tritoninit bench wrote; beside it what tritoninit inspect did, whose GPUs are predicted",
+    )
     for form, what in {"html": "a page", "png": "the figures", "md": "tables", "csv": "all numbers"}.items():
         compare.add_argument(f"--{form}", metavar="FILE", help=f"write {what} there")
     compare.add_argument("--contender", metavar="NAME", help="show that one (default: each machine's own)")

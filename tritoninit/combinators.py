@@ -23,6 +23,9 @@ class ZeroRow(Initializer):
     Args:
         initializer: of the whole tensor, its zero row included.
         row: along dimension 0; negative ones count from the end.
+
+    Raises:
+        TypeError: no initializer, or a row that is no integer.
     """
 
     initializer: Initializer
@@ -77,6 +80,10 @@ class Stacked(Initializer):
     Args:
         initializers: in the order of the parts.
         axis: along which they lie; negative ones count from the end.
+
+    Raises:
+        TypeError: a part that is no initializer.
+        ParameterError: no part.
     """
 
     initializers: tuple[Initializer, ...]
@@ -133,6 +140,10 @@ class BlockDiagonal(Initializer):
     Args:
         initializer: of one block, a tensor of the whole's dimensions.
         blocks: how many there are; both dimensions are multiples.
+
+    Raises:
+        TypeError: no initializer.
+        ParameterError: no block.
     """
 
     initializer: Initializer
@@ -191,6 +202,10 @@ class Scaled(Initializer):
     Args:
         initializer: any but :class:`Keep`.
         factor: finite, not negative.
+
+    Raises:
+        TypeError: no initializer.
+        ParameterError: no such factor.
     """
 
     initializer: Initializer
@@ -281,6 +296,10 @@ class Patch:
         initializer: for a tensor of the rectangle's shape.
         offsets: where it begins, one number a dimension.
         shape: of the rectangle.
+
+    Raises:
+        TypeError: no initializer.
+        ParameterError: an offset that is negative, or not one a dimension.
     """
 
     initializer: Initializer
@@ -305,6 +324,9 @@ class Patched(Initializer):
     Args:
         initializer: of the whole tensor.
         patches: in order.
+
+    Raises:
+        TypeError: no initializer, or patches that are none.
     """
 
     initializer: Initializer
@@ -343,6 +365,9 @@ class AsOne(Initializer):
 
     Args:
         initializer: whatever its module says, for all of the tensor.
+
+    Raises:
+        TypeError: no initializer.
     """
 
     initializer: Initializer
@@ -368,6 +393,9 @@ class CopyOf(Initializer):
     Args:
         name: the qualified name of the other.
         initializer: of this one.
+
+    Raises:
+        TypeError: a name that is no string, or no initializer.
     """
 
     name: str

@@ -57,6 +57,9 @@ class CoordCheck:
 
         Args:
             step: from 0 to ``steps``; negative ones count from the end.
+
+        Returns:
+            Exponents by the modules' names.
         """
         step = range(self.steps + 1)[step]
         found: dict[str, list[tuple[int, float]]] = {}
@@ -72,6 +75,9 @@ class CoordCheck:
 
     def plot(self, path: str | Any) -> None:
         """Write a figure, one panel a step, sizes by widths, a line a module; by its suffix SVG, PNG or PDF.
+
+        Args:
+            path: of the file, or what is open to be written.
 
         Raises:
             ImportError: matplotlib is not installed.

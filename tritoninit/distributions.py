@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tritoninit import exact, pairs
+from tritoninit.compiled import Compiled, argsort
 from tritoninit.fans import Axes
 from tritoninit.fills import Fill, Initializer, Normal, Uniform
 from tritoninit.kernels.lowering import ParameterError, RangeError, integer, make_plain
@@ -67,6 +68,9 @@ class Exponential(Mapped):
     def function(self, high: Any, low: Any) -> Any:
         return -exact.log(_of_48_bits(high, low)) / self.rate
 
+    def compiled(self, dtype: str) -> Compiled | None:
+        return _in_float32("exponential", dtype, self.rate)
+
     def precise(self, high: Any, low: Any) -> Pair:
         return -pairs.log(_of_77_bits(high, low)) / self.rate
 
@@ -98,6 +102,9 @@ class LogNormal(Mapped):
     def function(self, z: Any) -> Any:
         with np.errstate(over="ignore"):  # which a check refuses
             return exact.exp(self.mean + self.std * z)
+
+    def compiled(self, dtype: str) -> Compiled | None:
+        return _in_float32("log_normal", dtype, self.mean, self.std)
 
     def precise(self, z: Any) -> Pair:
         return pairs.exp(pairs.of(z) * self.std + self.mean)
@@ -139,6 +146,9 @@ class Cauchy(Mapped):
         middle = np.where(inner > 0, 1 / exact.cotangent(np.where(inner > 0, inner, 0.25)), 0.0)
         return self.median + self.scale * np.copysign(np.where(outer, ends, middle), u - 0.5)
 
+    def compiled(self, dtype: str) -> Compiled | None:
+        return _in_float32("cauchy", dtype, self.median, self.scale)
+
     def precise(self, high: Any, low: Any) -> Pair:
         u = _of_77_bits(high, low)
         below = u.high < 0.5  # as there is no number in the middle itself
@@ -178,6 +188,9 @@ class Geometric(Mapped):
         failing = exact.log1p(np.array([-self.p]))
         return np.maximum(np.ceil(exact.log(_of_48_bits(high, low)) / failing), 1.0)
 
+    def compiled(self, dtype: str) -> Compiled | None:
+        return _in_float32("geometric", dtype, float(exact.log1p(np.array([-self.p]))[0]))
+
     def precise(self, high: Any, low: Any) -> Pair:
         trials = pairs.log(_of_77_bits(high, low)) / pairs.log(pairs.of([-self.p]) + 1.0)
         rounded = np.ceil(trials.high)
@@ -214,6 +227,9 @@ class Bernoulli(Independent):
     def values(self, drawn: Sequence[Any], dtype: str) -> Any:
         high, low = (each.astype(np.float64) for each in drawn)
         return (high + low * 2.0**-24 < self.p).astype(np.uint8)
+
+    def compiled(self, dtype: str) -> Compiled | None:
+        return Compiled("bernoulli", (self.p,), torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -254,6 +270,16 @@ class RandInt(Independent):
     def between(cls, *bounds: int | None) -> RandInt:
         """By what ``torch.Tensor.random_`` is given: nothing, one bound above, or two.
 
+        Args:
+            bounds: integers; None as the second is what the dtype holds.
+
+        Returns:
+            The distribution.
+
+        Raises:
+            TypeError: more than two bounds, or one that is no integer.
+            ValueError: no integer is between.
+
         >>> RandInt.between(5), RandInt.between(-2, 2), RandInt.between()
         (RandInt(low=0, high=5), RandInt(low=-2, high=2), RandInt(low=0, high=None))
         """
@@ -266,6 +292,10 @@ class RandInt(Independent):
         low, high = self._range(dtype)
         steps = _times_high(_words(drawn), high - low)
         return (steps + np.array([low % 2**64], np.uint64)).view(np.int64)
+
+    def compiled(self, dtype: str) -> Compiled | None:
+        low, high = self._range(dtype)
+        return Compiled("integers", (low % 2**64, (high - low) % 2**64), torch.int64)
 
     def _range(self, dtype: str) -> tuple[int, int]:
         """The least, and one more than the greatest; raises ValueError if a dtype does not hold all."""
@@ -308,13 +338,13 @@ class Permutation(Structured):
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         *others, held = target.shape
         size, begin = window.global_shape[-1], window.offsets[-1]
-        rows = torch.empty((*others, size), dtype=torch.float32, device=device_of(target))
-        there = Window(window.global_shape, (*window.offsets[:-1], 0))
-        words = _words(_SOURCE.drawn(rows, key, there))
-        return on_device(np.argsort(words, axis=-1, kind="stable")[..., begin : begin + held], target)
+        rows = torch.empty((), dtype=torch.uint64, device=device_of(target)).expand(*others, size)
+        words = _WORDS.build(rows, key, Window(window.global_shape, (*window.offsets[:-1], 0)))
+        order = argsort(words.cpu().numpy().view(np.uint64))
+        return on_device(order[..., begin : begin + held], target)
 
 
-_SOURCE: Final = RandInt()  # of words
+_WORDS: Final = RandInt(0, 2**64)
 
 
 def exact_integers(dtype: str) -> tuple[int, int]:
@@ -334,6 +364,11 @@ def exact_integers(dtype: str) -> tuple[int, int]:
     except TypeError as error:
         raise NotImplementedError(f"integers in {dtype}: torch does not say which it holds") from error
     return info.min, info.max
+
+
+def _in_float32(function: str, dtype: str, *numbers: float) -> Compiled | None:
+    """A function that kernels round to float32, of up to two numbers."""
+    return None if dtype == "float64" else Compiled(function, (*numbers, 0.0)[:2], torch.float32)
 
 
 def _words(drawn: Sequence[Any]) -> Any:

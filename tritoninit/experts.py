@@ -35,6 +35,10 @@ class Experts(Initializer):
         initializer: of a tensor of the other dimensions.
         dims: how many leading dimensions number weights.
 
+    Raises:
+        TypeError: no initializer.
+        ParameterError: no dimension.
+
     >>> from tritoninit import Key, Orthogonal
     >>> x = Experts(Orthogonal())(torch.empty(4, 6, 3), key=Key(0))
     >>> bool(torch.allclose(x.mT @ x, torch.eye(3), atol=1e-6))

@@ -1,13 +1,13 @@
 """Q of the QR factorisations of many matrices of normals: on a CPU the same bits for any number of threads.
 
 LAPACK and BLAS round by the number of threads. Here each of their calls runs on one thread, and threads share
-out the calls: the matrices, or the blocks of columns of one. What a call computes, and in which order those
+out the calls: the matrices, or the columns of one. What a call computes, and in which order those
 of one block come, depends on the shape alone.
 
 | | bits |
 |---|---|
 | on a CPU, another number of threads, alone or among others | the same |
-| on a GPU, alone or among others | equal to rounding: torch chooses a routine for either |
+| on a GPU, alone or among others | equal to rounding: other routines serve either |
 | another processor, LAPACK or GPU | equal to rounding |
 """
 
@@ -18,18 +18,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import cache, partial
-from threading import Barrier, Condition, Lock, Thread
+from threading import Barrier, Condition, Event, Lock, Thread
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tritoninit import cholesky_qr
+from tritoninit.cholesky_qr import signs
 from tritoninit.fills import Normal
 from tritoninit.keys import Key
+from tritoninit.plan import Plan
 
 _FEW, _MANY = 64, 128  # columns of a block: more take less time in all, fewer keep more threads busy
 _MANY_FROM = 1025  # columns of a matrix
 _ONE_CALL = 384  # as many columns, of half as many rows again, take longer by blocks
+_CHOLESKY_UP_TO = 512  # columns
+_HALVED_FROM = 192  # columns; with fewer the second thread comes too late
 _TOGETHER = {"cpu": 1 << 24, "cuda": 1 << 26}  # elements of matrices that are factorised at a time
 
 
@@ -107,17 +112,33 @@ def orthogonal_factors(matrices: list[Matrix]) -> list[Tensor]:
     if matrices[0].device.type != "cpu":
         return _by_the_device(matrices)
     threads = torch.get_num_threads()
-    if len(matrices) >= threads or _is_small(*matrices[0].tall):
+    shared_by = min(threads, 2) if _is_small(*matrices[0].tall) else threads
+    if len(matrices) >= shared_by:
         return _side_by_side(matrices, threads)
-    return [_by_blocks(matrix, threads) for matrix in matrices]
+    return [_by_parts(matrix, threads) for matrix in matrices]
 
 
 def _by_the_device(matrices: list[Matrix]) -> list[Tensor]:
-    """In one call for all of them: cuSOLVER's, or cuBLAS's for small ones."""
-    drawn = torch.stack([matrix.transposed() for matrix in matrices])
-    q, r = torch.linalg.qr(drawn.mT)
-    q = _signs(r.diagonal(dim1=-2, dim2=-1))[:, None] * q
-    return [matrix.oriented(each.T) for matrix, each in zip(matrices, q, strict=True)]
+    """In a few calls for all of them, and one to draw them."""
+    first = matrices[0]
+    drawn = torch.empty(len(matrices), first.rows, first.columns, dtype=first.dtype, device=first.device)
+    plan = Plan()
+    for memory, matrix in zip(drawn, matrices, strict=True):
+        plan.add(memory, Normal(), matrix.key)
+    plan.run()
+    tall = drawn if first.rows >= first.columns else drawn.mT
+    q = cholesky_qr.orthogonal(tall) if _are_many_small(matrices) else cholesky_qr.by_reflectors(tall)
+    return list(q if first.rows >= first.columns else q.mT)
+
+
+def _are_many_small(matrices: list[Matrix]) -> bool:
+    """Whether Cholesky factorisations take less time, also on GPUs that are slow in float64.
+
+    cuSOLVER and cuBLAS factorise a batch by reflectors no sooner than its matrices one by one.
+    """
+    _, short = matrices[0].tall
+    of_float32 = matrices[0].dtype == torch.float32 and matrices[0].device.type == "cuda"
+    return of_float32 and len(matrices) > 1 and short <= _CHOLESKY_UP_TO
 
 
 def _is_small(long: int, short: int) -> bool:
@@ -145,30 +166,74 @@ def _side_by_side(matrices: list[Matrix], threads: int) -> list[Tensor]:
 
 def _factor(transposed: Tensor) -> Tensor:
     """The transposed factor of a matrix, on this thread alone, which is the only one of its LAPACK."""
-    short, long = transposed.shape
-    if not _is_small(long, short):
-        blocked = Blocked(transposed)
-        blocked.run()
-        return blocked.q
-    reflectors, scales = torch.geqrf(transposed.T)
-    q: Tensor = torch.linalg.householder_product(reflectors, scales).T
-    return q.mul_(_signs(reflectors.diagonal())[:, None])
+    shared = _shared(transposed)
+    shared.run()
+    return shared.q
 
 
-def _by_blocks(matrix: Matrix, threads: int) -> Tensor:
-    """A block of columns a thread."""
+def _by_parts(matrix: Matrix, threads: int) -> Tensor:
+    """A part of a matrix a thread."""
     with torch.inference_mode(False):  # or other threads could not write it
-        blocked = Blocked(matrix.transposed())
-    _on_threads(blocked.run, min(threads, blocked.count))
-    return matrix.oriented(blocked.q)
+        shared = _shared(matrix.transposed())
+    _on_threads(shared.run, min(threads, shared.count))
+    return matrix.oriented(shared.q)
 
 
-def _signs(diagonal: Tensor) -> Tensor:
-    """Of R's diagonal, which LAPACK leaves above its reflectors; of complex numbers their directions."""
-    ones = torch.ones_like(diagonal)
-    if diagonal.is_complex():
-        return torch.where(diagonal == 0, ones, torch.sgn(diagonal))
-    return torch.where(diagonal < 0, -ones, ones)
+def _shared(transposed: Tensor) -> Blocked | Halved:
+    short, long = transposed.shape
+    return Halved(transposed) if _is_small(long, short) else Blocked(transposed)
+
+
+class Halved:
+    """Householder's QR factorisation by one call of LAPACK's, then Q by two, which threads share.
+
+    The first columns of Q, which fewer reflectors reach, take as long as the others. Of a few columns all are
+    formed by one call.
+
+    Attributes:
+        q: the transposed factor, once all threads have come back.
+        count: how many threads have something to do.
+    """
+
+    def __init__(self, transposed: Tensor) -> None:
+        """``transposed``: the (short, long) matrix."""
+        self._matrix = transposed
+        self.q = torch.empty(transposed.shape, dtype=transposed.dtype, device=transposed.device)
+        short = len(transposed)
+        edge = 11 * short // 16 if short >= _HALVED_FROM else short
+        self._halves = [half for half in (slice(0, edge), slice(edge, short)) if half.start < half.stop]
+        self.count = len(self._halves)
+        self._left: list[slice] = []
+        self._begun, self._lock, self._reflected = Lock(), Lock(), Event()
+
+    def run(self) -> None:
+        """Factorise, if nobody has begun to, and form what halves of Q are left."""
+        if self._begun.acquire(blocking=False):
+            try:
+                self._reflect()
+            finally:
+                self._reflected.set()
+        self._reflected.wait()
+        while (half := self._next()) is not None:
+            self._form(half)
+
+    def _next(self) -> slice | None:
+        with self._lock:
+            return self._left.pop() if self._left else None
+
+    def _reflect(self) -> None:
+        self._reflectors, self._scales = torch.geqrf(self._matrix.T)
+        self._signs = signs(self._reflectors.diagonal())
+        self._left = self._halves
+
+    def _form(self, half: slice) -> None:
+        if half.start:
+            columns = torch.zeros_like(self.q[half])
+            columns[:, half].fill_diagonal_(1.0)
+            q = torch.ormqr(self._reflectors, self._scales, columns.T)
+        else:
+            q = torch.linalg.householder_product(self._reflectors[:, half], self._scales[half])
+        torch.mul(q.T, self._signs[half, None], out=self.q[half])
 
 
 def block_width(columns: int) -> int:
@@ -244,12 +309,12 @@ class Blocked:
         place = self._places[number]
         block = self._matrix[place, place.start :]
         reflectors, scales = torch.geqrf(block.T)
-        signs = _signs(reflectors.diagonal())
+        found = signs(reflectors.diagonal())
         block.copy_(reflectors.T).triu_(1).diagonal().fill_(1.0)
         above = (block.conj() @ block.T).triu_(1).mul_(scales[:, None])
         compact = torch.linalg.solve_triangular(above, torch.diag(scales), upper=True, unitriangular=True)
         with self._changed:
-            self._signs.append(signs)
+            self._signs.append(found)
             self._compact.append(compact)
             self._changed.notify_all()
 

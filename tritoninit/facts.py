@@ -33,7 +33,17 @@ from tritoninit import (
 )
 from tritoninit.auditing.moments import expected, measure
 from tritoninit.catalogue import PEERS
-from tritoninit.combinators import AsOne, BlockDiagonal, CopyOf, Patch, Patched, Scaled, Stacked, ZeroRow
+from tritoninit.combinators import (
+    AsOne,
+    BlockDiagonal,
+    CopyOf,
+    Patch,
+    Patched,
+    Scaled,
+    Stacked,
+    StochasticallyRounded,
+    ZeroRow,
+)
 from tritoninit.distributions import Geometric
 from tritoninit.experts import Experts
 from tritoninit.fills import (
@@ -78,6 +88,7 @@ _EXAMPLES: Final[Mapping[type[Initializer], Initializer]] = {
         STFT("real"),
         Stacked((XavierUniform(), Zeros(), Orthogonal())),
         Scaled(Orthogonal(), 0.5),
+        StochasticallyRounded(Normal(0.0, 0.02)),
         ZeroRow(Normal(0.0, 0.02), 0),
         BlockDiagonal(Orthogonal(), 4),
         Patched(Normal(0.0, 0.02), (Patch(Ones(), (0, 0), (2, 4)),)),

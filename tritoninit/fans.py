@@ -34,6 +34,9 @@ class Axes:
     JAX's and Keras': (*receptive field, in, out). A weight of one dimension, or of none, has fans where the
     axes are given: of ``n`` numbers ``Axes((0,), ())`` takes n inputs to one output, and ``Axes((), ())``
     counts all as a receptive field, so that both fans are n, or 1 of a scalar, as Keras has it.
+
+    Raises:
+        ValueError: no group, or parts where there is no axis for them.
     """
 
     in_axes: tuple[int, ...] = (1,)
@@ -53,6 +56,12 @@ class Axes:
 
     def fans(self, shape: Sequence[int]) -> tuple[int, int]:
         """(fan_in, fan_out) of a weight of ``shape``, of which ``parts`` count as one.
+
+        Args:
+            shape: of the whole (global) tensor.
+
+        Returns:
+            Both, in elements.
 
         Raises:
             ValueError: fewer than two dimensions by the default axes, or the axes are not all different ones
@@ -78,6 +87,12 @@ class Axes:
     def split(self, shape: Sequence[int]) -> list[tuple[int, int, tuple[int, ...]]]:
         """(axis, start, shape) of each part; one of the whole shape if there are none.
 
+        Args:
+            shape: of the whole (global) tensor.
+
+        Returns:
+            One a part, in order.
+
         Raises:
             ValueError: the parts do not add up to the dimension.
         """
@@ -97,6 +112,17 @@ class Axes:
         """What the dimensions mean in each of ``count`` equal parts, along an axis, of a weight of ``shape``.
 
         None of a part that holds pieces of several stacked weights, or of several groups.
+
+        Args:
+            axis: a dimension's number.
+            count: how many parts it is cut into.
+            shape: of the whole (global) tensor.
+
+        Returns:
+            One a part.
+
+        Raises:
+            ValueError: the axis is none of the dimensions, or not cut into so many equal parts.
         """
         axis = _index(axis, shape)
         size = shape[axis] // count

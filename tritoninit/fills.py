@@ -109,6 +109,12 @@ class Initializer(metaclass=_Abstract):
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
         """What fills which part of a tensor of (global) ``shape``: at least one piece, later ones on top.
 
+        Args:
+            shape: of the whole (global) tensor.
+
+        Returns:
+            The pieces.
+
         Raises:
             ValueError: there is no such tensor of that shape.
         """
@@ -116,13 +122,29 @@ class Initializer(metaclass=_Abstract):
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         """The same, for a weight of which its module says what the dimensions mean; None if it does not.
 
+        Args:
+            axes: what the module says; None if it says nothing.
+            shape: of the whole (global) tensor.
+
+        Returns:
+            The initializer for it.
+
         Raises:
             ValueError: that decides, and it is not known.
         """
         return self
 
     def check(self, target: Target, window: Window) -> None:
-        """Raise whatever :meth:`add` would. Reads the target's dtype, not its memory."""
+        """Raise whatever :meth:`add` would. Reads the target's dtype, not its memory.
+
+        Args:
+            target: a tensor of the dtype in question, be it on the meta device.
+            window: which part of the global tensor it is.
+
+        Raises:
+            TypeError, ValueError, NotImplementedError: the dtype or the shape is not served, or does not
+                hold the values.
+        """
         for piece in pieces_of(self, window.global_shape):
             piece.initializer.check(target, Window.whole(piece.shape))
 
@@ -130,6 +152,16 @@ class Initializer(metaclass=_Abstract):
         """Check everything that can be wrong, then take the key; what is to be written goes to the plan.
 
         The target is known to be writable and to lie inside its window.
+
+        Args:
+            plan: to which it is added.
+            target: a tensor or an array.
+            key: which random numbers, or what draws a key.
+            window: which part of the global tensor the target is.
+
+        Raises:
+            TypeError, ValueError, NotImplementedError: as :meth:`check`.
+            RuntimeError: no backend serves the target.
         """
         pieces = pieces_of(self, window.global_shape)
         first = pieces[0]
@@ -140,7 +172,16 @@ class Initializer(metaclass=_Abstract):
         _add_pieces(plan, pieces, [(target, window)], taken_key(self, key, target))
 
     def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        """As :meth:`add`, of one or more parts of one tensor, for which all is known to be right."""
+        """As :meth:`add`, of one or more parts of one tensor, for which all is known to be right.
+
+        Args:
+            plan: to which it is added.
+            parts: views of memory, each with its window of the global tensor.
+            key: which random numbers.
+
+        Raises:
+            TypeError, ValueError, NotImplementedError: as :meth:`check`, if nobody asked that before.
+        """
         _add_pieces(plan, pieces_of(self, parts[0][1].global_shape), parts, key)
 
 
@@ -191,14 +232,29 @@ class Piece(NamedTuple):
     path: tuple[int, ...] = ()
 
     def key(self, key: Key) -> Key:
-        """By which a piece of a tensor with ``key`` is drawn: that of a structured one is its part's own."""
+        """By which a piece of a tensor with ``key`` is drawn: that of a structured one is its part's own.
+
+        Args:
+            key: of the whole tensor.
+
+        Returns:
+            The piece's key.
+        """
         if not self.initializer.by_place:
             for number in self.path:
                 key = key.fold_in(number)
         return key
 
     def cut(self, target: Target, window: Window) -> tuple[Target, Window]:
-        """The part of a local tensor that lies within the piece, and which part that is of what."""
+        """The part of a local tensor that lies within the piece, and which part that is of what.
+
+        Args:
+            target: the local tensor.
+            window: which part of the global tensor it is.
+
+        Returns:
+            A view of the target, and its window of what the piece is of.
+        """
         begins: list[int] = []
         places: list[Any] = []
         for begin, extent, offset, size in zip(
@@ -250,6 +306,12 @@ class Elementwise(Initializer):
     @abstractmethod
     def fill(self, shape: Sequence[int]) -> Fill:
         """The primitive that this is for a tensor of (global) ``shape``.
+
+        Args:
+            shape: of the whole (global) tensor.
+
+        Returns:
+            The fill.
 
         Raises:
             ValueError: there is none for that shape.
@@ -345,7 +407,13 @@ class Fill(Atom):
         return super().__call__(tensor, key=key, window=window, generator=generator)
 
     def draw(self, target: torch.Tensor, key: Key | None, generator: torch.Generator | None) -> None:
-        """Fill all of a tensor that can be written, of a dtype that is served: as a plan of one does."""
+        """Fill all of a tensor that can be written, of a dtype that is served: as a plan of one does.
+
+        Args:
+            target: a tensor of torch's own.
+            key: which random numbers; None to draw one.
+            generator: of what it is drawn: PyTorch's default CPU generator if None.
+        """
         backend = registry.resolve(device_type(target))
         parameters, seed, stream = self.parameters(_FLOATS[target.dtype]), 0, 0
         if self.random:
@@ -363,7 +431,14 @@ class Fill(Atom):
 
     @abstractmethod
     def parameters(self, dtype: str) -> tuple[Any, ...]:
-        """The numbers that backends compute with, for elements of ``dtype``; see ``kernels.lowering``."""
+        """The numbers that backends compute with, for elements of ``dtype``; see ``kernels.lowering``.
+
+        Args:
+            dtype: as "float32".
+
+        Returns:
+            The numbers, in the order of the distribution's in ``kernels.stream``.
+        """
 
     @abstractmethod
     def times(self, factor: float) -> Fill: ...
@@ -373,6 +448,12 @@ class Fill(Atom):
 
     def of_parts(self, dtype: str) -> Fill:
         """What the real and the imaginary part of a complex number are drawn from, independently.
+
+        Args:
+            dtype: as "complex64".
+
+        Returns:
+            The fill of either part.
 
         Raises:
             NotImplementedError: complex numbers have no such distribution.
@@ -564,6 +645,12 @@ class TruncatedNormal(Fill):
             mean: of the normal before it is cut.
             corrected: ``std`` is that of what is left, as in :class:`~tritoninit.VarianceScaling`, not that
                 of the normal that is cut, which is then wider.
+
+        Returns:
+            The fill, whose ``a`` and ``b`` are values.
+
+        Raises:
+            ParameterError: no such distribution.
 
         >>> TruncatedNormal.in_sigmas(0.02)
         TruncatedNormal(mean=0.0, std=0.02, a=-0.04, b=0.04)

@@ -57,6 +57,13 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     Linear, convolutions and sigmoid 1, tanh 5/3, relu sqrt(2), leaky_relu sqrt(2 / (1 + slope**2)) with
     ``param`` the slope (0.01 if None), selu 3/4.
 
+    Args:
+        nonlinearity: torch's name of it, as "relu" or "conv2d".
+        param: the slope of leaky_relu; of no other does it count.
+
+    Returns:
+        The factor for a standard deviation.
+
     Raises:
         ValueError: an unknown nonlinearity, or a slope that is no number.
     """
@@ -87,6 +94,9 @@ class FanScaled(Initializer):
         axes: what the weight's dimensions mean. None is (out, in, *receptive field), as PyTorch reads every
             weight, in a call on a tensor, and in rules for a model what the module that owns it says
             (:func:`tritoninit.fans.module_axes`).
+
+    Raises:
+        TypeError: axes that are none.
     """
 
     axes: Axes | None = field(default=None, kw_only=True)
@@ -121,7 +131,14 @@ class FanScaled(Initializer):
 
     @abstractmethod
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
-        """The fill of a weight with these fans."""
+        """The fill of a weight with these fans.
+
+        Args:
+            fan_in, fan_out: in elements.
+
+        Returns:
+            The fill.
+        """
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         if self.axes is not None or axes is TORCH_AXES or axes == TORCH_AXES:

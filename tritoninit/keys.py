@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import index
 from typing import Any
 
@@ -25,6 +26,10 @@ class Key:
     Args:
         seed: 64 bits, the Philox key; negative integers down to -2**63 wrap, as in ``torch.manual_seed``.
         stream: 64 bits, the high half of the Philox counter; derive it with :meth:`fold_in`.
+
+    Raises:
+        TypeError: a number that is no integer.
+        ParameterError: one that 64 bits do not hold.
 
     >>> Key(0).fold_in("layers.0.weight")
     Key(seed=0, stream=14262892534632057687)
@@ -50,31 +55,36 @@ class Key:
         The new stream is the little-endian value of BLAKE2b with an 8-byte digest (RFC 7693) over this
         stream (8 bytes, little-endian) followed by ``s`` and the UTF-8 text, or by ``i`` and the integer
         modulo 2**64 (8 bytes, little-endian).
+
+        Args:
+            data: the child's name, or its number.
+
+        Returns:
+            The child's key.
+
+        Raises:
+            TypeError: ``data`` is neither a string nor an integer.
+            ValueError: a name that UTF-8 cannot hold.
         """
         if is_dynamo_compiling():  # which knows no hash, and asks for constants, whose sums have no origin
             stream = _child(index(self.stream), data if isinstance(data, str) else index(data))
             return Key(self.seed, stream + 0)
-        if isinstance(data, str):
-            try:
-                tail = b"s" + data.encode()
-            except UnicodeEncodeError as error:  # of half a surrogate pair
-                raise ParameterError(f"UTF-8 cannot hold the name {data!r}") from error
-        else:
-            try:
-                number = _integer("data", data)
-            except NumberError as error:
-                raise NumberError(f"fold_in takes an integer or a string, not {shown(data)}") from error
-            tail = b"i" + (number & _MASK).to_bytes(8, "little")
-        digest = hashlib.blake2b(self.stream.to_bytes(8, "little") + tail, digest_size=8).digest()
+        stream = _of_name(self.stream, data) if type(data) is str else _of(self.stream, data)
         child: Key = _new(Key)  # of 64 bits each, which need no look
         numbers = child.__dict__
-        numbers["seed"], numbers["stream"] = self.seed, int.from_bytes(digest, "little")
+        numbers["seed"], numbers["stream"] = self.seed, stream
         return child
 
     def split(self, count: int = 2) -> tuple[Key, ...]:
         """The keys of ``count`` numbered children: those of ``fold_in(0)``, ``fold_in(1)`` and so on.
 
         As ``jax.random.split``, but the first of them do not depend on how many there are.
+
+        Args:
+            count: not negative.
+
+        Returns:
+            The keys, in order.
 
         >>> Key(0).split(3)[:2] == Key(0).split()
         True
@@ -90,16 +100,43 @@ class Key:
 
     @classmethod
     def from_generator(cls, generator: torch.Generator | None = None) -> Key:
-        """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator."""
+        """A key with 64 bits drawn from ``generator``, or from PyTorch's default CPU generator.
+
+        Args:
+            generator: of any device; PyTorch's default CPU generator if None.
+
+        Returns:
+            The key, whose stream is 0. The generator goes on by one draw.
+        """
         return cls(drawn_bits(generator))
 
     from_torch = from_generator  # what it is called where generators of others are about
 
 
+def _of(stream: int, data: int | str) -> int:
+    """The stream of a child."""
+    if isinstance(data, str):
+        try:
+            tail = b"s" + data.encode()
+        except UnicodeEncodeError as error:  # of half a surrogate pair
+            raise ParameterError(f"UTF-8 cannot hold the name {data!r}") from error
+    else:
+        try:
+            number = _integer("data", data)
+        except NumberError as error:
+            raise NumberError(f"fold_in takes an integer or a string, not {shown(data)}") from error
+        tail = b"i" + (number & _MASK).to_bytes(8, "little")
+    digest = hashlib.blake2b(stream.to_bytes(8, "little") + tail, digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+_of_name = lru_cache(maxsize=1 << 14)(_of)  # a model's names are the same for every seed
+
+
 @constant
 def _child(stream: int, data: int | str) -> int:
     """The stream of a child of any seed."""
-    return Key(0, stream).fold_in(data).stream
+    return _of(stream, data)
 
 
 class _Scratch(threading.local):

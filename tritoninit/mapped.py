@@ -13,12 +13,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
 
 from tritoninit import exact, pairs
+from tritoninit.compiled import Compiled, filled
 from tritoninit.fans import Axes
 from tritoninit.fills import Fill, Initializer, Uniform
 from tritoninit.kernels.lowering import (
@@ -29,8 +31,9 @@ from tritoninit.kernels.lowering import (
 )
 from tritoninit.keys import Key
 from tritoninit.pairs import Pair
+from tritoninit.plan import Plan
 from tritoninit.structured import Structured, check_real
-from tritoninit.targets import Target, device_of, dtype_name
+from tritoninit.targets import Target, device_of, dtype_name, write
 from tritoninit.window import Window
 
 # Elements at a time, whose intermediate numbers a processor's cache holds.
@@ -53,10 +56,35 @@ class Independent(Structured):
     def values(self, drawn: Sequence[Any], dtype: str) -> Any:
         """The elements for a tensor of a dtype, of float32 arrays, one a source."""
 
+    def compiled(self, dtype: str) -> Compiled | None:
+        """The same as kernels have it, for a tensor of a dtype; not asked of a class that has none itself."""
+        return None
+
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         return self  # whatever lies in it
 
+    def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        for target, window in parts:
+            plan.afterwards(partial(self._set, target, key, window))
+
+    def _set(self, target: Target, key: Key, window: Window) -> None:
+        made = self._compiled(target)
+        if made is None or not filled(target, made, self._keys(key), window):
+            write(target, self.build(target, key, window))
+
+    def _compiled(self, target: Target) -> Compiled | None:
+        return self.compiled(dtype_name(target)) if "compiled" in vars(type(self)) else None
+
+    def _keys(self, key: Key) -> list[Key]:
+        """Of each source."""
+        others = range(1, len(self.sources))
+        return [key, *(key.fold_in("source").fold_in(number) for number in others)]
+
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
+        if (made := self._compiled(target)) is not None:
+            memory = torch.empty(tuple(target.shape), dtype=made.dtype, device="cpu")
+            if filled(memory, made, self._keys(key), window):
+                return memory.to(device_of(target))
         dtype = dtype_name(target)
         flat = [each.reshape(-1) for each in self.drawn(target, key, window)]
         chunk = _CHUNK[self.drawn_in(dtype)[-1]]
@@ -73,11 +101,11 @@ class Independent(Structured):
     def drawn(self, target: Target, key: Key, window: Window) -> list[Any]:
         """What each source has for a part of a tensor, on the host."""
         found = []
-        for number, (source, dtype) in enumerate(
-            zip(self.sources, self.drawn_in(dtype_name(target)), strict=True)
+        for source, own, dtype in zip(
+            self.sources, self._keys(key), self.drawn_in(dtype_name(target)), strict=True
         ):
             memory = torch.empty(tuple(target.shape), dtype=dtype, device=device_of(target))
-            source(memory, key=key.fold_in("source").fold_in(number) if number else key, window=window)
+            source(memory, key=own, window=window)
             found.append(memory.cpu().numpy())
         return found
 
@@ -88,10 +116,27 @@ class Mapped(Independent):
 
     @abstractmethod
     def function(self, *drawn: Any) -> Any:
-        """The elements, of what is drawn from each source, as arrays in float64."""
+        """The elements, of what is drawn from each source, as arrays in float64.
+
+        Args:
+            drawn: an array a source, in float64.
+
+        Returns:
+            The elements, in float64, of the same shape.
+        """
 
     def precise(self, *drawn: Any) -> Pair:
-        """The same to the last places of float64, of sources of which the last has 53 bits, others 24."""
+        """The same to the last places of float64, of sources of which the last has 53 bits, others 24.
+
+        Args:
+            drawn: an array a source, in float64.
+
+        Returns:
+            The elements, as pairs of float64.
+
+        Raises:
+            NotImplementedError: a class that has none, of which float64 is refused.
+        """
         raise NotImplementedError(f"{type(self).__name__} of float64: its function has no more digits")
 
     def check(self, target: Target, window: Window) -> None:

@@ -16,7 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from tritoninit.agreement import Agreement, Planned, exactly
 from tritoninit.auditing.assignments import Assignment
-from tritoninit.auditing.reading import constants
+from tritoninit.auditing.reading import Constants
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import CopyOf, Keep, StochasticallyRounded, key_name, rounded
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
@@ -24,6 +24,7 @@ from tritoninit.fans import module_axes
 from tritoninit.fills import Initializer, add_held
 from tritoninit.initializers import FanScaled, goes_by_shape
 from tritoninit.interception.entry import quietly
+from tritoninit.kernels.stream import Alike
 from tritoninit.keys import Key
 from tritoninit.models.materialize import (
     Held,
@@ -236,8 +237,7 @@ def _initialize(
     found, choice = asked(module, rules, only, skip, scope, target, dtype, rounding)
     initializers, garbage, renewed, own, given, aliases, cases = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
-    noticed = [(part, "matches nothing in the model") for part in idle]
-    noticed += _constants_to_be_drawn(initializers)
+    noticed = _Noticed(idle, initializers)
     keep = Keep()
     named: set[Place] = set()
     if any(slot.originals for slot in initializers):  # of which alone it is asked
@@ -264,12 +264,13 @@ def _initialize(
             reset_sharded(module)
     plan = Plan()
     done: list[tuple[Any, ...]] = []
-    steps = _Steps(plan, key, cases)
+    steps = _Steps(plan, key)
     for slot in found:
         initializer = initializers.get(slot, keep)
         tensor, used = slot.tensor, keys.get(slot)
-        if slot in cases:
-            backend = steps.add(slot, initializer, used)
+        case = cases.get(slot)
+        if case is not None:
+            backend = steps.alike(slot, initializer, used, case)
             code = own[slot].call.code if own and slot in own else ""
             done.append((slot.name, tensor, initializer, used, backend, "", code))
         elif not isinstance(initializer, Keep):
@@ -311,19 +312,31 @@ class _Steps:
     Args:
         plan: to which they are appended.
         key: of what takes none of its own.
-        cases: which slots are alike, of some.
     """
 
-    def __init__(self, plan: Plan, key: Key, cases: Mapping[Slot, _Case]) -> None:
+    def __init__(self, plan: Plan, key: Key) -> None:
         self._plan = plan
         self._key = key
-        self._cases = cases
         self._first: dict[_Case, tuple[Step, str]] = {}
+        self._alike: dict[_Case, tuple[Alike, str, bool]] = {}
+
+    def alike(self, slot: Slot, initializer: Initializer, key: Key | None, case: _Case) -> str:
+        """:meth:`add` of a slot that has a case."""
+        found = self._alike.get(case)
+        if found is not None:
+            alike, backend, is_random = found
+            self._plan.again(alike, slot.tensor, key if is_random else None)
+            return backend
+        backend = self.add(slot, initializer, key)
+        step, _ = self._first.get(case, (None, ""))
+        if step is not None and step.backend is not None:
+            self._alike[case] = self._plan.alike(step), backend, step.fill.random
+        return backend
 
     def add(self, slot: Slot, initializer: Initializer, key: Key | None) -> str:
         """Append what sets a slot, which is known to be writable; the name of the backend."""
         tensor = slot.tensor
-        case = self._cases.get(slot) or (id(initializer), tensor.shape, tensor.dtype, tensor.device)
+        case = id(initializer), tensor.shape, tensor.dtype, tensor.device
         first = self._first.get(case)
         if first is not None:
             self._plan.repeat(first[0], tensor, key or self._key)
@@ -411,16 +424,31 @@ def chosen(
     return [(slot, set_.get(slot, Keep())) for slot in found if slot in set_ or not slot.is_buffer]
 
 
-def _constants_to_be_drawn(chosen: Mapping[Slot, Initializer]) -> Iterator[tuple[str, str]]:
-    """What is one number throughout, as where a branch starts as if it were not there, and is drawn now."""
-    drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.memory.is_meta]
-    parts = [
-        (slot.name, slot.tensor if slot.is_usual else whole_here(slot.tensor) if slot.shard is None else None)
-        for slot in drawn_now
-    ]
-    whole = [(name, here) for name, here in parts if here is not None]
-    for place, value in constants(here for _, here in whole):
-        yield whole[place][0], f"was {short(value, 6)} throughout, and is drawn now"
+class _Noticed:
+    """What a report remarks: of rules and names that are about nothing, and of numbers that are drawn now.
+
+    What is one number throughout, as where a branch starts as if it were not there, and is drawn now.
+    """
+
+    def __init__(self, idle: Sequence[str], chosen: Mapping[Slot, Initializer]) -> None:
+        self._idle = idle
+        drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.memory.is_meta]
+        parts = [(slot.name, _all_of(slot)) for slot in drawn_now]
+        whole = [(name, here) for name, here in parts if here is not None]
+        self._names = [name for name, _ in whole]
+        self._constants = Constants(here for _, here in whole)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        yield from ((part, "matches nothing in the model") for part in self._idle)
+        for place, value in self._constants:
+            yield self._names[place], f"was {short(value, 6)} throughout, and is drawn now"
+
+
+def _all_of(slot: Slot) -> torch.Tensor | None:
+    """The memory of a slot; None if some of it is elsewhere."""
+    if slot.is_usual:
+        return slot.tensor
+    return whole_here(slot.tensor) if slot.shard is None else None
 
 
 @contextmanager
@@ -468,8 +496,8 @@ class Choice(NamedTuple):
         own: which of the initializers are the model's own code's.
         given: the initializers that the rules have, as they are there.
         aliases: other places of tensors on the meta device, in which they are exchanged.
-        cases: of usual slots that stay where they are, and whose initializer goes by shape: what it is for
-            them, it is for all of the case.
+        cases: of usual, contiguous slots that stay where they are, and whose initializer goes by shape: what
+            it is for one, it is for all of the case.
     """
 
     initializers: dict[Slot, Initializer]
@@ -608,12 +636,13 @@ class _Checks:
         by_shape = goes_by_shape(type(initializer))
         if by_shape and slot.is_usual and self._stays:  # and so there is no more to ask
             tensor = slot.tensor
-            check_floats(tensor)
+            is_like_most = check_floats(tensor)
             case: _Case = id(initializer), tensor.shape, tensor.dtype, tensor.device
             if case not in self._known:
                 self._check_initializer(slot, initializer)
                 self._known[case] = initializer  # which keeps its id
-            self._cases[slot] = case
+            if is_like_most:
+                self._cases[slot] = case
             return
         if isinstance(initializer, Keep):
             return

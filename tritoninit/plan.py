@@ -16,7 +16,7 @@ from tritoninit import registry
 from tritoninit.distributed.held import is_dtensor, writable
 from tritoninit.extents import extent
 from tritoninit.kernels.lowering import FLOAT_DTYPES, PARTS, RangeError, shown
-from tritoninit.kernels.stream import GRIDS, Draw
+from tritoninit.kernels.stream import GRIDS, Alike, Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
 from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
@@ -24,8 +24,6 @@ from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 R = TypeVar("R")
-
-_new: Any = tuple.__new__  # what named tuples are made by, without a function of Python's around it
 
 KeySource: TypeAlias = "Key | Callable[[], Key]"
 
@@ -62,6 +60,8 @@ class Plan:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self._served: dict[tuple[Any, str, str | None], tuple[str, Backend | None]] = {}
+        self._alike: dict[int, tuple[Step, Alike]] = {}
+        self._again: list[tuple[int, int]] = []  # how many steps came before, and of which alike it is
         self._afterwards: list[Callable[[], None]] = []
         self._together: dict[Callable[[], Any], Any] = {}
 
@@ -72,6 +72,13 @@ class Plan:
 
         A key that is yet to be drawn is drawn last, once nothing can be wrong any more, and not at all for
         a constant.
+
+        Args:
+            tensor: a torch tensor on any device, a NumPy array, a DTensor, or an object with
+                ``__dlpack__``; of any shape and strides.
+            fill: what with; of a dtype that it serves.
+            key: which random numbers, or what draws a key.
+            window: which part of a global tensor the tensor is; all of it if None.
 
         Returns:
             The step that it is; None of what lies in several places (a DTensor, Windows), or nowhere here.
@@ -98,7 +105,20 @@ class Plan:
         return self.append(target, fill, key, window)
 
     def append(self, target: Target, fill: Drawable, key: KeySource, window: Window) -> Step:
-        """As :meth:`add`, of a target that is known to be writable and to lie inside its window."""
+        """As :meth:`add`, of a target that is known to be writable and to lie inside its window.
+
+        Args:
+            target: the tensor or array.
+            fill: what with.
+            key: which random numbers, or what draws a key.
+            window: which part of a global tensor the target is.
+
+        Returns:
+            The step that it is.
+
+        Raises:
+            ValueError, NotImplementedError: the dtype is not served, or does not hold the values.
+        """
         kind = target.dtype, device_type(target), registry.overriding()
         served = self._served.get(kind)
         if served is None:
@@ -125,25 +145,54 @@ class Plan:
         """Append what a step is for another target of the same shape, dtype and device, by another key.
 
         The target is known to be writable.
+
+        Args:
+            step: of a plan.
+            target: the other.
+            key: the other's.
         """
-        first, fill, (name, parameters, seed, stream, start, strides, stochastic), backend = step
+        first, fill, draw, backend = step
         if fill.random:
-            seed, stream = key.seed, key.stream
-        draw = _new(Draw, (name, parameters, seed, stream, start, strides, stochastic))
+            draw = draw._replace(seed=key.seed, stream=key.stream)
         target = target if target.dtype == first.dtype else as_parts(target)
-        self.steps.append(_new(Step, (target, fill, draw, backend)))
+        self.steps.append(Step(target, fill, draw, backend))
+
+    def alike(self, step: Step) -> Alike:
+        """To which :meth:`again` appends what a step that a backend serves is for other tensors."""
+        found = Alike([], step.draw, [], [])
+        self._alike[id(found)] = step, found
+        return found
+
+    def again(self, alike: Alike, target: torch.Tensor, key: Key | None) -> None:
+        """As :meth:`repeat`, of a tensor that is contiguous and not empty, and none of inference mode's."""
+        _, draw, seeds, streams = alike
+        alike.targets.append(target)
+        seeds.append(draw.seed if key is None else key.seed)
+        streams.append(draw.stream if key is None else key.stream)
+        self._again.append((len(self.steps), id(alike)))
 
     @property
     def size(self) -> int:
         """How many things there are to do, fills and others."""
-        return len(self.steps) + len(self._afterwards)
+        return len(self.steps) + len(self._again) + len(self._afterwards)
 
     def afterwards(self, write: Callable[[], None]) -> None:
-        """Call ``write`` after the fills, for what is no fill itself."""
+        """Call ``write`` after the fills, for what is no fill itself.
+
+        Args:
+            write: called once, by :meth:`run`.
+        """
         self._afterwards.append(write)
 
     def together(self, kind: Callable[[], R]) -> R:
-        """The plan's only one of a ``kind``, made when first asked for: what steps compute in common."""
+        """The plan's only one of a ``kind``, made when first asked for: what steps compute in common.
+
+        Args:
+            kind: a class, or what makes one.
+
+        Returns:
+            That one.
+        """
         if kind not in self._together:
             self._together[kind] = kind()
         found: R = self._together[kind]
@@ -154,14 +203,33 @@ class Plan:
 
         Fills that share no memory go to their backend together.
         """
-        if len(self.steps) == 1:
+        if self._again and _are_apart(self.steps, [alike for _, alike in self._alike.values()]):
+            backends = [step.backend for step in self.steps] + [
+                step.backend for step, _ in self._alike.values()
+            ]
+            for backend in dict.fromkeys(backends):
+                found = [alike for step, alike in self._alike.values() if step.backend is backend]
+                _run(backend, [step for step in self.steps if step.backend is backend], found)
+        elif len(self.steps) == 1 and not self._again:
             _run(self.steps[0].backend, self.steps)
         else:
-            for batch in _batches(self.steps):
+            for batch in _batches([*self._in_order()]):
                 for backend in dict.fromkeys([step.backend for step in batch]):
                     _run(backend, [step for step in batch if step.backend is backend])
         for write in self._afterwards:
             write()
+
+    def _in_order(self) -> Iterator[Step]:
+        """Every step, in the order in which they came."""
+        items = {number: iter(alike.items()) for number, (_, alike) in self._alike.items()}
+        begin = 0
+        for end, number in self._again:
+            yield from self.steps[begin:end]
+            begin = end
+            target, draw = next(items[number])
+            first = self._alike[number][0]
+            yield Step(target, first.fill, draw, first.backend)
+        yield from self.steps[begin:]
 
 
 class KeptPlan:
@@ -218,12 +286,12 @@ def _unserved_again(steps: Sequence[Step], seeds: torch.Tensor) -> None:
     _run(None, steps)
 
 
-def _run(backend: Backend | None, steps: Sequence[Step]) -> None:
+def _run(backend: Backend | None, steps: Sequence[Step], alike: Sequence[Alike] = ()) -> None:
     if backend is None:
         with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
             _fill_unserved(steps)
     else:
-        registry.fill(backend, [(step.target, step.draw) for step in steps])
+        registry.fill(backend, [(step.target, step.draw) for step in steps], alike)
 
 
 def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
@@ -281,7 +349,7 @@ def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     yield batch
 
 
-def _are_apart(steps: Sequence[Step]) -> bool:
+def _are_apart(steps: Sequence[Step], alike: Sequence[Alike] = ()) -> bool:
     """Whether no target begins before another ends, as is so of most: whatever lies among their elements."""
     ranges = []
     for target, _, _, _ in steps:
@@ -291,6 +359,9 @@ def _are_apart(steps: Sequence[Step]) -> bool:
         else:
             _, span = _span(target)
             ranges.append((span.begin, span.end))
+    for each in alike:
+        size = each.targets[0].nbytes if each.targets else 0
+        ranges += [(begin, begin + size) for begin in [x.data_ptr() for x in each.targets]]
     ranges.sort()
     last = -1
     for begin, end in ranges:

@@ -49,6 +49,19 @@ def prepare(
     tables are built now. A parameter on the meta device has to get its memory first
     (``initialize_(..., device=...)``).
 
+    Args:
+        module: the model, or a part of one.
+        rules: for its parameters, the first that matches first.
+        only, skip: which of the parameters, by name, glob or function.
+        prefix: what the module is called in the whole model.
+        windows: by name, which part of a global tensor a parameter is.
+
+    Returns:
+        What draws them all, called with a seed.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as :func:`~tritoninit.initialize_`.
+
     >>> linear = nn.Linear(2, 3)
     >>> prepared = prepare(linear)
     >>> prepared(seed=1).weight.equal(prepared(seed=1).weight)
@@ -73,6 +86,12 @@ class Prepared:
     In a CUDA graph give a seed in device memory: each replay draws by what is there then. All that is
     captured are launches; a model with what is drawn anew cannot be, which is an error, and one that has been
     changed has to be prepared and captured again.
+
+    Args:
+        module: the model, or a part of one.
+        rules: for its parameters.
+        only, skip: which of them.
+        scope: what the module is called in the whole model, and which parts of tensors it holds.
     """
 
     def __init__(

@@ -395,6 +395,9 @@ class Recorded(Structured):
     Args:
         steps: in order; see :func:`tritoninit.record`, which makes them.
         result: what of their memory the tensor is.
+
+    Raises:
+        TypeError: steps that are none.
     """
 
     builds_whole: ClassVar[bool] = True
@@ -439,7 +442,14 @@ class Recorded(Structured):
         return window.cut(self.values(key), target.shape)
 
     def values(self, key: Key) -> torch.Tensor:
-        """All of the tensor, on the CPU."""
+        """All of the tensor, on the CPU.
+
+        Args:
+            key: the parameter's.
+
+        Returns:
+            A new tensor of the global shape.
+        """
         return self._run(key, _Memory())
 
     def _run(self, key: Key, memory: _Memory) -> torch.Tensor:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from tritoninit.kernels.stream import Draw
+from tritoninit.kernels.stream import Alike, Draw
 from tritoninit.targets import Target, as_array, device_type, dtype_name
 from tritoninit.tracing.private import untraced
 
@@ -39,6 +39,10 @@ class Backend:
         load: imports what the backend needs and returns its fill function, which writes draws into targets
             that do not overlap: ``fill([(target, draw), ...])``. A target may require a gradient.
         keep: likewise returns what writes the same draws again and again; None if it has no such.
+        many: likewise returns what writes, beside ``items``, many that are alike, ``many(items, alike)``;
+            None if all are items to it.
+        look: likewise returns what finds out, without waiting for a device, which of its tensors are one
+            number throughout: contiguous floats of 16 bits or more, of one dtype, none of them empty.
     """
 
     name: str
@@ -46,6 +50,15 @@ class Backend:
     unavailable: Callable[[str], str | None]
     load: Callable[[], FillFunction]
     keep: Callable[[], Callable[..., Kept]] | None = None
+    many: Callable[[], Callable[[Sequence[tuple[Target, Draw]], Sequence[Alike]], None]] | None = None
+    look: Callable[[], Callable[[Sequence[torch.Tensor]], Seen]] | None = None
+
+
+class Seen(Protocol):
+    """What becomes known of tensors that a device looks at."""
+
+    def numbers(self) -> list[float | None]:
+        """The number that each of them was throughout, if it was one."""
 
 
 class Kept(Protocol):
@@ -77,6 +90,9 @@ _OVERRIDE = contextvars.ContextVar("tritoninit_backend", default=_FROM_ENVIRONME
 def register(backend: Backend) -> None:
     """Add a backend. Among those that serve a device, the one registered first is preferred.
 
+    Args:
+        backend: whose name is a new one.
+
     Raises:
         ValueError: the name is taken.
     """
@@ -87,6 +103,12 @@ def register(backend: Backend) -> None:
 
 def get(name: str) -> Backend:
     """The backend of that name.
+
+    Args:
+        name: as :func:`backends` lists them.
+
+    Returns:
+        The backend, be it available here or not.
 
     Raises:
         ValueError: there is none; the message lists those there are.
@@ -100,6 +122,15 @@ def get(name: str) -> Backend:
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Serve every fill in the block by one backend, whatever the device. Nests; local to the context.
+
+    Args:
+        name: as :func:`~tritoninit.backends` lists them.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ValueError: there is no such backend.
 
     >>> with use_backend("numpy"):
     ...     resolve("cpu").name
@@ -134,6 +165,12 @@ def resolve(device: str) -> Backend:
 
     A device that no backend serves goes through the CPU's, with a warning the first time; the bits are the
     same, the speed is not.
+
+    Args:
+        device: torch's name of its type, as "cpu" or "cuda".
+
+    Returns:
+        The backend.
 
     Raises:
         ValueError: the override is unknown.
@@ -170,12 +207,15 @@ def _warn_once(device: str, host: str, reasons: str) -> None:
     )
 
 
-def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
+def fill(backend: Backend, items: Sequence[tuple[Target, Draw]], alike: Sequence[Alike] = ()) -> None:
     """Write draws into targets that do not overlap, in as few launches as the backend can.
 
     A backend of the CPU's serves another device's tensors by way of bounded host memory.
     """
     write = backend.load()
+    if alike and backend.many is None:
+        items = [*items, *(item for each in alike for item in each.items())]
+        alike = ()
     direct = items
     if "cpu" in backend.devices:
         direct = []
@@ -189,8 +229,13 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]]) -> None:
                 write([(staged, part)])
                 piece.copy_(staged)
     changed = [x for x, _ in direct if isinstance(x, torch.Tensor) and not x.is_inference()]
+    for each in alike:
+        changed += each.targets
     torch.autograd.graph.increment_version(changed)
-    write(direct)
+    if alike and backend.many is not None:
+        backend.many()(direct, alike)
+    else:
+        write(direct)
 
 
 def fill_one(backend: Backend, target: torch.Tensor, draw: Draw) -> None:
@@ -269,7 +314,11 @@ class Status:
 
 
 def backends() -> list[Status]:
-    """Which backends there are, which are available here, and why not."""
+    """Which backends there are, which are available here, and why not.
+
+    Returns:
+        One :class:`~tritoninit.registry.Status` a backend, in the order in which they are preferred.
+    """
     return [Status(b.name, tuple(sorted(b.devices)), _first_reason(b)) for b in _REGISTRY.values()]
 
 
@@ -414,6 +463,23 @@ def _load_triton() -> FillFunction:
 
 @cache
 @untraced
+def _many_triton() -> Callable[[Sequence[tuple[Any, Draw]], Sequence[Alike]], None]:
+    _load_triton()
+    from tritoninit.kernels import triton_kernels
+
+    return triton_kernels.fill_many
+
+
+@cache
+@untraced
+def _look_triton() -> Callable[[Sequence[torch.Tensor]], Seen]:
+    from tritoninit.kernels import triton_constants
+
+    return triton_constants.look
+
+
+@cache
+@untraced
 def _triton_unavailable(device: str) -> str | None:
     if device == "cpu":
         return (
@@ -459,6 +525,16 @@ def _miscompiled() -> str | None:
     )
 
 
-register(Backend("triton", frozenset({"cuda"}), _triton_unavailable, _load_triton, _keep_triton))
+register(
+    Backend(
+        "triton",
+        frozenset({"cuda"}),
+        _triton_unavailable,
+        _load_triton,
+        _keep_triton,
+        _many_triton,
+        _look_triton,
+    )
+)
 register(Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba, _keep_numba))
 register(Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy))

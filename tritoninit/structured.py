@@ -56,10 +56,27 @@ class Structured(Atom):
 
     @abstractmethod
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        """The values of a checked target, which holds a window: of its shape, on its device, in any dtype."""
+        """The values of a checked target, which holds a window: of its shape, on its device, in any dtype.
+
+        Args:
+            target: a tensor or an array, whose shape, dtype and device count.
+            key: which random numbers.
+            window: which part of the global tensor the target is.
+
+        Returns:
+            New memory, or what the initializer keeps.
+        """
 
     def planned(self, plan: Plan, target: Target, key: Key, window: Window) -> Callable[[], torch.Tensor]:
-        """What :meth:`build` gives, later, together with what else the plan has asked for by then."""
+        """What :meth:`build` gives, later, together with what else the plan has asked for by then.
+
+        Args:
+            plan: to which this is about to be added.
+            target, key, window: as :meth:`build` takes them.
+
+        Returns:
+            What gives the values, called once.
+        """
         return partial(self.build, target, key, window)
 
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
@@ -96,7 +113,14 @@ class Structured(Atom):
         return self
 
     def of_groups(self, groups: int) -> Initializer:
-        """One for each of the groups that dimension 0 of a convolution's weight is cut into."""
+        """One for each of the groups that dimension 0 of a convolution's weight is cut into.
+
+        Args:
+            groups: how many.
+
+        Returns:
+            The initializer of the whole weight.
+        """
         return Stacked((self,) * groups)
 
 
@@ -108,6 +132,43 @@ def _write_parts(parts: Sequence[tuple[Target, Window]], values: Callable[[], to
     whole = values()
     for target, window in parts:
         write(target, window.cut(whole, target.shape))
+
+
+@dataclass(frozen=True)
+class _Diagonal(Structured):
+    """One number on the diagonal of the last two dimensions, and zeros."""
+
+    random = False
+
+    @abstractmethod
+    def entry(self, target: Target) -> torch.Tensor:
+        """The number, in a dtype from which it is rounded once."""
+
+    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
+        entry = self.entry(target)
+        values = torch.zeros(tuple(target.shape), dtype=entry.dtype, device=device_of(target))
+        _diagonal(values, window).copy_(entry)
+        return values
+
+    def add_parts(self, plan: Plan, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
+        for target, window in parts:
+            plan.afterwards(partial(self._set, target, window))
+
+    def _set(self, target: Target, window: Window) -> None:
+        if not isinstance(target, torch.Tensor) or dtype_name(target) not in FLOAT_DTYPES:
+            write(target, self.build(target, Key(0), window))
+            return
+        zeros = Plan()
+        zeros.append(target, Constant(0.0), Key(0), window)
+        zeros.run()
+        diagonal = _diagonal(target.detach(), window)
+        write(diagonal, self.entry(target).expand(diagonal.shape))
+
+
+def _diagonal(values: torch.Tensor, window: Window) -> torch.Tensor:
+    """A view of what a window holds of the diagonal."""
+    row, column = window.offsets[-2:]
+    return values.diagonal(row - column, dim1=-2, dim2=-1)
 
 
 @dataclass(frozen=True)
@@ -175,7 +236,7 @@ class _StochasticallyRounded(OfAnother):
 
 
 @dataclass(frozen=True)
-class Eye(Structured):
+class Eye(_Diagonal):
     """The identity matrix, or as much of it as a rectangle holds. Two dimensions; every dtype.
 
     Formula:
@@ -183,20 +244,16 @@ class Eye(Structured):
         w[i, j] = 0 "elsewhere"
     """
 
-    random = False
-
     def check(self, target: Target, window: Window) -> None:
         if len(target.shape) != 2:
             raise ValueError("Only tensors with 2 dimensions are supported")
 
-    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.zeros(tuple(target.shape), device=device_of(target))
-        values.diagonal(window.offsets[0] - window.offsets[1]).fill_(1.0)
-        return values
+    def entry(self, target: Target) -> torch.Tensor:
+        return torch.ones((), device=device_of(target))
 
 
 @dataclass(frozen=True)
-class Identity(Structured):
+class Identity(_Diagonal):
     """``gain`` times the identity, of the last two dimensions; the same matrix for all that others number.
 
     Two dimensions or more; every dtype. What is not square has zeros beyond its diagonal. As Haiku's
@@ -216,7 +273,6 @@ class Identity(Structured):
     """
 
     gain: float = 1.0
-    random = False
 
     def __post_init__(self) -> None:
         make_plain(self, "gain")
@@ -233,11 +289,9 @@ class Identity(Structured):
             raise ValueError("Only tensors with 2 or more dimensions are supported")
         _check_gain(self.gain, target)
 
-    def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
-        values = torch.zeros(tuple(target.shape), dtype=torch.float64, device="cpu")
-        row, column = window.offsets[-2:]
-        values.diagonal(row - column, dim1=-2, dim2=-1).fill_(self.gain)
-        return values.to(device_of(target), wide(target))
+    def entry(self, target: Target) -> torch.Tensor:
+        gain = torch.tensor(self.gain, dtype=torch.float64, device="cpu")
+        return gain.to(wide(target)).to(device_of(target))
 
 
 class GroupsError(ParameterError, ZeroDivisionError):
@@ -299,9 +353,10 @@ class Orthogonal(Structured):
     complex matrices are (semi-)unitary, of complex normals, in complex128 or complex64 likewise. Matrices of
     a plan, of a model or of experts that have one shape are factorised together.
 
-    The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's. On a CPU its bits do not
-    depend on the number of threads, nor on what is factorised beside it; between processors, libraries and
-    GPUs it differs, in Frobenius' norm, by at most 32 u |G|_F / sigma_min(G), u being 2**-24.
+    The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, on a GPU of many small
+    matrices that of Cholesky factorisations in float64. On a CPU its bits do not depend on the number of
+    threads, nor on what is factorised beside it; between processors, libraries and GPUs it differs, in
+    Frobenius' norm, by at most 32 u |G|_F / sigma_min(G), u being 2**-24.
 
     With a window, or of a DTensor, each process that holds elements builds the whole global matrix, once
     however many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR

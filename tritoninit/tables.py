@@ -43,11 +43,26 @@ class Table(Structured):
 
     @abstractmethod
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless there is a table of that (global) shape."""
+        """Raise ValueError unless there is a table of that (global) shape.
+
+        Args:
+            shape: of the whole (global) table.
+
+        Raises:
+            ValueError: there is none.
+        """
 
     @abstractmethod
     def values(self, places: Sequence[Any], shape: tuple[int, ...]) -> Any:
-        """The numbers, in float64, at places of a table of ``shape``: open arrays of indices."""
+        """The numbers, in float64, at places of a table of ``shape``: open arrays of indices.
+
+        Args:
+            places: an array of indices a dimension, of shapes that broadcast.
+            shape: of the whole (global) table.
+
+        Returns:
+            The numbers, real or complex, of a shape that broadcasts to that of the places.
+        """
 
     def of_weight(self, axes: Axes | None, shape: Sequence[int]) -> Initializer:
         return self  # of the whole shape, whatever lies in it

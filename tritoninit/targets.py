@@ -65,8 +65,12 @@ def is_floats(x: torch.Tensor) -> bool:
     return (kind is torch.nn.Parameter or kind is torch.Tensor) and x.dtype in _PLAIN
 
 
-def check_floats(x: torch.Tensor) -> None:
-    """:func:`check_tensor` of one that :func:`is_floats`: of most, what there is to ask at once."""
+def check_floats(x: torch.Tensor) -> bool:
+    """:func:`check_tensor` of one that :func:`is_floats`: of most, what there is to ask at once.
+
+    Returns:
+        Whether it is like most: contiguous, not empty, and none of inference mode's.
+    """
     try:
         storage = x.untyped_storage()
         begin = storage.data_ptr()
@@ -76,10 +80,11 @@ def check_floats(x: torch.Tensor) -> None:
             and x.data_ptr() + x.nbytes <= begin + len(storage)
             and not (x.is_nested or x.is_neg() or x.is_inference() or x.grad_fn)
         ):
-            return
+            return True
     except RuntimeError:  # of which what follows knows
         pass
     check_tensor(x)
+    return False
 
 
 def check_tensor(x: torch.Tensor) -> None:

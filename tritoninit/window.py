@@ -25,6 +25,10 @@ class Window:
         start: row-major index, in the global tensor, of the local tensor's first element.
         strides: row-major strides of the global tensor, in elements.
 
+    Raises:
+        ValueError: not as many offsets as dimensions, a negative number, or a tensor of 2**63 elements
+            and more.
+
     >>> Window((4096, 1024), (2048, 0))  # the second half of the rows
     Window(global_shape=(4096, 1024), offsets=(2048, 0))
     """
@@ -50,11 +54,28 @@ class Window:
 
     @staticmethod
     def whole(shape: Sequence[int]) -> Window:
-        """The window that is the global tensor itself."""
+        """The window that is the global tensor itself.
+
+        Args:
+            shape: of the tensor.
+
+        Returns:
+            A window without offsets.
+
+        Raises:
+            TypeError: a size that is no integer.
+        """
         return _whole(shape if type(shape) is torch.Size else integers("shape", shape))
 
     def check(self, shape: Sequence[int]) -> None:
-        """Raise ValueError unless a local tensor of ``shape`` lies inside the global one."""
+        """Raise ValueError unless a local tensor of ``shape`` lies inside the global one.
+
+        Args:
+            shape: the local tensor's.
+
+        Raises:
+            ValueError: it does not.
+        """
         inside = len(shape) == len(self.offsets) and all(
             offset + size <= whole
             for offset, size, whole in zip(self.offsets, shape, self.global_shape, strict=True)
@@ -63,7 +84,15 @@ class Window:
             raise ValueError(f"a tensor of shape {tuple(shape)} does not lie inside {self}")
 
     def cut(self, values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        """What a local tensor of ``shape`` holds of the global tensor's ``values``."""
+        """What a local tensor of ``shape`` holds of the global tensor's ``values``.
+
+        Args:
+            values: of the global shape.
+            shape: the local tensor's.
+
+        Returns:
+            A view.
+        """
         return values[tuple(slice(o, o + n) for o, n in zip(self.offsets, shape, strict=True))]
 
 

@@ -62,6 +62,9 @@ class Windows:
         global_shape: the shape of the whole, from which fans and stream indices are taken.
         local_shape: of the local tensor.
         rectangles: that make it up.
+
+    Raises:
+        ValueError: rectangles of another tensor, or such as do not make up the local one.
     """
 
     global_shape: tuple[int, ...]
@@ -78,7 +81,15 @@ class Windows:
 
     @staticmethod
     def of(window: Window | Windows, shape: Sequence[int]) -> Windows:
-        """A window of a local tensor of ``shape``, as one of these."""
+        """A window of a local tensor of ``shape``, as one of these.
+
+        Args:
+            window: which part of a global tensor the local one is.
+            shape: the local tensor's.
+
+        Returns:
+            The same window, of one rectangle or more.
+        """
         window.check(shape)
         if isinstance(window, Windows):
             return window
@@ -93,6 +104,12 @@ class Windows:
         Args:
             global_shape: the shape of the whole.
             runs: a dimension, (start, stop) of each stretch, in local order; None is all of the dimension.
+
+        Returns:
+            The local tensor's windows.
+
+        Raises:
+            ValueError: not as many runs as dimensions, or one that does not lie in its dimension.
 
         >>> gated = Windows.runs((8, 3), [[(2, 4), (6, 8)], None])  # the second halves of two stacked weights
         >>> gated.local_shape, [each.window.offsets for each in gated.rectangles]
@@ -113,6 +130,16 @@ class Windows:
 
         As FSDP's flat parameters and ZeRO's partitions do. At most ``2 * dimensions - 1`` rectangles.
 
+        Args:
+            global_shape: the shape of the whole.
+            start, stop: of the elements, counted from 0.
+
+        Returns:
+            The local tensor's windows.
+
+        Raises:
+            ValueError: they do not lie in the whole.
+
         >>> [(each.window.offsets, each.shape) for each in Windows.flat((4, 3), 2, 10).rectangles]
         [((0, 2), (1, 1)), ((1, 0), (2, 3)), ((3, 0), (1, 1))]
         """
@@ -132,12 +159,25 @@ class Windows:
         return Windows(shape, (stop - start,), tuple(found))
 
     def check(self, shape: Sequence[int]) -> None:
-        """Raise ValueError unless it is the local tensor's shape."""
+        """Raise ValueError unless it is the local tensor's shape.
+
+        Args:
+            shape: the local tensor's.
+
+        Raises:
+            ValueError: it is not.
+        """
         if tuple(shape) != self.local_shape:
             raise ValueError(f"a tensor of shape {tuple(shape)} where one of {self.local_shape} is described")
 
     def within(self, outer: Window | Windows) -> Windows:
         """Where this lies in the tensor that ``outer`` is of, if what this is a part of is ``outer``.
+
+        Args:
+            outer: where what this is a part of lies.
+
+        Returns:
+            Windows of the larger tensor.
 
         >>> experts = Window((8, 4, 6), (2, 0, 0))  # two of eight, of which this rank has rows 2 and 3
         >>> Windows.runs((2, 4, 6), [None, [(2, 4)], None]).within(experts).rectangles[0].window
@@ -150,7 +190,14 @@ class Windows:
         return Windows(around.global_shape, self.local_shape, tuple(found))
 
     def parts(self, local: Target) -> list[tuple[Target, Window]]:
-        """The rectangles of a local tensor that have elements: views of it, and where they lie."""
+        """The rectangles of a local tensor that have elements: views of it, and where they lie.
+
+        Args:
+            local: the local tensor, of :attr:`local_shape`.
+
+        Returns:
+            Views, each with its window of the global tensor.
+        """
         self.check(local.shape)
         if isinstance(local, torch.Tensor):
             local = local.detach()

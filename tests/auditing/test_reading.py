@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tritoninit as ti
-from tritoninit.auditing.reading import check_readable, pieces
+from tritoninit.auditing.reading import Constants, check_readable, pieces
 
 X = torch.arange(2 * 6 * 30 * 41.0).view(2, 6, 30, 41)
 
@@ -54,3 +54,37 @@ def test_unreadable(x, reason):
 def test_readable():
     check_readable(X.mT)
     check_readable(torch.nn.Parameter(torch.ones(2), requires_grad=False))
+
+
+def of_every_kind(device):
+    big = torch.full((3, 100_003), 0.25, device=device)
+    odd = big.clone()
+    odd[2, 50_001] = 0.5
+    signs = torch.zeros(1000, device=device)
+    signs[500] = -0.0
+    floats = [big, odd, signs, torch.full((9,), float("nan"), device=device), torch.ones(1, device=device)]
+    others = [big.mT, big[:, 1:], torch.full((4,), 7, device=device), torch.rand(5, 5, device=device)]
+    return [*floats, *others, *(x.to(dtype) for x in floats for dtype in (torch.bfloat16, torch.float64))]
+
+
+def test_what_is_one_number_throughout():
+    given = of_every_kind("cpu")
+    expected = {
+        k: x.flatten()[0].item() for k, x in enumerate(given) if x.numel() > 1 and (x == x.flatten()[0]).all()
+    }
+    found = Constants(given)
+    for x in given:
+        x.zero_()  # what was found stays
+    assert dict(found) == dict(found) == expected
+    assert [x for _, x in found].count(0.25) == 5
+
+
+@pytest.mark.gpu
+def test_a_gpu_looks_by_itself():
+    """And nobody waits for it: what is written afterwards changes nothing."""
+    expected = list(Constants(of_every_kind("cpu")))
+    given = of_every_kind("cuda")
+    found = Constants(given)
+    for x in given:
+        x.fill_(3)
+    assert list(found) == expected

@@ -1,5 +1,8 @@
 """Which fills are timed."""
 
+import pytest
+import torch
+
 from tritoninit.bench import device
 
 
@@ -23,3 +26,19 @@ def test_sizes_of_a_series_ascend():
     for row in bench_fill.trials(False):
         sizes.setdefault(row.series, []).append(row.elements)
     assert all(found == sorted(found) for found in sizes.values())
+
+
+def test_what_is_rounded_at_random_is_timed_beside_what_is_rounded_to_nearest():
+    """Of ours alone, since nobody else has it; and what is written is looked at."""
+    from tritoninit.bench import bench_fill, contenders
+
+    rows = [row for row in bench_fill.trials(False) if row.subject == contenders.STOCHASTIC]
+    nearest = [row for row in bench_fill.trials(False) if row.subject == "normal" and row.dtype == "bfloat16"]
+    assert {row.contender for row in rows} == set(contenders.ours())
+    assert {row.elements for row in rows} == {row.elements for row in nearest}
+    assert all(row.can_run() for row in rows)
+    fill = contenders.SUBJECTS[contenders.STOCHASTIC]
+    written = fill(torch.empty(4096, dtype=torch.bfloat16, device=device.DEVICE), key=contenders.KEY)
+    contenders.check(contenders.contender(rows[0].contender), fill, written)
+    with pytest.raises(contenders.WrongValues):
+        contenders.check(contenders.contender(rows[0].contender), contenders.FILLS["normal"], written)

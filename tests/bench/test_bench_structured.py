@@ -35,7 +35,8 @@ def test_a_wrong_sparse_matrix_is_found():
 def test_both_write_what_is_checked(subject):
     """Ours and torch's, of a small shape; and the check is none that passes all."""
     task = bench_structured.tasks()[subject]
-    shape = {"64 orthogonal": (3, 40, 40), "dirac": (8, 4, 3, 3)}.get(subject, (640, 640))
+    shapes = {"64 orthogonal": (3, 40, 40), "dirac": (8, 4, 3, 3), "permutation": (5000,)}
+    shape = (shapes | {"delta orthogonal": (8, 4, 3, 3)}).get(subject, (640, 640))
     ours = task.initializer(torch.full(shape, math.nan), key=ti.Key(1))
     theirs = torch.full(shape, math.nan)
     task.by_torch(theirs)

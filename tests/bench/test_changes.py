@@ -63,5 +63,15 @@ def test_it_is_told(files, tmp_path, capsys):
     assert words in page._changes(compare(read_all(files)))
 
 
+def test_results_that_share_no_fill(files, tmp_path, capsys):
+    document = made_up.gpu(made_up.H100, 3000.0)
+    document["benchmarks"] = [r for r in document["benchmarks"] if r["extra_info"]["kind"] == "model"]
+    (path,) = made_up.save(tmp_path, models=document)
+    assert run([files[1], path], md=tmp_path / "out.md") == 0
+    assert overview.NOTHING in capsys.readouterr().out
+    assert overview.NOTHING in (tmp_path / "out.md").read_text(encoding="utf-8")
+    assert overview.NOTHING in page._changes(compare(read_all([files[1], path])))
+
+
 def test_nothing_of_different_machines(files):
     assert changes(read_all(files[1:])) == []

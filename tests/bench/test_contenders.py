@@ -167,6 +167,7 @@ def nvidia(monkeypatch, tmp_path):
         driver=types.SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: 2),
     )
     fake = types.SimpleNamespace(
+        __file__=str(tmp_path / "cupy" / "__init__.py"),
         cuda=cuda,
         zeros=np.zeros,
         RawKernel=lambda *a, **k: made.append(RawKernel(*a, **k)) or made[-1],
@@ -247,6 +248,15 @@ def test_headers_are_found(monkeypatch, tmp_path, where):
             curand_device.headers(cuda)
     (folder / "curand_kernel.h").touch()
     assert curand_device.headers(cuda) == folder
+
+
+def test_libcu_is_found_with_them(nvidia, tmp_path):
+    cupy = sys.modules["cupy"]
+    assert curand_device.includes(cupy) == [tmp_path / "include"]
+    copied, toolkit = tmp_path / "cupy/_core/include/cupy/_cccl/libcudacxx", tmp_path / "include" / "cccl"
+    for folder in (copied, toolkit):
+        folder.mkdir(parents=True)
+    assert curand_device.includes(cupy) == [tmp_path / "include", copied, toolkit]
 
 
 def test_a_library_is_a_vendor_s(monkeypatch):

@@ -146,6 +146,16 @@ class TestShares:
         assert "predicted" not in narrow
         assert (wide.count("AMD EPYC, 2 cores"), narrow.count("AMD EPYC, 2 cores")) == (1, 0)
 
+    def test_two_results_of_one_machine_read_differently(self, tmp_path):
+        """Both were cut to "AMD EPYC, 2 cores (epyc…"."""
+        names = {f"epyc-2-core-{word}": made_up.cpu() for word in ("monday", "friday")}
+        two = compare(read_all(made_up.save(tmp_path, **names)))
+        for svg in (*figures.shares_svgs(two), figures.throughput_svg(two, NORMAL, 0)):
+            labels = [text for text in words(svg) if text.startswith("AMD")]
+            assert labels
+            assert len(set(labels)) == len(labels)
+            assert all(text.endswith(("monday)", "friday)")) for text in labels)
+
     def test_bars(self, found):
         groups = dict(figures._shares(found))
         h100, epyc = groups[NORMAL]

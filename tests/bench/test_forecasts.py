@@ -1,5 +1,6 @@
 """Files of counts among those of measurements: GPUs that nobody has measured, and always said to be that."""
 
+import csv
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -43,6 +44,17 @@ def test_two_measured_and_one_predicted(outputs):
 def test_the_figures(tmp_path):
     assert run([*MEASURED, inspection.RESULTS], png=tmp_path / "x.png") == 0
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_all_numbers(outputs):
+    with open(outputs["csv"], encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    predicted = [line for line in lines if line["machine"] in OTHERS]
+    assert len(predicted) == len(OTHERS) * 9  # three distributions, three dtypes
+    assert all(float(line["predicted_gs_per_s"]) > 0 and line["bound_by"] for line in predicted)
+    assert not any(line["gs_per_s"] or line["median"] for line in predicted)
+    cached = {line["elements"] for line in lines if line["cached"] == "True" and line["kind"] == "fill"}
+    assert cached == {"256", "4096"}
 
 
 def test_the_page_shows_them_apart(outputs):

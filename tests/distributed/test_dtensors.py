@@ -72,6 +72,19 @@ def test_placements(mesh_shape):
                 assert x.to_local().equal(expected(whole, numbers)), (shape, placements)
 
 
+@pytest.mark.parametrize("function", [ti.normal_, ti.orthogonal_])
+def test_stochastic_rounding(function):
+    """A rank's elements are rounded as one process rounds them."""
+    whole = function(torch.empty(8, 6, dtype=torch.bfloat16), key=KEY, rounding="stochastic")
+    assert not whole.equal(function(torch.empty(8, 6, dtype=torch.bfloat16), key=KEY))
+    for mesh in meshes(2, 3):
+        for placements in ([S(0), S(1)], [S(1), R], [S(1), S(1)], [strided(0, 3), S(0)]):
+            numbers = shared(numbered(8, 6), mesh, placements).to_local()
+            x = poison(shared(torch.zeros(8, 6, dtype=torch.bfloat16), mesh, placements))
+            function(x, key=KEY, rounding="stochastic")
+            assert x.to_local().equal(expected(whole, numbers)), placements
+
+
 def test_hashes_add_up():
     """Over the ranks that hold other parts; replicas have equal ones."""
     whole = ti.normal_(torch.empty(7, 5), key=KEY)

@@ -155,6 +155,28 @@ def test_eight_bits_on_amd(kernel, dtype, arch):
     assert static.compile_kernel(kernel, "normal", dtype, arch).asm["hsaco"]
 
 
+QUICKLY_ROUNDED = (("run_kernel", "bfloat16", "sm_90"), ("rows_kernel", "float16", "sm_90"))
+ROUNDED = [
+    pytest.param(*case, marks=[] if case in QUICKLY_ROUNDED else [pytest.mark.slow])
+    for case in product((*KERNELS, *ROWS), ("float16", "bfloat16", *FORMATS), (*NVIDIA, "sm_120"))
+]
+
+
+@pytest.mark.parametrize(("kernel", "dtype", "arch"), ROUNDED)
+def test_stochastic_rounding_on_nvidia(kernel, dtype, arch):
+    """Nothing goes through the stack, and nothing is fused that was not."""
+    found = static.compile_kernel(kernel, "normal", dtype, arch, stochastic=True)
+    assert not PINNED or not re.search(r"\b(?:LDL|STL)\b", static.disassemble(found.asm["cubin"]))
+    fused, _ = fused_per_element(kernel, "normal")
+    assert fused_in_ptx(found.asm["ptx"]) == fused * static.elements_per_thread(kernel, arch)
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(each, marks=pytest.mark.slow) for each in (*KERNELS, *ROWS)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", *FORMATS])
+def test_stochastic_rounding_on_amd(kernel, dtype):
+    assert static.compile_kernel(kernel, "normal", dtype, "gfx942", stochastic=True).asm["hsaco"]
+
+
 def in_float64(arch: str, quick: tuple[str, ...]) -> list[object]:
     return [
         pytest.param(kernel, arch, marks=[] if kernel in quick else [pytest.mark.slow])
@@ -207,12 +229,21 @@ MEASURED_SM_90 = {
     ("truncated_normal", "bfloat16"): 81.41,
     ("central_normal", "bfloat16"): 55.78,
 }
+# Likewise, rounded up or down at random.
+MEASURED_STOCHASTIC_SM_90 = {("uniform", "bfloat16"): 33.09, ("normal", "bfloat16"): 51.47}
 
 
 @pytest.mark.parametrize(("distribution", "dtype"), MEASURED_SM_90)
 def test_instructions_per_element(distribution, dtype):
     found = cost("run_kernel", distribution, dtype, "sm_90")
     assert per_element(found) <= 1.05 * MEASURED_SM_90[distribution, dtype]
+
+
+@pytest.mark.parametrize(("distribution", "dtype"), MEASURED_STOCHASTIC_SM_90)
+def test_instructions_per_element_rounded_at_random(distribution, dtype):
+    found = static.compile_kernel("run_kernel", distribution, dtype, "sm_90", stochastic=True)
+    measured = per_element(static.nvidia_cost(found, static.elements_per_thread("run_kernel", "sm_90")))
+    assert measured <= 1.05 * MEASURED_STOCHASTIC_SM_90[distribution, dtype]
 
 
 # The same of a matrix cut from a wider one: with all of its rows on the grid of 16 bytes, with their ends off

@@ -62,15 +62,17 @@ def plain(bound):
 
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float8_e5m2]
+KINDS = [(dtype, False) for dtype in DTYPES] + [(torch.bfloat16, True), (torch.float8_e5m2, True)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dtype", "stochastic"), KINDS)
 @pytest.mark.parametrize("distribution", ["normal", "uniform", "truncated", "constant"])
-@pytest.mark.parametrize("start", [0, 16, 5, 2**40 + 3])
-def test_one_tensor(kernels, dtype, distribution, start):
+@pytest.mark.parametrize("start", [0, 5, 2**40 + 3])
+def test_one_tensor(kernels, dtype, stochastic, distribution, start):
     kernel = kernels["double_run_kernel" if dtype == torch.float64 else "run_kernel"]
     tensor = torch.zeros(5000).to(dtype)
     draw = make_draw(distribution, str(dtype).removeprefix("torch."), start, (1,))
+    draw = draw._replace(stochastic=stochastic and distribution != "constant")
     triton_kernels.fill(tensor, draw)
     triton_kernels.fill(tensor, draw)
     ((grid, bound, options),), ((grid_again, bound_again),) = kernel.first, kernel.again
@@ -90,6 +92,7 @@ def test_what_decides_is_compiled_apart(kernels):
         (memory[:32], normal._replace(start=1)),
         (memory[:32], make_draw("uniform", "float32", 0, (1,))),
         (memory[:32].bfloat16(), make_draw("normal", "bfloat16", 0, (1,))),
+        (memory[:32].bfloat16(), make_draw("normal", "bfloat16", 0, (1,))._replace(stochastic=True)),
     ]
     for tensor, draw in kinds:
         triton_kernels.fill(tensor, draw)

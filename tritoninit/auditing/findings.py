@@ -69,6 +69,9 @@ def audit(
             ``windows``, those that it was given for the report.
         windows: by full names or globs, which part of the whole a local tensor is.
 
+    Returns:
+        What was found, which prints as a table.
+
     Raises:
         TypeError: ``model`` is no module, or ``report`` no assignments.
         ValueError: a window is of nothing in the model; with ``gather``, another rank raised.

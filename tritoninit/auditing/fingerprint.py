@@ -51,6 +51,9 @@ def bits_hash(tensor: Target, *, window: Window | Windows | None = None, salt: s
         window: which part of a global tensor this is, or which parts; by default all of it.
         salt: another salt gives another hash.
 
+    Returns:
+        An integer of 64 bits, without a sign.
+
     Raises:
         TypeError: ``tensor`` is neither.
         TargetError: the tensor's memory cannot be read: it is a meta or a sparse tensor, or was freed.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from tritoninit.registry import Seen, resolve
 from tritoninit.targets import TargetError, check_memory
 
 
@@ -36,24 +37,46 @@ def pieces(x: Tensor, most: int) -> Iterator[tuple[int, Tensor]]:
         yield begin, piece if piece.device.type in ("cpu", "cuda") else piece.cpu()
 
 
-def constants(tensors: Iterable[Tensor]) -> Iterator[tuple[int, float]]:
+class Constants:
     """Which of several tensors, by place, are one number throughout, and which; of one element, none is.
 
-    Their ends, of which most differ, are looked at first: of all tensors on a device together, since a device
-    takes as long to tell of one.
+    They are looked at now; what was found is there to be iterated over. Their ends, of which most differ, are
+    looked at first: of all tensors on a device together, since a device takes as long to tell of one. Where
+    the device can look by itself, nobody waits for it until somebody asks.
     """
-    alike: dict[tuple[torch.device, torch.dtype], list[tuple[int, Tensor]]] = {}
-    for place, x in enumerate(tensors):
-        if x.numel() > 1 and not x.is_complex():
-            alike.setdefault((x.device, x.dtype), []).append((place, x))
-    for group in alike.values():
-        with torch.no_grad():
-            ends = iter(torch.cat([_ends(x) for _, x in group]).tolist())
-        for (place, x), first, last in zip(group, ends, ends, strict=True):
-            if first == last and (x.detach() == first).all():
-                yield place, float(first)
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        alike: dict[tuple[torch.device, torch.dtype], list[tuple[int, Tensor]]] = {}
+        for place, x in enumerate(tensors):
+            if x.numel() > 1 and not x.is_complex():
+                alike.setdefault((x.device, x.dtype), []).append((place, x))
+        self._found = [_seen(*kind, group) for kind, group in alike.items()]
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        for places, found in self._found:
+            numbers = found if isinstance(found, list) else found.numbers()
+            yield from ((k, x) for k, x in zip(places, numbers, strict=True) if x is not None)
 
 
+def _seen(
+    device: torch.device, dtype: torch.dtype, group: Sequence[tuple[int, Tensor]]
+) -> tuple[list[int], list[float | None] | Seen]:
+    """The places of tensors, and what they are throughout, or what will say so."""
+    places = [place for place, _ in group]
+    if device.type == "cuda" and dtype in _FLOATS and all(x.is_contiguous() for _, x in group):
+        backend = resolve(device.type)
+        if backend.look is not None and not torch.cuda.is_current_stream_capturing():
+            return places, backend.look()([x for _, x in group])
+    with torch.no_grad():
+        ends = iter(torch.cat([_ends(x) for _, x in group]).tolist())
+    pairs = zip(group, ends, ends, strict=True)
+    return places, [
+        float(first) if first == last and (x.detach() == first).all() else None
+        for (_, x), first, last in pairs
+    ]
+
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _TORCHS = (torch.nn.Parameter, Tensor)
 
 

@@ -18,9 +18,24 @@ class TensorRecord:
     """What one parameter or buffer holds: a line of the JSON report.
 
     ``initializer``, ``lowered`` (the fill that it came to), ``seed``, ``stream`` and ``backend`` say how it
-    was set, and ``code`` which code of the model's says so, as far as a report knows; the hash is
-    :func:`~tritoninit.bits_hash` without a salt, in hexadecimal. Moments are None where an element is not
-    finite or there is none.
+    was set, and ``code`` which code of the model's says so, as far as a report knows. Moments are None where
+    an element is not finite or there is none.
+
+    Attributes:
+        name: in the model.
+        kind: "parameter" or "buffer".
+        shape: of the whole, in elements.
+        dtype: as "float32".
+        bytes: of the whole.
+        initializer, lowered, summary: by what it was set, in words; None if nobody knows.
+        seed, stream: of its key; None of what has none.
+        backend: which wrote it.
+        code: a file and a line.
+        hash: :func:`~tritoninit.bits_hash` without a salt, in hexadecimal.
+        mean, std, min, max: of all elements.
+        nan, inf: how many are not finite.
+        expected_mean, expected_std: of the distribution; None where none is known.
+        z_mean, z_std: by how many of their own standard deviations the two differ from what is expected.
     """
 
     name: str
@@ -111,7 +126,11 @@ class Audit:
         return f"{sum(salted) % 2**64:016x}"
 
     def summary(self) -> str:
-        """Coverage, the worst z and the fingerprint in one line."""
+        """Coverage, the worst z and the fingerprint in one line.
+
+        Returns:
+            The line.
+        """
         untouched, twice, nonfinite = map(len, self.coverage)
         parameters = sum(row.kind == "parameter" for row in self.rows)
         whose = f" of this rank's part ({len(self.partial)} are cut)" if self.partial else ""
@@ -127,6 +146,9 @@ class Audit:
 
         Args:
             width: columns to keep within, as far as names stay readable; None is no limit.
+
+        Returns:
+            The lines, the first of which is the heading.
         """
         groups: dict[tuple[object, ...], list[TensorRecord]] = defaultdict(list)
         for row in self.rows:
@@ -141,7 +163,11 @@ class Audit:
         return table(headings, lines, shrink, width)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+        """All of it, as JSON has it.
+
+        Returns:
+            Numbers, strings, lists and dictionaries.
+        """
         kinds = {
             f"{kind}s": [asdict(row) for row in self.rows if row.kind == kind]
             for kind in ("parameter", "buffer")
@@ -157,6 +183,11 @@ class Audit:
         }
 
     def to_json(self) -> str:
+        """The same as a JSON document.
+
+        Returns:
+            A document of :meth:`as_dict`.
+        """
         return json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False)
 
     def __str__(self) -> str:

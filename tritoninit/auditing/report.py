@@ -26,7 +26,8 @@ class Report(Sequence[Assignment]):
         assignments: what was done; looked through when first asked for.
         seed: of every key.
         module: the model, whose other parameters and buffers are audited, too.
-        noticed: (name, what), which become remarks of the audit.
+        noticed: (name, what), which become remarks of the audit; looked through when that is asked for, and
+            perhaps again.
         scope: what of a whole the model is a part of.
     """
 
@@ -43,7 +44,7 @@ class Report(Sequence[Assignment]):
         self.seed = seed
         self.module = module
         self.scope = scope
-        self._noticed = tuple(noticed)
+        self._noticed = noticed
 
     @cached_property
     def _assignments(self) -> tuple[Assignment, ...]:
@@ -61,21 +62,33 @@ class Report(Sequence[Assignment]):
 
     @cached_property
     def audit(self) -> Audit:
-        return audit_of(self.module, self._assignments, self._noticed, self.scope)
+        return audit_of(self.module, self._assignments, tuple(self._noticed), self.scope)
 
     def gather(self) -> Audit:
         """The audit of what all ranks hold, as one model, which :attr:`audit` and ``print`` show then.
 
         All ranks of the default process group have to call this; nothing else here communicates.
+
+        Returns:
+            The same on every rank.
         """
-        self.audit = audit_of(self.module, self._assignments, self._noticed, self.scope, gather=True)
+        self.audit = audit_of(self.module, self._assignments, tuple(self._noticed), self.scope, gather=True)
         return self.audit
 
     def as_dict(self) -> dict[str, Any]:
-        """The audit, the seed and the stream's version, as JSON has them."""
+        """The audit, the seed and the stream's version, as JSON has them.
+
+        Returns:
+            Numbers, strings, lists and dictionaries.
+        """
         return {"seed": self.seed, "stream_version": STREAM_VERSION, **self.audit.as_dict()}
 
     def to_json(self) -> str:
+        """The same as a JSON document.
+
+        Returns:
+            A document of :meth:`as_dict`.
+        """
         return json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False)
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from tritoninit.bench.contenders import FILLS, Trial, check, contender, contenders
+from tritoninit.bench.contenders import FILLS, STOCHASTIC, SUBJECTS, Trial, check, contender, contenders
 from tritoninit.bench.device import ALL_THREADS, DEVICE, Memory, largest, using_threads, waiting
 
 SIZES = tuple(2**k for k in (8, 12, 16, 20, 24, 28, 30))
@@ -21,12 +21,13 @@ def trials(quick: bool) -> list[Trial]:
     return [
         Trial("fill", subject, dtype, size, threads, each.name)
         for dtype in dtypes
-        for subject in FILLS
+        for subject in (*FILLS, *([STOCHASTIC] if dtype == "bfloat16" and not quick else []))
         for size in (QUICK_SIZES if quick else SIZES)
         if size * getattr(torch, dtype).itemsize <= largest()
         for threads in _threads(size, quick)
         for each in contenders(quick)
         if each.threaded or threads == ALL_THREADS
+        if each.ours or subject != STOCHASTIC
     ]
 
 
@@ -37,7 +38,7 @@ def _threads(size: int, quick: bool) -> Iterator[int]:
 
 
 def bench_fill(trial: Trial, affordable: None, timed: Callable[..., None], memory: Memory) -> None:
-    filler, fill = contender(trial.contender), FILLS[trial.subject]
+    filler, fill = contender(trial.contender), SUBJECTS[trial.subject]
     with trial.serving(), using_threads(trial.threads):
         buffers = memory.ring(trial.elements, trial.torch_dtype)
         buffers[0].fill_(math.nan)  # so that what is left out shows

@@ -13,10 +13,19 @@ import tritoninit
 from tritoninit.bench.contenders import KEY, Trial, WrongValues, check_distribution, default
 from tritoninit.bench.device import ALL_THREADS, DEVICE, Memory
 from tritoninit.combinators import BlockDiagonal
-from tritoninit.distributions import Bernoulli, Cauchy, Exponential, Geometric, LogNormal, RandInt
+from tritoninit.distributions import (
+    Bernoulli,
+    Cauchy,
+    Exponential,
+    Geometric,
+    LogNormal,
+    Permutation,
+    RandInt,
+)
 from tritoninit.experts import Experts
 from tritoninit.fills import Initializer, Normal
-from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
+from tritoninit.located import DeltaOrthogonal
+from tritoninit.structured import Dirac, Eye, Identity, Orthogonal, Sparse
 
 STD = 0.01
 _REFERENCE_SIZE = 2048  # the largest of which the reference sorts every column in a second
@@ -72,6 +81,14 @@ def _blocks(x: Tensor) -> list[Tensor]:
 _BLOCKS = 16
 
 
+def _centre_by_torch(x: Tensor) -> None:
+    nn.init.orthogonal_(nn.init.zeros_(x)[:, :, 1, 1])
+
+
+def _permutation_by_torch(x: Tensor) -> None:
+    torch.randperm(x.numel(), dtype=x.dtype, device=x.device, out=x)
+
+
 def tasks() -> dict[str, Task]:
     """By subject; tests have a look at them, too."""
     return {
@@ -91,8 +108,15 @@ def tasks() -> dict[str, Task]:
         "sparse": _sparse(0.9, 512, 2048, 4096, 8192),
         "sparse 0.5": _sparse(0.5, 4096),
         "sparse 0.1": _sparse(0.1, 4096),
+        "delta orthogonal": Task(DeltaOrthogonal(), _centre_by_torch, check_centre, ((1024, 512, 3, 3),)),
         "eye": Task(Eye(), nn.init.eye_, check_eye, _squares(4096)),
+        "identity": Task(
+            Identity(2.0), lambda x: nn.init.eye_(x).mul_(2.0), lambda x: check_eye(x / 2), _squares(4096)
+        ),
         "dirac": Task(Dirac(2), lambda x: nn.init.dirac_(x, 2), check_dirac, ((1024, 512, 3, 3),)),
+        "permutation": Task(
+            Permutation(), _permutation_by_torch, check_permutation, ((1 << 20,), (1 << 24,))
+        ),
     }
 
 
@@ -106,7 +130,7 @@ def draws() -> dict[str, Task]:
             initializer,
             lambda x: getattr(x, method)(*given),
             lambda x: check_draws(x, middle, above),
-            _squares(512, 2048),
+            _squares(512, 1024, 2048, 4096),
         )
 
     return {
@@ -163,6 +187,22 @@ def check_blocks(matrix: Tensor) -> None:
     inside = sum(int((block != 0).sum()) for block in _blocks(matrix))
     if there != inside:
         raise WrongValues(f"{there - inside} elements beside the blocks are not zero")
+
+
+def check_centre(kernel: Tensor) -> None:
+    """Raise WrongValues unless the centre is orthogonal, and zero beside it."""
+    check_orthogonal(kernel[:, :, 1, 1])
+    if int((kernel != 0).sum()) != int((kernel[:, :, 1, 1] != 0).sum()):
+        raise WrongValues("elements beside the centre are not zero")
+
+
+def check_permutation(indices: Tensor) -> None:
+    """Raise WrongValues unless every index is there once, and not where it was."""
+    count = indices.numel()
+    if not torch.equal(indices.sort().values, torch.arange(count, device=indices.device).to(indices.dtype)):
+        raise WrongValues("indices are missing")
+    if torch.equal(indices.sort().indices, indices.long()):
+        raise WrongValues("indices are in order")
 
 
 def check_eye(matrix: Tensor) -> None:

@@ -39,6 +39,9 @@ FILLS: dict[str, Fill] = {
     "normal": Normal(0.0, 0.02),
     "truncated_normal": TruncatedNormal(0.0, 0.02, -0.04, 0.04),
 }
+# Of 16 bits, rounded up or down at random: nobody else has such fills.
+STOCHASTIC = "stochastic_normal"
+SUBJECTS = FILLS | {STOCHASTIC: FILLS["normal"].stochastically()}
 KEY = Key(0)
 CHECKED = 2**20  # elements at the beginning of a tensor, and as many at its end
 # Standard errors of a mean or a standard deviation: fewer than one right sample of 10**7 is farther off.
@@ -426,7 +429,7 @@ class Trial:
         """Whether its contender is here and does this, for which its library is imported and tried."""
         who = contender(self.contender)
         return who.unavailable() is None and (
-            self.kind not in ("fill", "cached") or who.serves(FILLS[self.subject], self.torch_dtype)
+            self.kind not in ("fill", "cached") or who.serves(SUBJECTS[self.subject], self.torch_dtype)
         )
 
     def serving(self) -> AbstractContextManager[None]:

@@ -84,7 +84,7 @@ def filler(draw: str, dtype: torch.dtype, shift: float, scale: float) -> Callabl
         RuntimeError: no header of cuRAND's is found. Of CuPy, whatever it raises where it cannot compile.
     """
     cupy: Any = importlib.import_module("cupy")
-    options = ("--std=c++17", f"-I{headers(cupy.cuda.get_cuda_path())}")
+    options = ("--std=c++17", *(f"-I{folder}" for folder in includes(cupy)))
     kernel = cupy.RawKernel(source(draw, dtype), "fill", options, backend="nvrtc")
     at_once = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, _THREADS, 0)
     most_blocks = at_once * torch.cuda.get_device_properties().multi_processor_count
@@ -104,6 +104,13 @@ def filler(draw: str, dtype: torch.dtype, shift: float, scale: float) -> Callabl
         return tensor
 
     return fill
+
+
+def includes(cupy: Any) -> list[Path]:
+    """Where NVRTC finds cuRAND's headers, and libcu++'s, which those include: CuPy's copy or a toolkit's."""
+    curand = headers(cupy.cuda.get_cuda_path())
+    libraries = (Path(cupy.__file__).parent / "_core/include/cupy/_cccl/libcudacxx", curand / "cccl")
+    return [curand, *(folder for folder in libraries if folder.is_dir())]
 
 
 def headers(cuda: str | None) -> Path:

@@ -271,7 +271,7 @@ def _bars(found: Comparison, panel: Panel) -> Iterator[_Bar]:
         torch = [r for r in fills(results, panel.subject, panel.dtype, "torch") if r.elements == row.elements]
         prediction = found.predictions[column].get(row)
         yield _Bar(
-            results.name,
+            _briefly(found)[column],
             row.contender,
             share,
             torch[0].memset_fraction if torch else None,
@@ -294,15 +294,13 @@ def _draw_shares(
     axes: Axes, groups: Sequence[tuple[Panel, Sequence[_Bar]]], reach: float, label: str = _SHARE
 ) -> None:
     """A bar for ours, torch's mark on it, a star where prediction puts it."""
-    machines = list(dict.fromkeys(bar.machine for _, bars in groups for bar in bars))
-    briefly = dict(zip(machines, cut(machines, ROOM), strict=True))
     y, places, names = 0.0, [], []
     for panel, bars in groups:
         axes.text(0, y, str(panel), transform=axes.get_yaxis_transform(), weight="bold", va="center")
         for y_bar, bar in enumerate(bars, 1):
             _draw_bar(axes, y + y_bar, bar)
             places.append(y + y_bar)
-            names.append(briefly[bar.machine])
+            names.append(bar.machine)
         y += len(bars) + _HEADING
     axes.set_yticks(places, names)
     axes.set_ylim(y - 0.6, -0.8)

@@ -48,7 +48,7 @@ _DISTRIBUTIONS: Final = ("constant", "uniform", "normal", "central_normal", "tru
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 # What the benchmarks call the kernels' distributions: their truncated normal, cut at two standard deviations,
 # needs no tail.
-_BENCHMARKED: Final = {"uniform": "uniform", "normal": "normal", "central_normal": "truncated_normal"}
+BENCHMARKED: Final = {"uniform": "uniform", "normal": "normal", "central_normal": "truncated_normal"}
 _WIDTH: Final = 110
 
 
@@ -171,11 +171,11 @@ def of_benchmarks(
 ) -> dict[tuple[str, str], Prediction]:
     """Of counted kernels those that the benchmarks run, by what these call them."""
     found = {
-        (_BENCHMARKED[row.distribution], row.dtype): predict(row, architecture, memset)
+        (BENCHMARKED[row.distribution], row.dtype): predict(row, architecture, memset)
         for row in rows
-        if row.arch == architecture.arch and row.kernel == "run_kernel" and row.distribution in _BENCHMARKED
+        if row.arch == architecture.arch and row.kernel == "run_kernel" and row.distribution in BENCHMARKED
     }
-    for distribution in _BENCHMARKED.values():  # see specializations
+    for distribution in BENCHMARKED.values():  # see specializations
         if (distribution, "bfloat16") in found:
             found.setdefault((distribution, "float16"), found[distribution, "bfloat16"])
     return found

@@ -44,4 +44,4 @@ def _cut(name: str, alike: int, room: int) -> str:
         begin = _CUT if alike else ""
         kept = (name if not alike else rest)[: room - len(begin)]
         return begin + kept if begin + kept == begin + rest else begin + kept[:-1] + _CUT
-    return name[: room - 1 - len(rest)].rstrip() + _CUT + rest
+    return name[: room - 1 - len(rest)].rstrip(" ,;") + _CUT + rest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from tritoninit.bench import changes, glance
@@ -17,6 +17,7 @@ GLANCE_LEGEND: Final = (
 )
 CHANGED: Final = "What changed"
 CHANGED_HEADINGS: Final = ("by", ">fills", ">speed, now over before", ">least", ">most", ">faster", ">slower")
+NOTHING: Final = "No fill that reaches the memory is in both."
 _ARROW: Final = "\N{RIGHTWARDS ARROW}"
 
 
@@ -27,7 +28,12 @@ def text(found: Comparison) -> list[str]:
         headings = ["machine", *(f">{panel}" for panel in glance.columns(found))]
         lines += ["", f"{GLANCE}: {GLANCE_LEGEND}", *table(headings, rows)]
     for change in changes.changes(found.results):
-        lines += ["", f"{CHANGED}: {differences(change)}", *table(CHANGED_HEADINGS, list(kept_rows(change)))]
+        rows = list(kept_rows(change))
+        lines += [
+            "",
+            f"{CHANGED}: {differences(change)}",
+            *(table(CHANGED_HEADINGS, rows) if rows else [NOTHING]),
+        ]
     return lines
 
 
@@ -39,8 +45,9 @@ def markdown(found: Comparison) -> list[str]:
         lines += ["", f"**{GLANCE}**: {GLANCE_LEGEND}", "", *markdown_table(headings, rows, 1)]
     for change in changes.changes(found.results):
         headings = [heading.removeprefix(">") for heading in CHANGED_HEADINGS]
-        table_lines = markdown_table(headings, list(kept_rows(change)), 1)
-        lines += ["", f"**{CHANGED}**: {differences(change)}", "", *table_lines]
+        rows = list(kept_rows(change))
+        told = markdown_table(headings, rows, 1) if rows else [NOTHING]
+        lines += ["", f"**{CHANGED}**: {differences(change)}", "", *told]
     return lines
 
 
@@ -62,7 +69,7 @@ def differences(change: Change) -> str:
     return f"{change.before.name} {_ARROW} {change.now.name}: {versions or 'the same versions and commit'}"
 
 
-def kept_rows(change: Change) -> Iterator[Sequence[str]]:
+def kept_rows(change: Change) -> Iterator[list[str]]:
     for kept in change.kept:
         yield [kept.contender, str(kept.fills), *_ratios(kept)]
 

@@ -226,10 +226,11 @@ def _changes(found: Comparison) -> str:
         for heading, right in zip(headings, numeric, strict=True)
     )
     for change in changes.changes(found.results):
-        body = (_plain_row([escape(word) for word in row], numeric) for row in overview.kept_rows(change))
+        rows = [_plain_row([escape(word) for word in row], numeric) for row in overview.kept_rows(change)]
         words = overview.differences(change)
         parts.append(f"<h3>{escape(words)}</h3>")
-        parts.append(_scroll(words, f"<table>\n<thead><tr>{head}</tr></thead>\n", body))
+        table = _scroll(words, f"<table>\n<thead><tr>{head}</tr></thead>\n", iter(rows))
+        parts.append(table if rows else f"<p>{overview.NOTHING}</p>")
     if not parts:
         return ""
     return (

@@ -233,14 +233,23 @@ def _in_cell(word: str) -> str:
 
 
 def tidy(found: Comparison) -> str:
-    """Every row of every contender on every machine, a line each: all digits, nothing where unknown."""
+    """Every row of every contender on every machine, a line each: all digits, nothing where unknown.
+
+    Below them what is predicted of machines that were not measured, which has neither a size nor a time.
+    """
     file = io.StringIO(newline="")
     names = [field.name for field in fields(Row)]
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["machine", *names, "predicted_gs_per_s", "bound_by"])
+    writer.writerow(["machine", *names, "cached", "predicted_gs_per_s", "bound_by"])
     for results, predictions in zip(found.results, found.predictions, strict=True):
         for row in sorted(results.rows, key=lambda row: (task_of(results, row).place, row.contender)):
             prediction = predictions.get(row)
             words = (prediction.gs_per_s, prediction.bound) if prediction else (None, None)
-            writer.writerow([results.name, *(getattr(row, name) for name in names), *words])
+            values = (getattr(row, name) for name in names)
+            writer.writerow([results.name, *values, results.cached(row), *words])
+    for forecast in found.forecasts:
+        for (subject, dtype), prediction in forecast.predictions.items():
+            known = {"kind": "fill", "subject": subject, "dtype": dtype, "contender": PREDICTED}
+            words = (prediction.gs_per_s, prediction.bound)
+            writer.writerow([forecast.name, *(known.get(name) for name in names), None, *words])
     return file.getvalue()

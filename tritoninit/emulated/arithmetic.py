@@ -162,7 +162,11 @@ def _rounded(x: float, y: float, z: float, toward: float) -> float:
         nearest = float(exact)
     except OverflowError:
         nearest = math.copysign(math.inf, exact)
-    if toward and not math.isinf(nearest) and (exact - Fraction(nearest)) * Fraction(math.copysign(1, toward)) > 0:
+    if (
+        toward
+        and not math.isinf(nearest)
+        and (exact - Fraction(nearest)) * Fraction(math.copysign(1, toward)) > 0
+    ):
         return math.nextafter(nearest, toward)
     return nearest
 

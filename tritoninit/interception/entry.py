@@ -69,6 +69,9 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
     Args:
         seed: 64 bits; drawn from PyTorch's default CPU generator if None.
 
+    Returns:
+        A context manager, which gives what was set, and how, while the block goes on and after it.
+
     Raises:
         ValueError: the backend that ``use_backend`` or TRITONINIT_BACKEND asks for is unknown.
         RuntimeError: this torch lacks something that this needs, or others stand in for its functions.
@@ -114,6 +117,9 @@ def record() -> Iterator[Intercepted]:
     What NumPy's and Python's own generators draw counts as read: see there. Limits are those of
     :func:`intercept`. What other threads, custom operators or NumPy change is an error by name, or, if torch
     does not see it, goes unnoticed.
+
+    Returns:
+        A context manager, which gives what was asked for, and makes rules of it.
 
     Raises:
         RuntimeError: this torch lacks something that this needs, or others stand in for its functions.

@@ -26,7 +26,13 @@ for _library, _asks in DEVICES.items():
 
 @dataclass(frozen=True)
 class PassedOn:
-    """A call that torch itself served: the function's name, what it was to fill, and why."""
+    """A call that torch itself served: the function's name, what it was to fill, and why.
+
+    Args:
+        function: its name, as torch has it.
+        target: what it was to fill, in words.
+        reason: in words.
+    """
 
     function: str
     target: str
@@ -51,7 +57,14 @@ class Intercepted(ABC):
 
     @abstractmethod
     def is_pending(self, tensor: Tensor) -> bool:
-        """Whether fills of a tensor's memory are recorded and not yet run, since nobody has looked."""
+        """Whether fills of a tensor's memory are recorded and not yet run, since nobody has looked.
+
+        Args:
+            tensor: any.
+
+        Returns:
+            Whether there are any.
+        """
 
     @abstractmethod
     def flush(self) -> None:
@@ -67,10 +80,23 @@ class Intercepted(ABC):
         changed again is told as :class:`ZeroRow` (an embedding's padding row) or :class:`Overlaid`. A fill by
         way of a view of another shape, such as ``weight.T``, is told as the primitive that it lowered to. A
         copy is told as what it was copied from.
+
+        Args:
+            model: built in the block, or of tensors that were.
+
+        Returns:
+            One a tensor.
         """
 
     def report(self, model: nn.Module) -> Report:
-        """The same, with the audit of the model."""
+        """The same, with the audit of the model.
+
+        Args:
+            model: built in the block, or of tensors that were.
+
+        Returns:
+            The report.
+        """
         return Report(self.assignments(model), seed=self.key.seed, module=model)
 
     @abstractmethod
@@ -80,6 +106,12 @@ class Intercepted(ABC):
         One rule a parameter, and a buffer that was set in the block, by its qualified name: the initializer
         of all that became of it, whatever was overwritten. What no other says is
         :class:`~tritoninit.Recorded`: the calls that it took.
+
+        Args:
+            model: built in the block, or of tensors that were.
+
+        Returns:
+            One rule a tensor, by its name.
 
         Raises:
             ValueError: parameters of which nobody can say how they were set, by name. Under ``intercept``

@@ -19,6 +19,8 @@ from tritoninit.kernels.numba_words import (
     NUMBERS,
     UNIFORM,
     copy_piece,
+    double_bits,
+    double_of,
     gather_tile,
     inlined,
     kernel,
@@ -57,26 +59,6 @@ def sqrt(context: Any, x: Any) -> Any:
     return types.float64(types.float64), generate
 
 
-@intrinsic
-def bits(context: Any, x: Any) -> Any:
-    """The 64 bits of a float64."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(64))
-
-    return types.uint64(types.float64), generate
-
-
-@intrinsic
-def real(context: Any, x: Any) -> Any:
-    """The float64 of 64 bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.DoubleType())
-
-    return types.float64(types.uint64), generate
-
-
 @inlined
 def horner(x, c):
     v = c[0]
@@ -92,9 +74,9 @@ def horner(x, c):
 @inlined
 def minus_two_log(x, exponent):
     """-2 ln(x * 2**-exponent) of positive normal float64 x."""
-    i = i64(bits(x))
+    i = i64(double_bits(x))
     power = i64(i64(i - _LOG_SPLIT) & i64(-(1 << 52)))
-    m = real(u64(i64(i - power))) - 1.0
+    m = double_of(u64(i64(i - power))) - 1.0
     s = m / (m + 2.0)
     t = s * s
     square = m * m
@@ -133,7 +115,7 @@ def box_muller(x, y):
     """Two independent standard normals from two 64-bit words."""
     r = sqrt(minus_two_log(real_of(x | u64(1)), i64(64)))
     f = f64(i64(i64(u64(u64(y << u64(1)) + _SIGN)) >> i64(10))) * -(2.0**-53)
-    signed = real(bits(r) ^ (y & _SIGN))
+    signed = double_of(double_bits(r) ^ (y & _SIGN))
     return signed * sine(f), signed * sine(1.0 - abs(f))
 
 

@@ -408,17 +408,23 @@ def rows_kernel(
 
 
 @inlined
+def carried(v, word, dropped):
+    """As ``stochastic``, of what is no less than the smallest normal number."""
+    moved = u32(bits(v) + u32(word >> u32(u32(32) - dropped)))
+    return real(moved & u32(~u32(u32(u32(1) << dropped) - u32(1))))
+
+
+@inlined
 def stochastic(v, word, dropped, smallest_normal, step, about, unit):
     """The number of a format above or below v, as a float32: v in the mean over the words."""
     b = bits(v)
     a = b & u32(0x7FFFFFFF)
-    moved = u32(u32(b + u32(word >> u32(u32(32) - dropped))) & u32(~u32(u32(u32(1) << dropped) - u32(1))))
     size = real(a)
     low = (size + about) - about
     low = low - step if low > size else low
     share = f32(i32(u32(~word) >> u32(8))) * unit
     small = bits(low + (step if share < size - low else f32(0))) | (b & _SIGN)
-    return real(small if a < smallest_normal else moved)
+    return real(small) if a < smallest_normal else carried(v, word, dropped)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -426,6 +432,11 @@ def round_tile(z, x, blocks, dtype):
     """Move the values z of ``blocks`` blocks to numbers that the dtype has, by the words x."""
     dropped, smallest_normal = _GRID_BITS[dtype, 0], _GRID_BITS[dtype, 1]
     step, about, unit = _GRID_STEPS[dtype, 0], _GRID_STEPS[dtype, 1], _GRID_STEPS[dtype, 2]
+    if smallest_normal == 0:
+        for lane in range(4):
+            for j in range(blocks):
+                z[lane, j] = carried(z[lane, j], x[lane, j], dropped)
+        return
     for lane in range(4):
         for j in range(blocks):
             z[lane, j] = stochastic(z[lane, j], x[lane, j], dropped, smallest_normal, step, about, unit)
@@ -461,11 +472,12 @@ def _stochastic_rows(
     row = done = 0
     while row < places.size:
         count, number, row, done = gather_tile(x, pieces, places, row, done, length)
+        a, b, c, d, e, f, g, h = x[0], x[1], x[2], x[3], y[0], y[1], y[2], y[3]
         for j in range(count):
-            low, high = x[0, j], x[1, j] | _ROUNDING_HIGH_WORD
-            y[0, j], y[1, j], y[2, j], y[3, j] = philox4x32(low, high, key[0], key[1], key[2], key[3])
+            high = b[j] | _ROUNDING_HIGH_WORD
+            e[j], f[j], g[j], h[j] = philox4x32(a[j], high, key[0], key[1], key[2], key[3])
         for j in range(count):
-            x[0, j], x[1, j], x[2, j], x[3, j] = philox4x32(x[0, j], x[1, j], key[0], key[1], key[2], key[3])
+            a[j], b[j], c[j], d[j] = philox4x32(a[j], b[j], key[0], key[1], key[2], key[3])
         transform_tile(z, x, count, p, distribution)
         round_tile(z, y, count, dtype)
         store_tile(z, wide, narrow, short, dtype, 0)

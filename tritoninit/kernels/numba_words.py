@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,26 @@ def pointer(context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.uint64), generate
+
+
+@intrinsic
+def double_bits(context: Any, x: Any) -> Any:
+    """The 64 bits of a float64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.uint64(types.float64), generate
+
+
+@intrinsic
+def double_of(context: Any, x: Any) -> Any:
+    """The float64 of 64 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.uint64), generate
 
 
 inlined = njit(inline="always", error_model="numpy")
@@ -70,18 +91,21 @@ def key_words(seed, stream):
 NUMBERS = (types.uint64, types.uint64, *(types.float64,) * 8)
 
 
-def _checksum(constants: Any) -> int:
+def _checksum(constants: Any, beside: Sequence[Any]) -> int:
     """Of what is compiled into kernels, and numba's cache reads neither in their file nor in their code."""
     upper = [item for module in (stream, constants) for item in vars(module).items() if item[0].isupper()]
-    return zlib.crc32(repr(upper).encode() + Path(__file__).read_bytes())
+    files = [__file__, *(module.__file__ for module in beside)]
+    return zlib.crc32(repr(upper).encode() + b"".join(Path(file).read_bytes() for file in files))
 
 
-def kernel(*signature: Any, constants: Any = stream) -> Any:
+def kernel(*signature: Any, constants: Any = stream, beside: Sequence[Any] = ()) -> Any:
     """Compile on import, or load from the cache on disk; without one where numba can write none.
 
-    ``constants`` is a module whose numbers the kernel has in it.
+    Args:
+        constants: a module whose numbers the kernel has in it.
+        beside: modules of which it has functions in it.
     """
-    checksum = _checksum(constants)
+    checksum = _checksum(constants, beside)
 
     def compiled(function: Any) -> Any:
         function.__qualname__ += f"_{checksum:08x}"  # part of the name of the cache's file

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 STREAM_VERSION: Final = 1
 
@@ -208,6 +208,28 @@ class Draw(NamedTuple):
     start: int
     strides: tuple[int, ...]
     stochastic: bool = False
+
+
+class Alike(NamedTuple):
+    """Draws that differ in where they go and by which numbers, and in nothing else.
+
+    Attributes:
+        targets: torch tensors of one shape, dtype and device, contiguous and not empty, none of them an
+            inference tensor.
+        draw: what all of them have in common.
+        seeds: of each.
+        streams: of each.
+    """
+
+    targets: list[Any]
+    draw: Draw
+    seeds: list[int]
+    streams: list[int]
+
+    def items(self) -> list[tuple[Any, Draw]]:
+        """Each with its draw."""
+        keys = zip(self.targets, self.seeds, self.streams, strict=True)
+        return [(x, self.draw._replace(seed=seed, stream=stream)) for x, seed, stream in keys]
 
 
 def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:

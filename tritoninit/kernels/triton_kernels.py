@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from itertools import chain
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,7 +24,7 @@ from tritoninit.kernels import stream, triton_launch
 from tritoninit.kernels import triton_doubles as wide
 from tritoninit.kernels.rows import DIMS as MAX_DIMS
 from tritoninit.kernels.rows import Grouping, goes_by_rows, grouping
-from tritoninit.kernels.stream import Draw, TruncatedNormalNumbers
+from tritoninit.kernels.stream import Alike, Draw, TruncatedNormalNumbers
 
 _M0 = tl.constexpr(stream.PHILOX_M0)
 _M1 = tl.constexpr(stream.PHILOX_M1)
@@ -984,14 +986,15 @@ def _launch_run(tensor: torch.Tensor, draw: Draw, counters: int, device: int) ->
     stop, aligned = start + tensor.numel(), start % 16 == 0
     grid = (stop + tile - 1) // tile - start // tile
     numbers = start, stop, *_key_words(draw), *_parameters(tensor, draw)
-    form = FORMATS.get(dtype, NO_FORMAT.value)
+    options = _options(distribution, dtype)
     kernel = double_run_kernel if dtype == torch.float64 else run_kernel
     kind = kernel, device, dtype, distribution, aligned, counters, tensor.data_ptr() % 16 == 0
-    if not triton_launch.again(kind, grid, tensor, *numbers, distribution, aligned, counters, form):
+    constants = options["DISTRIBUTION"], aligned, counters, options["FORMAT"]
+    if not triton_launch.again(kind, grid, tensor, *numbers, *constants):
         memory = tensor.detach()
         memory = memory.view(torch.uint8) if dtype in FORMATS else memory
-        constants = {"ALIGNED": aligned, "COUNTERS": counters, **_options(distribution, dtype)}
-        triton_launch.first(kind, grid, (memory, *numbers), constants)
+        named = {"ALIGNED": aligned, "COUNTERS": counters, **options}
+        triton_launch.first(kind, grid, (memory, *numbers), named)
 
 
 def _key_words(draw: Draw) -> tuple[int, int, int, int]:
@@ -1070,23 +1073,32 @@ class Group(NamedTuple):
 
     def launch(self, grid: int, counters: int, table: torch.Tensor, *places: int) -> None:
         dtype, distribution, aligned = self
-        form = FORMATS.get(dtype, NO_FORMAT.value)
+        options = _options(distribution, dtype)
         kind = table_kernel, table.get_device(), *self, counters, table.data_ptr() % 16 == 0
-        constants = distribution, DTYPES[dtype], aligned, counters, form
+        constants = options["DISTRIBUTION"], DTYPES[dtype], aligned, counters, options["FORMAT"]
         if not triton_launch.again(kind, grid, table, *places, *constants):
             named = {"DTYPE": DTYPES[dtype], "ALIGNED": aligned, "COUNTERS": counters}
-            triton_launch.first(kind, grid, (table, *places), {**named, **_options(distribution, dtype)})
+            triton_launch.first(kind, grid, (table, *places), {**named, **options})
 
 
-_new: Any = tuple.__new__
+class Runs(NamedTuple):
+    """Tensors that a run of the stream goes through, which differ in where they lie and in their keys alone.
 
-
-class Run(NamedTuple):
-    """A tensor that a run of the stream goes through."""
+    Attributes:
+        tensor: the first of them.
+        draw: its.
+        size: elements of each.
+        origins: where element 0 of the stream would lie, of each.
+        seeds: of each.
+        streams: of each.
+    """
 
     tensor: torch.Tensor
     draw: Draw
-    origin: int
+    size: int
+    origins: list[int]
+    seeds: list[int]
+    streams: list[int]
 
 
 class CutGroup(NamedTuple):
@@ -1137,6 +1149,7 @@ Item: TypeAlias = tuple[torch.Tensor, Draw]
 
 def fill_many(
     items: Sequence[tuple[torch.Tensor, Draw]],
+    alike: Sequence[Alike] = (),
     *,
     counters: int = COUNTERS,
     tiles_per_program: int | None = None,
@@ -1152,21 +1165,28 @@ def fill_many(
 
     Args:
         items: tensors that do not overlap, and what to write into them.
+        alike: others, of which many have the same written.
         counters: blocks that a program draws at a time (a power of two); never changes a value.
         tiles_per_program: how often a program does so, by default more the more there is to draw; never
             changes a value.
     """
-    if len(items) == 1:
+    if len(items) == 1 and not alike:
         fill(*items[0], counters=counters)
         return
-    devices: dict[torch.device, list[tuple[torch.Tensor, Draw]]] = defaultdict(list)
+    devices: dict[torch.device, tuple[list[Item], list[Alike]]] = defaultdict(lambda: ([], []))
     for item in items:
         if item[0].numel():
-            devices[item[0].device].append(item)
-    for device, members in devices.items():
-        with torch.cuda.device_of(members[0][0]):
-            capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-            groups, alone = ({}, members) if capturing else _group(members, counters)
+            devices[item[0].device][0].append(item)
+    for each in alike:
+        if each.targets:
+            devices[each.targets[0].device][1].append(each)
+    for device, (members, together) in devices.items():
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                groups: Groups = {}
+                alone = [*members, *(item for each in together for item in each.items())]
+            else:
+                groups, alone = _group(members, together, counters)
             for tensor, draw in alone:
                 fill(tensor, draw, counters=counters)
             if groups:
@@ -1232,18 +1252,43 @@ class KeptTable:
                 group.launch(grid, self._counters, self._words, rows_at, programs_at, tiles)
 
 
-def _group(items: list[tuple[torch.Tensor, Draw]], counters: int) -> tuple[Groups, list[Item]]:
+def _group(items: list[Item], alike: list[Alike], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device that share launches, and those to launch one by one."""
     groups, alone = _grouped(items, counters)
-    alone += [(found[0].tensor, found[0].draw) for found in groups.values() if len(found) == 1]
-    return {group: found for group, found in groups.items() if len(found) > 1}, alone
+    for each in alike:
+        _add_alike(groups, each)
+    several: Groups = {}
+    for group, found in groups.items():
+        first = found[0]
+        if len(found) == 1 and (isinstance(first, Cut) or len(first.origins) == 1):
+            alone.append((first.tensor, first.draw))
+        else:
+            several[group] = found
+    return several, alone
+
+
+def _add_alike(groups: Groups, alike: Alike) -> None:
+    targets, draw, seeds, streams = alike
+    before = draw.start * targets[0].itemsize
+    origins = [(x.data_ptr() - before) & 0xFFFFFFFFFFFFFFFF for x in targets]
+    places = {origin % 16 == 0 for origin in origins}
+    for aligned in places:
+        group = Group(targets[0].dtype, variant(draw), aligned)
+        if len(places) == 1:
+            found = Runs(targets[0], draw, targets[0].numel(), origins, seeds, streams)
+        else:
+            which = [k for k, origin in enumerate(origins) if (origin % 16 == 0) == aligned]
+            columns = [[column[k] for k in which] for column in (origins, seeds, streams)]
+            found = Runs(targets[which[0]], draw, targets[0].numel(), *columns)
+        first = draw._replace(seed=found.seeds[0], stream=found.streams[0])
+        groups[group].append(found._replace(draw=first))
 
 
 def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
     """The tensors of a device by what launches over many have in common, and those that none serves."""
     alone: list[Item] = []
     groups: Groups = defaultdict(list)
-    kinds: dict[Any, list[Any]] = {}
+    kinds: dict[Any, Runs] = {}
     waiting = [*items[::-1]]
     while waiting:
         tensor, draw = waiting.pop()
@@ -1259,14 +1304,18 @@ def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
                 else:
                     alone.append((tensor, draw))
                 continue
-        dtype = tensor.dtype
-        origin = (tensor.data_ptr() - draw.start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
+        dtype, size = tensor.dtype, tensor.numel()
+        name, parameters, seed, key_stream, start, _, is_stochastic = draw
+        origin = (tensor.data_ptr() - start * tensor.itemsize) & 0xFFFFFFFFFFFFFFFF
         # By what is there already: to find out what a draw's variant is takes longer, and so does a Group.
-        kind = dtype, draw.distribution, id(draw.parameters), origin % 16 == 0
+        kind = dtype, name, is_stochastic, id(parameters), start, size, origin % 16 == 0
         found = kinds.get(kind)
         if found is None:
-            found = kinds[kind] = groups[Group(dtype, variant(draw), origin % 16 == 0)]
-        found.append(_new(Run, (tensor, draw, origin)))
+            found = kinds[kind] = Runs(tensor, draw, size, [], [], [])
+            groups[Group(dtype, variant(draw), origin % 16 == 0)].append(found)
+        found.origins.append(origin)
+        found.seeds.append(seed)
+        found.streams.append(key_stream)
     return groups, alone
 
 
@@ -1316,15 +1365,22 @@ Table: TypeAlias = tuple[npt.NDArray[np.void], npt.NDArray[np.int32], int]
 
 
 def _table(
-    runs: list[Run], tile: int, tiles_per_program: int | None, strides: Sequence[int] = (), count: int = 1
+    runs: list[Runs], tile: int, tiles_per_program: int | None, strides: Sequence[int] = (), count: int = 1
 ) -> Table:
     """The rows of a launch, the number of each program's row, and how many tiles a program draws.
 
-    Of each run there are ``count``, so many bytes apart.
+    Of each tensor there are ``count``, so many bytes apart.
     """
-    rows = _rows(DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW, runs)
-    rows["origin"] = np.array([origin for _, _, origin in runs], np.uint64)
-    rows["stop"] = rows["start"] + [tensor.numel() for tensor, _, _ in runs]
+    dtype = DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW
+    sizes = [len(run.origins) for run in runs]
+    rows = np.zeros(sum(sizes), dtype)
+    for column, each in (("origin", "origins"), ("seed", "seeds"), ("stream", "streams")):
+        rows[column] = np.array([*chain.from_iterable(getattr(run, each) for run in runs)], np.uint64)
+    starts = np.array([run.draw.start for run in runs], np.int64)
+    rows["start"] = np.repeat(starts, sizes)
+    rows["stop"] = np.repeat(starts + [run.size for run in runs], sizes)
+    parameters = np.array([run.draw.parameters for run in runs], dtype["parameters"].base)
+    rows["parameters"][:, : parameters.shape[1]] = np.repeat(parameters, sizes, axis=0)
     if count > 1:
         rows = np.repeat(rows, count)
         number = np.tile(np.arange(count, dtype=np.uint64), len(runs))
@@ -1335,28 +1391,17 @@ def _table(
 
 def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> Table:
     """The same of tensors that go by rows, of which a tile is so many groups."""
-    rows = _rows(DOUBLE_CUT_ROW if cuts[0].tensor.dtype == torch.float64 else CUT_ROW, cuts)
+    dtype = DOUBLE_CUT_ROW if cuts[0].tensor.dtype == torch.float64 else CUT_ROW
+    rows = np.zeros(len(cuts), dtype)
+    _, parameters, seeds, streams, starts, *_ = zip(*[cut.draw for cut in cuts], strict=True)
+    rows["start"] = starts
+    rows["stream"] = np.array(streams, np.uint64)
+    rows["seed"] = np.array(seeds, np.uint64)
+    rows["parameters"][:, : len(parameters[0])] = np.array(parameters, dtype["parameters"].base)
     rows["address"] = [cut.tensor.data_ptr() for cut in cuts]
     rows["shape"] = [_shape(cut.dims, cut.found) for cut in cuts]
     first = np.zeros(len(cuts), np.int64)
     return _shared(rows, first, -(-rows["shape"][:, -1] // groups), tiles_per_program)
-
-
-def _rows(dtype: np.dtype[np.void], members: Sequence[Run | Cut]) -> npt.NDArray[np.void]:
-    """Rows of a table, as far as all kinds have the same."""
-    rows = np.zeros(len(members), dtype)
-    _, parameters, seeds, streams, starts, *_ = zip(*[member[1] for member in members], strict=True)
-    if any(starts):
-        rows["start"] = starts
-    rows["stream"] = np.array(streams, np.uint64)
-    rows["seed"] = np.array(seeds, np.uint64)
-    few = {id(numbers): numbers for numbers in parameters}  # that many have in common; two zeros are not one
-    numbers = np.array([*few.values()], dtype["parameters"].base)
-    if len(few) > 1:
-        place = {which: k for k, which in enumerate(few)}
-        numbers = numbers[[place[id(each)] for each in parameters]]
-    rows["parameters"][:, : numbers.shape[1]] = numbers
-    return rows
 
 
 def _shared(

@@ -68,6 +68,13 @@ class Layout:
     def placements(self, found: Sequence[Slot], mesh: Mesh) -> list[Placement]:
         """How each of a model's slots lies on a mesh.
 
+        Args:
+            found: the model's.
+            mesh: its axes and their sizes.
+
+        Returns:
+            One a slot, in order.
+
         Raises:
             ValueError: a glob matches nothing, an axis is not known, or cuts what is not there.
         """

@@ -116,6 +116,12 @@ class MeshPlan:
     def rank(self, number: int) -> Rank:
         """What one rank does.
 
+        Args:
+            number: from 0.
+
+        Returns:
+            Its elements, bytes, launches and seconds.
+
         Raises:
             ValueError: there is none of that number.
         """
@@ -143,7 +149,14 @@ class MeshPlan:
         return self.rank(int(self.bytes.argmin()))
 
     def held(self, number: int) -> dict[str, Windows]:
-        """By name, what a rank holds: rectangles of global tensors, as a window of its memory has them."""
+        """By name, what a rank holds: rectangles of global tensors, as a window of its memory has them.
+
+        Args:
+            number: of the rank, from 0.
+
+        Returns:
+            Windows by the parameters' names.
+        """
         place = self.mesh.coordinate(number)
         return {
             each.name: regions.held(each.shape, each.placement.splits, self.mesh, place)
@@ -152,7 +165,11 @@ class MeshPlan:
         }
 
     def groups(self) -> list[list[Parameter]]:
-        """The parameters, those that are alike but for numbers in their names together."""
+        """The parameters, those that are alike but for numbers in their names together.
+
+        Returns:
+            Lists of parameters, in the model's order.
+        """
 
         def alike(each: Parameter) -> tuple[object, ...]:
             return name_pattern(each.name), each.shape, each.dtype, each.placement.splits, each.initializer
@@ -163,7 +180,14 @@ class MeshPlan:
         return list(found.values())
 
     def as_dict(self, ranks: Iterable[int] = ()) -> dict[str, Any]:
-        """All of it, as JSON has it; of single ranks the largest, the smallest and those that are given."""
+        """All of it, as JSON has it; of single ranks the largest, the smallest and those that are given.
+
+        Args:
+            ranks: the numbers of those.
+
+        Returns:
+            Numbers, strings, lists and dictionaries.
+        """
         real = [each for each in self.parameters if not each.is_buffer]
         return {
             "mesh": dict(zip(self.mesh.names, self.mesh.shape, strict=True)),
@@ -224,6 +248,9 @@ def plan_mesh(
         layout: what is cut otherwise than the axes' names say.
         dtype: of floating-point parameters; by default as they are.
         gpu: whose figures seconds are predicted by: A100, H100, H200, B200, MI300X, ...
+
+    Returns:
+        The plan, which prints as a table of ranks.
 
     Raises:
         ValueError: the mesh, the layout or the GPU make no sense, or rules cannot set the model.

@@ -38,6 +38,12 @@ def mup(rules: Iterable[Rule], base: nn.Module) -> RuleSet:
     The rules raise ValueError for a parameter that ``base`` does not have, whose fans nothing tells, or whose
     initializer is no distribution of independent elements (orthogonal, sparse). They have nothing for one
     that only its module's own code (:data:`~tritoninit.OWN_CODE`) sets.
+
+    Returns:
+        One rule for all parameters.
+
+    Raises:
+        TypeError: ``rules`` are no rules. What the rules themselves raise for a parameter is told above.
     """
     rules = RuleSet.of(rules)
     narrow = {slot.name: slot for slot in slots(base)}

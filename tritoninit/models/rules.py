@@ -65,6 +65,9 @@ class Rule:
 
     A parameter that the mapping leaves out falls through to the next rule. Buffers are set only where a
     mapping names them ("running_mean").
+
+    Raises:
+        TypeError: a pattern, or an initializer, that is none.
     """
 
     pattern: Pattern
@@ -84,11 +87,28 @@ class Rule:
             raise TypeError(f"a rule takes an Initializer, or several by name, not {self.initializers!r}")
 
     def find(self, slot: Slot) -> Initializer | None:
-        """The initializer for a parameter or buffer; None if the rule has none."""
+        """The initializer for a parameter or buffer; None if the rule has none.
+
+        Args:
+            slot: one of a model's parameters or buffers.
+
+        Returns:
+            The initializer, or None.
+        """
         return self.given(slot) if self._matches(slot) else None
 
     def given(self, slot: Slot) -> Initializer | None:
-        """What it has for a parameter or buffer that matches."""
+        """What it has for a parameter or buffer that matches.
+
+        Args:
+            slot: one of a model's parameters or buffers.
+
+        Returns:
+            The initializer; None if the rule has none.
+
+        Raises:
+            TypeError: a function gave no mapping, or a mapping no initializer.
+        """
         found = self.initializers
         if isinstance(found, Initializer):
             return None if slot.is_buffer else found
@@ -101,7 +121,14 @@ class Rule:
         return initializer
 
     def idle(self, found: Iterable[Slot]) -> list[str]:
-        """What of the rule, a glob or keys of a mapping, is about none of a model's slots, in words."""
+        """What of the rule, a glob or keys of a mapping, is about none of a model's slots, in words.
+
+        Args:
+            found: the model's slots.
+
+        Returns:
+            One string each.
+        """
         if self.optional:
             return []
         for_buffers = not isinstance(self.initializers, Initializer)
@@ -173,6 +200,11 @@ class SlotRule(Rule):
 class RuleSet(Sequence[Rule]):
     """Ordered rules with the name and the source of the scheme; ``+`` puts rules before or after them.
 
+    Args:
+        name: the scheme's.
+        citation: its source; empty of your own.
+        rules: of which the first that has an initializer for a parameter gives it.
+
     >>> from tritoninit import Ones
     >>> [Rule("*.scale", Ones())] + RuleSet("empty", "nobody", [])
     RuleSet('empty', 1 rules)
@@ -201,7 +233,17 @@ class RuleSet(Sequence[Rule]):
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleSet:
-        """The rules as a set; as they are if they are one."""
+        """The rules as a set; as they are if they are one.
+
+        Args:
+            rules: a sequence of them.
+
+        Returns:
+            The set.
+
+        Raises:
+            TypeError: something else than rules is among them.
+        """
         if isinstance(rules, RuleSet):
             return rules
         listed = [] if isinstance(rules, (Rule, Mapping)) else list(rules)
@@ -214,6 +256,10 @@ class RuleSet(Sequence[Rule]):
 
         Args:
             own_code: False to pass over the rules that leave it to the model's own code.
+            slot: one of a model's parameters or buffers.
+
+        Returns:
+            The initializer, or None.
         """
         fallback = None
         for index in self._candidates(slot):
@@ -274,6 +320,9 @@ class RuleSet(Sequence[Rule]):
         Args:
             found: the slots.
             given: the initializers that the rules have for them.
+
+        Returns:
+            One string each.
         """
         if all(rule.optional for rule in self._rules):
             return
@@ -297,6 +346,9 @@ class RuleSet(Sequence[Rule]):
 
         Numbers are exact. An initializer is its class's name with its arguments, a rule one line.
 
+        Returns:
+            The document.
+
         Raises:
             ValueError: a rule goes by a class or a function, or holds an initializer of somebody else's.
         """
@@ -310,6 +362,12 @@ class RuleSet(Sequence[Rule]):
     def from_json(cls, text: str) -> RuleSet:
         """The rules of a document that :meth:`to_json` wrote, or a person did.
 
+        Args:
+            text: the document.
+
+        Returns:
+            The rules.
+
         Raises:
             ValueError: it is none, of another version, or says something that this release does not know.
         """
@@ -321,6 +379,9 @@ class RuleSet(Sequence[Rule]):
 
     def to_toml(self) -> str:
         """The same document as :meth:`to_json` in TOML, which takes comments; :meth:`from_toml` reads it.
+
+        Returns:
+            The document.
 
         Raises:
             ValueError: as :meth:`to_json`.
@@ -345,6 +406,12 @@ class RuleSet(Sequence[Rule]):
     def from_toml(cls, text: str) -> RuleSet:
         """The rules of a document that :meth:`to_toml` wrote, or a person did.
 
+        Args:
+            text: the document.
+
+        Returns:
+            The rules.
+
         Raises:
             ValueError: as :meth:`from_json`.
         """
@@ -364,13 +431,26 @@ class RuleSet(Sequence[Rule]):
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_json` to a file, or :meth:`to_toml` if its name ends in ".toml"."""
+        """Write :meth:`to_json` to a file, or :meth:`to_toml` if its name ends in ".toml".
+
+        Args:
+            path: of the file, which is written anew.
+
+        Raises:
+            ValueError: as :meth:`to_json`.
+        """
         text = self.to_toml() if _is_toml(path) else self.to_json()
         Path(path).write_text(text, encoding="utf-8", newline="\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RuleSet:
         """The rules of a file that :meth:`save` wrote, TOML if its name ends in ".toml".
+
+        Args:
+            path: of the file.
+
+        Returns:
+            The rules.
 
         Raises:
             OSError: there is no such file.

@@ -40,6 +40,9 @@ def lora(init: str = "kaiming") -> RuleSet:
             rank**2); "orthogonal", where both are random in complementary halves of a random basis, of even
             rank, so that B A is zero; or "random", where B is drawn as A is, too (False in PEFT).
 
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
     Raises:
         ValueError: ``init`` is none of these.
     """

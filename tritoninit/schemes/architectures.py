@@ -41,6 +41,9 @@ def dit(grid: tuple[int, int] | None = None) -> RuleSet:
 
     Args:
         grid: the (height, width) of the patches; None: as many columns as rows.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
 
     def positions(slot: Slot) -> Initializer | None:
@@ -69,6 +72,15 @@ def nanochat(width: int) -> RuleSet:
 
     karpathy/nanochat, nanochat/gpt.py, ``init_weights``: ``resid_lambdas`` are one and ``x0_lambdas``
     0.1, value embeddings as values are, their gates zero.
+
+    Args:
+        width: of the residual stream, in elements.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     bound = math.sqrt(3 / checked_size("width", width))
     inside = Uniform(-bound, bound)
@@ -94,6 +106,12 @@ def siren(frequency: float = 30.0) -> RuleSet:
 
     Args:
         frequency: by which the model multiplies what goes into its sines.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a frequency that is not positive.
     """
     frequency = checked_size("frequency", frequency)
 
@@ -120,6 +138,12 @@ def mixture_of_experts(scale: float = 0.1, *, zero_router: bool = False) -> Rule
         scale: of the variance.
         zero_router: the router is zero, as in Shazeer et al., ICLR 2017, appendix A, so that all experts are
             as likely at first.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        TypeError: what is given is no number.
     """
     matrix = VarianceScaling(plain("scale", scale), "fan_in", "truncated_normal")
     expert = VarianceScaling(matrix.scale, "fan_in", "truncated_normal", axes=Axes((-1,), (-2,), (0,)))
@@ -149,6 +173,15 @@ def prior_bias(probability: float) -> Constant:
     """The bias by which a sigmoid starts at a probability: -log((1 - p) / p).
 
     Lin et al., ICCV 2017 ("Focal Loss"), section 3.3.
+
+    Args:
+        probability: between 0 and 1.
+
+    Returns:
+        The bias, as a fill.
+
+    Raises:
+        ParameterError: no such probability.
     """
     probability = plain("probability", probability)
     if not 0 < probability < 1:
@@ -160,6 +193,15 @@ def focal_loss(probability: float = 0.01) -> RuleSet:
     """A detector's head: N(0, 0.01**2) convolutions, zero biases, scores that start at a probability.
 
     Lin et al., ICCV 2017, section 4.1; torchvision, ``RetinaNetClassificationHead``.
+
+    Args:
+        probability: of an object, between 0 and 1.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: no such probability.
     """
     convolution: Mapping[str, Initializer] = {"weight": Normal(std=0.01), "bias": Zeros()}
     return RuleSet(
@@ -178,6 +220,12 @@ def lstm(forget: float = 1.0) -> RuleSet:
 
     Jozefowicz, Zaremba and Sutskever, ICML 2015; Keras' ``LSTM`` has the same, but takes its
     four gates for one matrix. torch.nn adds two biases: the other is zero.
+
+    Args:
+        forget: of one of the two biases.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     gates = Stacked((Zeros(), Constant(forget), Zeros(), Zeros()))
     source = "Jozefowicz et al., ICML 2015 (forget gates); Saxe et al., ICLR 2014; Glorot and Bengio 2010"
@@ -188,6 +236,12 @@ def chrono_lstm(longest: float) -> RuleSet:
     """As :func:`lstm`, with gates that remember for 1 to ``longest`` steps: log U(1, longest - 1) to forget.
 
     Input gates have the negatives of the same numbers. Tallec and Ollivier, ICLR 2018, section 3.
+
+    Args:
+        longest: in steps; three or more.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     source = "Tallec and Ollivier, ICLR 2018 (chrono); Saxe et al., ICLR 2014; Glorot and Bengio 2010"
     return RuleSet("chrono_lstm", source, _recurrent(_Chrono(longest)))
@@ -239,6 +293,14 @@ def vit_timm_layers(
 
     huggingface/pytorch-image-models, timm/layers/weight_init.py, ``init_weight_vit``; its ``trunc_normal_``
     cuts at +-2, which is 100 standard deviations. Convolutions keep torch.nn's biases.
+
+    Args:
+        init_bias: of linear layers.
+        head_bias: of the classifier.
+        classifier_name: the module's qualified name.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     weight = TruncatedNormal(std=0.02)
     linear: Mapping[str, Initializer] = {"weight": weight, "bias": Constant(init_bias)}
@@ -258,6 +320,13 @@ def vit_jax_layers(head_bias: float = 0.0, classifier_name: str = "head") -> Rul
     """Xavier's uniform for linear layers, N(0, 1e-12) for MLPs' biases, LeCun's normal patches, a zero head.
 
     huggingface/pytorch-image-models, timm/layers/weight_init.py, ``init_weight_jax``.
+
+    Args:
+        head_bias: of the classifier.
+        classifier_name: the module's qualified name.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     linear: Mapping[str, Initializer] = {"weight": XavierUniform(axes=Axes()), "bias": Zeros()}
     patches: Mapping[str, Initializer] = {"weight": VarianceScaling(axes=Axes()), "bias": Zeros()}

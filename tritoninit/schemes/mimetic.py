@@ -49,6 +49,9 @@ def mimetic(
         beta_qk: how much of the identity is in their product.
         alpha_vo: how random values and outputs are.
         beta_vo: how much of the identity is taken from their product.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
 
     def choose(slot: Slot) -> Initializer | None:

@@ -29,12 +29,27 @@ from tritoninit.models.slots import Slot, slots
 
 
 def each(patterns: Iterable[Pattern], initializers: Initializers) -> list[Rule]:
-    """The same initializers for several module classes or globs."""
+    """The same initializers for several module classes or globs.
+
+    Args:
+        patterns: as a :class:`~tritoninit.Rule` takes them.
+        initializers: likewise.
+
+    Returns:
+        One rule a pattern.
+    """
     return [Rule(pattern, initializers) for pattern in patterns]
 
 
 def class_named(*parts: str) -> ClassNamed:
-    """A pattern: the class has one of ``parts`` in its name, for what codebases write anew (LlamaRMSNorm)."""
+    """A pattern: the class has one of ``parts`` in its name, for what codebases write anew (LlamaRMSNorm).
+
+    Args:
+        parts: of a class's name, as "RMSNorm".
+
+    Returns:
+        The pattern, for a :class:`~tritoninit.Rule`.
+    """
     return ClassNamed(parts)
 
 
@@ -188,6 +203,15 @@ def gpt2(depth: int) -> RuleSet:
     Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3, scales the
     residual layers. The numbers are those of transformers, ``GPT2PreTrainedModel._init_weights``, which
     retrainings follow. OpenAI's code (openai/gpt-2, src/model.py) draws positions with 0.01, scales nothing.
+
+    Args:
+        depth: the number of layers.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     residual = 0.02 / math.sqrt(2 * checked_size("depth", depth))
     return RuleSet(
@@ -206,6 +230,15 @@ def llama(cut: float | None = 3.0) -> RuleSet:
     Meta published no scheme with Llama's weights, only ``initializer_range`` 0.02 in their configurations.
     With ``cut`` 3 it is what OLMo trains Llama's shapes from (allenai/OLMo-core, ``InitMethod.normal``); with
     None, uncut, what transformers draws (``LlamaPreTrainedModel``).
+
+    Args:
+        cut: in standard deviations; None for no cut.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        TypeError: what is given is no number.
     """
     source = (
         "initializer_range of Meta's config.json; Hugging Face transformers, LlamaPreTrainedModel"
@@ -220,6 +253,15 @@ def small_init(width: int) -> RuleSet:
 
     Nguyen and Salazar, "Transformers without Tears", IWSLT 2019 ("SmallInit"); EleutherAI/gpt-neox,
     megatron/model/init_functions.py, ``small_init_init_method``.
+
+    Args:
+        width: of the residual stream, in elements.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     return RuleSet(
         "small_init",
@@ -233,6 +275,16 @@ def wang_init(width: int, depth: int) -> RuleSet:
 
     EleutherAI/gpt-neox, megatron/model/init_functions.py, ``wang_init_method``. GPT-NeoX-20B was trained from
     the pair: Black et al., "GPT-NeoX-20B", 2022.
+
+    Args:
+        width: of the residual stream, in elements.
+        depth: the number of layers.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     ends = Normal(std=2 / (checked_size("depth", depth) * math.sqrt(checked_size("width", width))))
     return RuleSet(
@@ -255,6 +307,12 @@ def where(pattern: re.Pattern[str], choose: Callable[[Slot], Initializer]) -> Sl
 def layer_index(name: str) -> int:
     """The number of the layer that a qualified name lies in: 3 for "model.layers.3.mlp.w2.weight".
 
+    Args:
+        name: with dots between its parts.
+
+    Returns:
+        The first of its parts that is a number.
+
     Raises:
         ValueError: it has no number.
     """
@@ -275,6 +333,15 @@ def depth_scaled(cut: float = 3.0) -> RuleSet:
     pytorch/torchtitan, torchtitan/models/llama3, ``init_weights`` with ``depth_init``; allenai/OLMo-core,
     ``InitMethod.llama_depth``; after Zhang, Titov and Sennrich, EMNLP 2019. OLMo-core cuts everything at
     three. torchtitan leaves torch's absolute bounds of +-2, which nothing reaches: ``cut=100``.
+
+    Args:
+        cut: in standard deviations; positive.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        TypeError: what is given is no number.
     """
 
     def end(slot: Slot) -> Initializer:
@@ -305,6 +372,9 @@ def bert() -> RuleSet:
 
     Hugging Face transformers, ``BertPreTrainedModel._init_weights``. Google's code (google-research/bert,
     modeling.py, ``create_initializer``) cuts the normal at two standard deviations.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     return RuleSet(
         "bert",
@@ -319,6 +389,16 @@ def t5(width: int, head_width: int) -> RuleSet:
     Embeddings and an untied head have N(0, 1), the relative positions' biases N(0, 1 / width). Raffel et al.,
     JMLR 2020; Mesh TensorFlow's, as in Hugging Face transformers, ``T5PreTrainedModel._init_weights`` with an
     ``initializer_factor`` of 1.
+
+    Args:
+        width: of the residual stream, in elements.
+        head_width: of one head's queries.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     linear: Mapping[str, Initializer] = {"weight": VarianceScaling(1.0, "fan_in", "normal"), "bias": Zeros()}
     return RuleSet(
@@ -347,6 +427,9 @@ def resnet(zero_residual: bool = True) -> RuleSet:
 
     Args:
         zero_residual: False is torchvision's default, where that last BatchNorm starts as one.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     kaiming = KaimingNormal(mode="fan_out", nonlinearity="relu", axes=TORCH_AXES)
     last = [SlotRule(choose=_zero_last_norm)] if zero_residual else []
@@ -387,6 +470,9 @@ def vit_timm() -> RuleSet:
 
     huggingface/pytorch-image-models, timm/models/vision_transformer.py, ``init_weights_vit_timm``. Its
     ``trunc_normal_`` cuts at +-2, which is 100 standard deviations.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     normal = TruncatedNormal(std=0.02)
     linear: Mapping[str, Initializer] = {"weight": normal, "bias": Zeros()}
@@ -408,6 +494,9 @@ def vit_jax() -> RuleSet:
 
     Dosovitskiy et al., ICLR 2021, in Flax (google-research/vision_transformer); these are the numbers of
     huggingface/pytorch-image-models, ``init_weights_vit_jax``, which takes a fused qkv for one matrix.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     xavier = XavierUniform(axes=TORCH_AXES)
     linear: Mapping[str, Initializer] = {"weight": xavier, "bias": Zeros()}
@@ -439,6 +528,9 @@ def vit_torchvision() -> RuleSet:
     """Xavier uniform and N(0, 1e-12) biases for MLPs, N(0, 1 / fan_in) for patches, zeros for the head.
 
     Dosovitskiy et al., ICLR 2021, as torchvision.models.vision_transformer has it; attention is torch.nn's.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     mlp: Mapping[str, Initializer] = {"weight": XavierUniform(), "bias": Normal(std=1e-6)}
     return RuleSet(
@@ -465,6 +557,9 @@ def vit_transformers() -> RuleSet:
 
     Hugging Face transformers, ``ViTPreTrainedModel._init_weights``. Its ``trunc_normal_`` cuts at +-2, which
     is 100 standard deviations.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     linear: Mapping[str, Initializer] = {"weight": Normal(std=0.02), "bias": Zeros()}
     return RuleSet(
@@ -482,6 +577,12 @@ def vit_transformers() -> RuleSet:
 def model_depth(model: nn.Module) -> int:
     """The number of layers, from the highest number in the names of the parameters.
 
+    Args:
+        model: on any device.
+
+    Returns:
+        One more than the highest.
+
     Raises:
         ValueError: no name has a number.
     """
@@ -493,6 +594,12 @@ def model_depth(model: nn.Module) -> int:
 
 def model_width(model: nn.Module) -> int:
     """The size of the residual stream, from the first embedding.
+
+    Args:
+        model: on any device.
+
+    Returns:
+        The embedding's second dimension.
 
     Raises:
         ValueError: there is none.

@@ -32,6 +32,12 @@ def rezero(names: Iterable[str] = ("*resweight", "*rezero_weight")) -> RuleSet:
     """Zero for the scalars that branches are multiplied by: put it before other rules.
 
     Bachlechner et al., UAI 2021; majumderb/rezero.
+
+    Args:
+        names: globs of the scalars.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     return RuleSet("rezero", "Bachlechner et al., UAI 2021; majumderb/rezero", each(names, Zeros()))
 
@@ -40,6 +46,12 @@ def skip_init(names: Iterable[str] = ("*skipinit_gain",)) -> RuleSet:
     """Zero for the scalars that branches are multiplied by: put it before other rules.
 
     De and Smith, NeurIPS 2020; the names are those of timm's normalizer-free networks.
+
+    Args:
+        names: globs of the scalars.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
     """
     return RuleSet("skip_init", "De and Smith, NeurIPS 2020; timm.models.nfnet", each(names, Zeros()))
 
@@ -49,6 +61,15 @@ def layer_scale(value: float = 1e-5) -> RuleSet:
 
     Touvron et al., ICCV 2021 (CaiT), section 2: 0.1 up to a depth of 18, 1e-5 up to 24, 1e-6 beyond; ConvNeXt
     has 1e-6. The names are those of timm, torchvision and transformers.
+
+    Args:
+        value: any number.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        TypeError: what is given is no number.
     """
     names = ("*layer_scale*", "*.gamma_[0-9]", "*.ls[0-9].gamma", "*.lambda1", "*.lambda_[0-9]")
     fill = Constant(plain("value", value))
@@ -70,6 +91,12 @@ def fixup(blocks: int | None = None) -> RuleSet:
 
     Args:
         blocks: L; None counts them in the model.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: no block.
     """
     kaiming = KaimingNormal(mode="fan_out", nonlinearity="relu", axes=TORCH_AXES)
 
@@ -154,6 +181,12 @@ def t_fixup(encoder_depth: int, decoder_depth: int) -> RuleSet:
     Args:
         encoder_depth: N, or 0.
         decoder_depth: M, or 0.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a depth that is negative, or both are zero.
     """
     encoder, decoder = _depths(encoder_depth, decoder_depth)
 
@@ -184,6 +217,12 @@ def deepnorm(encoder_depth: int, decoder_depth: int) -> RuleSet:
     Args:
         encoder_depth: N, or 0.
         decoder_depth: M, or 0.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a depth that is negative, or both are zero.
     """
     encoder, decoder = _depths(encoder_depth, decoder_depth)
 
@@ -200,7 +239,17 @@ def deepnorm(encoder_depth: int, decoder_depth: int) -> RuleSet:
 
 
 def deepnorm_alpha(encoder_depth: int, decoder_depth: int) -> tuple[float, float]:
-    """By what the residual streams of encoder and decoder are multiplied: Wang et al. 2022, figure 2."""
+    """By what the residual streams of encoder and decoder are multiplied: Wang et al. 2022, figure 2.
+
+    Args:
+        encoder_depth, decoder_depth: the number of layers; 0 of what is not there.
+
+    Returns:
+        (of the encoder, of the decoder).
+
+    Raises:
+        ParameterError: a depth that is negative, or both are zero.
+    """
     encoder, decoder = _depths(encoder_depth, decoder_depth)
     if encoder and decoder:
         return 0.81 * (encoder**4 * decoder) ** (1 / 16), (3 * decoder) ** 0.25

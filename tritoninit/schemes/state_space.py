@@ -43,6 +43,12 @@ def mamba(
         step: the bias of ``dt_proj``.
         step_scale: its weight is uniform on +-step_scale / sqrt(rank).
         std: of the embedding.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
 
     def projection(slot: Slot) -> Initializer | None:
@@ -80,6 +86,12 @@ def mamba2(
         decay: ``A_log``.
         step: ``dt_bias``.
         std: of the embedding.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a size that is not positive.
     """
     return RuleSet(
         "mamba2",
@@ -113,6 +125,12 @@ def s4d(kind: str = "lin", low: float = 1e-3, high: float = 0.1) -> RuleSet:
         kind: "lin", "inv" or "real", see :class:`~tritoninit.S4D`.
         low: the smallest time step.
         high: the largest.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: a ``kind`` that is none of these, or not 0 < low <= high.
     """
     if not 0 < low <= high < math.inf:
         raise ParameterError(f"0 < low <= high, unlike {low} and {high}")
@@ -142,6 +160,16 @@ def rg_lru(low: float = 0.9, high: float = 0.999, scale: float = 0.01) -> RuleSe
     De et al. 2024 ("Griffin"), section 2.4; Hugging Face transformers, ``RecurrentGemmaPreTrainedModel``,
     whose names and numbers these are (``w_init_variance_scale``); the paper's gates have a scale of 1. It has
     nothing for other layers.
+
+    Args:
+        low, high: between what the decays lie; 0 < low <= high < 1.
+        scale: of the gates' variance.
+
+    Returns:
+        The rules, for :func:`~tritoninit.initialize_`.
+
+    Raises:
+        ParameterError: not 0 < low <= high < 1, or a scale that is not positive.
     """
 
     scale = checked_size("scale", scale)
