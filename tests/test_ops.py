@@ -261,6 +261,21 @@ def test_export(strict: bool) -> None:
             assert torch.equal(one, other)
 
 
+def test_export_of_a_module_that_sets_its_own() -> None:
+    class Layer(torch.nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            ti.kaiming_uniform_(self.weight, key=KEY)
+            ti.uniform_(self.bias)
+            return super().forward(x)
+
+    layer, x = Layer(3, 4), torch.ones(2, 3)
+    program = torch.export.export(layer, (x,))
+    expected = seeded(layer, x)
+    assert torch.equal(seeded(program.module(), x), expected)
+    with torch.no_grad():  # which fills of torch's own need there, too
+        assert torch.equal(seeded(program.run_decompositions().module(), x), expected)
+
+
 @few
 def test_vmap(name: str) -> None:
     call, batch, random = CALLS[name], torch.zeros(3, 6, 8), name != "eye"
@@ -292,6 +307,7 @@ def test_which_numbers_a_batch_has() -> None:
     one_for_all = torch.vmap(different, randomness="same")
     assert torch.equal(one_for_all(torch.zeros(2, 3, 5))[1], different(torch.zeros(3, 5)))
     without = seeded(torch.vmap(lambda w: ti.normal_(w), randomness="different"), torch.zeros(2, 5))
+    assert different(torch.zeros(2, 0)).shape == (2, 0)
     drawn = seeded(ti.Key.from_generator)
     assert torch.equal(without, torch.stack([fill(drawn.fold_in(i)) for i in range(2)]))
 
