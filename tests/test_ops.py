@@ -291,6 +291,13 @@ def test_vmap(name: str) -> None:
     assert torch.equal(different[0], different[1]) != random
 
 
+@pytest.mark.parametrize("initializer", [ti.Zeros(), ti.Eye(), ti.Scaled(ti.Eye(), 0.5), ti.Keep()], ids=str)
+def test_vmap_of_what_takes_no_key(initializer: ti.Initializer) -> None:
+    batch = torch.ones(3, 4, 4)
+    assert torch.equal(torch.vmap(initializer)(batch.clone()), initializer(torch.ones(4, 4)).expand(3, 4, 4))
+    assert torch.vmap(lambda x: initializer(torch.ones(4, 4)) + x)(batch).shape == batch.shape
+
+
 def test_which_numbers_a_batch_has() -> None:
     def call(w: Tensor) -> Tensor:
         return ti.normal_(w, key=KEY)
