@@ -445,8 +445,9 @@ class Fill(Atom):
     @abstractmethod
     def times(self, factor: float) -> Fill: ...
 
-    @abstractmethod
-    def stochastically(self) -> Fill: ...
+    def stochastically(self) -> Fill:
+        """The same, of which 16 and 8 bits are rounded up or down at random."""
+        raise NotImplementedError(f"{type(self).__name__} has no stochastic rounding")
 
     def of_parts(self, dtype: str) -> Fill:
         """What the real and the imaginary part of a complex number are drawn from, independently.

@@ -344,7 +344,8 @@ class _Steps:
         before = len(self._plan.steps)
         initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
         backend = resolve(tensor.device.type).name
-        if goes_by_shape(type(initializer)) and len(self._plan.steps) == before + 1:
+        inner = initializer.initializer if isinstance(initializer, StochasticallyRounded) else initializer
+        if goes_by_shape(type(inner)) and len(self._plan.steps) == before + 1:
             step = self._plan.steps[-1]
             if step.target is tensor:  # and not made of parts
                 self._first[case] = step, backend
@@ -376,10 +377,20 @@ def asked(
             kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
         choice = _choose(module, found, rules, kept, device, dtype)
     if rounding != NEAREST:
-        for slot, how in choice.initializers.items():
-            if not isinstance(how, Computed):  # which is asked anew for each key
-                choice.initializers[slot] = rounded(how, rounding)
+        _round(choice, rounding)
     return found, choice
+
+
+def _round(choice: Choice, rounding: str) -> None:
+    """Have all that is drawn be rounded so, what is the same for many slots once."""
+    known: dict[int, Initializer] = {}
+    for slot, how in choice.initializers.items():
+        if isinstance(how, Computed):  # which is asked anew for each key
+            continue
+        found = known.setdefault(id(how), rounded(how, rounding))
+        choice.initializers[slot] = found
+        if slot in choice.cases:
+            choice.cases[slot] = id(found), *choice.cases[slot][1:]
 
 
 def _planned(

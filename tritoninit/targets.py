@@ -213,6 +213,8 @@ def _explain_memory(x: torch.Tensor) -> None:
     if x.layout is torch.strided and x.numel() == 0:
         if is_placeholder(x):
             raise LostError(PLACEHOLDER)
+        if is_wrapped(x):
+            raise TracedError(WRAPPED)
         return
     if x.is_meta and not _acts_for_itself(x):
         raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")

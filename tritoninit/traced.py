@@ -63,9 +63,11 @@ def fill(
 
     Raises:
         TargetError: a meta tensor, which would stay without values.
-        TypeError: what is given is no key or no window.
+        TypeError: what is given is no tensor, no key or no window.
         ValueError: a key and a generator are given, or a generator under torch.compile.
     """
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"torch.compile has tensors set, not a {type(tensor)}")
     target: Any = tensor
     if target.device.type == "meta":
         raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")
@@ -81,9 +83,10 @@ def fill(
         if not isinstance(key, Key):
             raise TypeError(f"key must be a tritoninit.Key, not {type(key)}")
         options["key"] = [_signed(key.seed), _signed(key.stream)]
-    with torch.no_grad():
-        bits = drawn(generator) if random and key is None else None
-        set_in_place(name, target, (*numbers, bits), options)
+    bits = drawn(generator) if random and key is None else None
+    # Not without gradients, in a block: what is exported has no name for a block that returns nothing.
+    written = target.detach() if target.requires_grad else target
+    set_in_place(name, written, (*numbers, bits), options)
     return tensor
 
 

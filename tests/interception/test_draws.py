@@ -93,13 +93,13 @@ def test_errors_are_torch_s(call):
 
 
 def test_what_torch_draws_all_the_same():
-    """One probability each, or a dtype that is not served."""
+    """One probability each, or numbers that a dtype may not hold."""
     with intercept(seed=0) as intercepted:
-        each, wide = parameter(6, 4), parameter(6, 4, dtype=torch.float64)
+        each, narrow = parameter(6, 4), parameter(6, 4, dtype=torch.float16)
         each.data.bernoulli_(torch.full((6, 4), 0.5))
-        wide.data.exponential_()
+        narrow.data.log_normal_(0.0, 2.0)
     assert len(intercepted.passed_on) == 2
-    assert wide.min() > 0
+    assert narrow.min() > 0
 
 
 class Decays(nn.Module):

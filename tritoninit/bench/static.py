@@ -7,6 +7,7 @@ GPU would execute; for an AMD one, its compiler writes the assembly.
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 import tempfile
 from collections import Counter
@@ -168,6 +169,24 @@ def _nvidia_tool(name: str, *arguments: str, cubin: bytes) -> str:
 def disassemble(cubin: bytes) -> str:
     """The SASS listing of a cubin."""
     return _nvidia_tool("nvdisasm", "-c", cubin=cubin)
+
+
+def assembled_constants(cubin: bytes) -> bytes:
+    """What ptxas has put into a kernel's constant bank 2, of numbers that instructions have no bits for.
+
+    A cubin is an ELF file of 64 bits: the section .nv.constant2.NAME. Empty if there is none.
+    """
+    if cubin[:5] != b"\x7fELF\x02":
+        return b""
+    (table,), (size, count, strings) = (
+        struct.unpack_from("<Q", cubin, 40),
+        struct.unpack_from("<3H", cubin, 58),
+    )
+    sections = [struct.unpack_from("<IIQQQQ", cubin, table + number * size) for number in range(count)]
+    for name, _, _, _, begin, length in sections:
+        if cubin.startswith(b".nv.constant2.", sections[strings][4] + name):
+            return cubin[begin : begin + length]
+    return b""
 
 
 def _hot(flow: ControlFlow) -> tuple[Route, Route]:

@@ -1,7 +1,7 @@
-"""float32 and float64 on patterns, rounded as IEEE 754-2019 says: what instructions compute, not what kernels do.
+"""float32 and float64 on patterns, rounded as IEEE 754-2019 says: what instructions compute, not kernels.
 
-Operands and results are arrays of uint32, or of uint64, that hold the bits; a NaN that comes out is always the
-one of ``NAN``.
+Operands and results are arrays of uint32, or of uint64, that hold the bits; a NaN that comes out is always
+the same.
 """
 
 from __future__ import annotations
@@ -137,14 +137,15 @@ def fma_long(a: Longs, b: Longs, c: Longs) -> Longs:
         rare |= (size != 0) & ~((size < _SAFE) & (size > 1 / _SAFE))
     if rare.any():
         found = np.where(rare, u64(0), found)
-        found[rare] = exact_long(*(patterns(each[rare]) for each in (x, y, z)))
+        found[rare] = exact_long(patterns(x[rare]), patterns(y[rare]), patterns(z[rare]))
     return found
 
 
 def exact_long(a: Longs, b: Longs, c: Longs, toward: float = 0.0) -> Longs:
     """a * b + c of float64 in fractions, rounded to nearest even, or toward an infinity."""
     numbers = np.broadcast_arrays(*map(floats, (a, b, c)))
-    rounded = [_rounded(*each, toward) for each in zip(*(number.tolist() for number in numbers), strict=True)]
+    each = zip(*(number.tolist() for number in numbers), strict=True)
+    rounded = [_rounded(x, y, z, toward) for x, y, z in each]
     return patterns(np.array(rounded, np.float64))
 
 
@@ -161,7 +162,7 @@ def _rounded(x: float, y: float, z: float, toward: float) -> float:
     try:
         nearest = float(exact)
     except OverflowError:
-        nearest = math.copysign(math.inf, exact)
+        nearest = math.inf if exact > 0 else -math.inf
     if (
         toward
         and not math.isinf(nearest)
@@ -221,11 +222,13 @@ def _chosen(a: Array, b: Array, before: Callable[..., Array], equal: Array) -> A
 
 
 def absolute(a: Array) -> Array:
-    return a & ~_SIGNS[a.itemsize]
+    found: Array = a & ~_SIGNS[a.itemsize]
+    return found
 
 
 def negative(a: Array) -> Array:
-    return a ^ _SIGNS[a.itemsize]
+    found: Array = a ^ _SIGNS[a.itemsize]
+    return found
 
 
 def from_signed(a: Words) -> Words:

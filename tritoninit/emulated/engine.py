@@ -273,12 +273,14 @@ class Build(NamedTuple):
         threads: of a block.
         shared_bytes: of a block.
         approximation: of instructions that hardware only approximates.
+        constants: that the assembler has put beside the code, of NVIDIA's constant bank 2.
     """
 
     arch: str
     threads: int
     shared_bytes: int
     approximation: Approximation = Approximation()
+    constants: bytes = b""
 
 
 @dataclass

@@ -38,6 +38,7 @@ from tritoninit.emulated.engine import (
 )
 from tritoninit.emulated.gcn_memory import ACCESSES
 from tritoninit.emulated.gcn_operands import (
+    AGPR,
     ALL_LANES,
     EXEC,
     LANES,
@@ -59,7 +60,15 @@ from tritoninit.emulated.gcn_operands import (
     put_vectors,
     put_word,
 )
-from tritoninit.emulated.gcn_operations import APPROXIMATIONS, COMPUTATIONS, PACKED, WAVE, approximated
+from tritoninit.emulated.gcn_operations import (
+    APPROXIMATIONS,
+    COMPUTATIONS,
+    DOUBLE_APPROXIMATIONS,
+    PACKED,
+    WAVE,
+    approximated,
+    approximated_double,
+)
 
 _KERNARG: Final = 0x10000  # where the parameters lie in memory
 
@@ -67,6 +76,7 @@ _KERNARG: Final = 0x10000  # where the parameters lie in memory
 # The letters of a form (``gcn_operations.COMPUTATIONS``): of a result how many registers, and of which kind.
 _RESULTS: Final[dict[str, tuple[int, str, Callable[..., None]]]] = {
     "v": (1, "v", put_vector),
+    "a": (1, "a", put_vector),
     "w": (2, "v", put_vectors),
     "u": (1, "v", put_word),
     "s": (1, "s", put_word),
@@ -77,8 +87,12 @@ _IMPLICIT: Final[dict[str, Writer]] = {"C": partial(put_word, SCC), "X": put_exe
 _SOURCES: Final[dict[str, Callable[[Instruction, int], Reader]]] = {
     "i": lambda at, number: at.word(select=f"src{number}_sel"),
     "f": lambda at, number: at.word(select=f"src{number}_sel", signs=True),
+    "a": lambda at, number: operator.itemgetter(at.slot(at.operand(), 1, "a")),
     "h": lambda at, number: operator.itemgetter(at.slot(at.operand(), 1, "vs")),
     "l": lambda at, number: at.long(),
+    "d": lambda at, number: at.double(),
+    "E": lambda at, number: partial(pair, at.slot(at.operands[0], 2, "v")),
+    "V": lambda at, number: _named_mask(at),
     "k": lambda at, number: _immediate(at.operand()),
     "m": lambda at, number: _masked(at.slot(at.operand(), 2, "s")),
     "C": lambda at, number: operator.itemgetter(SCC),
@@ -97,6 +111,11 @@ def _immediate(text: str) -> Reader:
     return lambda registers: constant
 
 
+def _named_mask(at: Instruction) -> Reader:
+    at.named |= {VCC, VCC + 1}
+    return _masked(VCC)
+
+
 def _masked(slot: int) -> Reader:
     return lambda registers: lanes_of(pair(slot, registers))
 
@@ -107,7 +126,7 @@ def _computation(at: Instruction, form: str, operation: Callable[..., Any]) -> A
     writes = [_result(at, letter) for letter in results]
     reads = [_SOURCES[letter](at, number) for number, letter in enumerate(sources)]
     if at.sdwa and results != "m":  # a mask of lanes has no parts to choose from
-        at.require("dst_sel", "DWORD")
+        operation = _into_part(operation, at.modifiers.pop("dst_sel", ""))
         at.require("dst_unused", "UNUSED_PAD")
     if len(writes) == 1:
         (write,) = writes
@@ -126,6 +145,16 @@ def _computation(at: Instruction, form: str, operation: Callable[..., Any]) -> A
         return None
 
     return compute_several
+
+
+def _into_part(operation: Callable[..., Words], part: str) -> Callable[..., Words]:
+    """A result of SDWA as a part of a register, whose others are zeros."""
+    if part == "DWORD":
+        return operation
+    if part not in ("WORD_0", "WORD_1"):
+        raise Undecoded(f"dst_sel {part}")
+    shift = u32(16 if part == "WORD_1" else 0)
+    return lambda *operands: (operation(*operands) & u32(0xFFFF)) << shift
 
 
 def _result(at: Instruction, letter: str) -> Writer:
@@ -258,6 +287,9 @@ def _action(at: Instruction, labels: dict[str, int], approximation: Approximatio
         return _computation(at, *COMPUTATIONS[name])
     if name in APPROXIMATIONS:
         return _computation(at, "v=f", partial(approximated, APPROXIMATIONS[name], approximation))
+    if name in DOUBLE_APPROXIMATIONS:
+        compute = partial(approximated_double, DOUBLE_APPROXIMATIONS[name], approximation)
+        return _computation(at, "w=d", compute)
     if name in PACKED:
         return _packed(at, *PACKED[name])
     if name in _OTHERS:
@@ -394,5 +426,6 @@ def decode(text: str, build: Build) -> Program:
         join = next(place for place, (opcode, _) in enumerate(lines) if opcode == "s_branch")
         actions[join] = _joining(actions[join], preloaded)
     poison = np.array([[POISON & 0xFFFFFFFF]], u32)
-    registers: Registers = [poison] * SCC + [np.zeros((1, 1), bool), ALL_LANES]
+    registers: Registers = [poison] * SCC + [np.zeros((1, 1), bool), ALL_LANES] + [poison] * 256
+    assert len(registers) == AGPR + 256
     return Program(actions, texts, registers, build.threads, build.shared_bytes, enter)

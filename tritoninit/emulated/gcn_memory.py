@@ -41,6 +41,8 @@ def _scalar_load(at: Instruction, count: int) -> Action:
 
 def _stored(width: str) -> tuple[int, Callable[[Words], Array]]:
     """How many registers a store has, and what of each goes to memory."""
+    if width == "byte":
+        return 1, lambda word: word.astype(np.uint8)
     if width in ("short", "short_d16_hi"):
         shift = u32(16 if width == "short_d16_hi" else 0)
         return 1, lambda word: (word >> shift).astype(u16)
@@ -53,7 +55,7 @@ def _global_store(at: Instruction, width: str) -> Action:
     place, data, base = (at.operand() for _ in range(3))
     addresses = at.long(place) if base == "off" else _indexed(at.slot(base, 2, "s"), at.slot(place, 1, "v"))
     offset = u64(at.number("offset", -4096, 4095) & 0xFFFFFFFFFFFFFFFF)
-    source = at.slot(data, count, "v")
+    source = at.slot(data, count, "va")
 
     def store(threads: Threads, launch: Launch) -> Outcome:
         registers = threads.registers
@@ -72,7 +74,7 @@ def _indexed(base: int, index: int) -> Reader:
 def _buffer_store(at: Instruction, width: str) -> Action:
     """Of a raw buffer: a lane whose offset is not below the buffer's size stores nothing (ISA 9.1.5)."""
     count, part = _stored(width)
-    source, index = at.slot(at.operand(), count, "v"), at.slot(at.operand(), 1, "v")
+    source, index = at.slot(at.operand(), count, "va"), at.slot(at.operand(), 1, "v")
     resource = at.slot(at.operand(), 4, "s")
     if at.operand() != "0":
         raise Undecoded("a scalar offset")
@@ -99,7 +101,7 @@ def _buffer_store(at: Instruction, width: str) -> Action:
 
 def _lds_store(at: Instruction, parts: int, count: int) -> Action:
     address = at.slot(at.operand(), 1, "v")
-    slots = [at.slot(at.operand(), count, "v") for _ in range(parts)]
+    slots = [at.slot(at.operand(), count, "va") for _ in range(parts)]
     places = list(zip(_offsets(at, parts), slots, strict=True))
 
     def store(threads: Threads, launch: Launch) -> Outcome:
@@ -116,7 +118,7 @@ def _lds_store(at: Instruction, parts: int, count: int) -> Action:
 
 
 def _lds_load(at: Instruction, parts: int, count: int) -> Action:
-    target = at.slot(at.operand(), parts * count, "v")
+    target = at.slot(at.operand(), parts * count, "va")
     address = at.slot(at.operand(), 1, "v")
     places = [(offset, target + k * count) for k, offset in enumerate(_offsets(at, parts))]
 
@@ -163,7 +165,7 @@ ACCESSES: Final[dict[str, Callable[[Instruction], Action]]] = {
     **{
         f"{kind}_store_{width}": partial(store, width=width)
         for kind, store in (("global", _global_store), ("buffer", _buffer_store))
-        for width in ("short", "short_d16_hi", "dword", "dwordx2", "dwordx4")
+        for width in ("byte", "short", "short_d16_hi", "dword", "dwordx2", "dwordx4")
     },
     **{
         f"ds_{verb}{number}": partial(access, parts=parts, count=count)

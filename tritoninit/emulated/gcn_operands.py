@@ -19,10 +19,12 @@ from tritoninit.emulated.engine import Undecoded
 from tritoninit.emulated.gcn_operations import WAVE
 
 # Slots: the vector registers, the scalar ones (vcc and exec by their numbers as operands, ISA 5.2), and what
-# has no number: SCC, and EXEC once more, as a mask of lanes.
+# has no number: SCC, and EXEC once more, as a mask of lanes; and the accumulation registers, which take what
+# the vector registers have no room for.
 SGPR: Final = 256
 VCC, EXEC = SGPR + 106, SGPR + 126
 SCC, LANES = SGPR + 128, SGPR + 129
+AGPR: Final = LANES + 1
 _NAMES: Final = {"vcc": (VCC, 2), "vcc_lo": (VCC, 1), "vcc_hi": (VCC + 1, 1), "exec": (EXEC, 2)}
 ALL_LANES: Final = np.ones((1, 1), bool)  # every lane is on
 
@@ -151,15 +153,15 @@ class Instruction:
             raise Undecoded(f"what is {left[0]}")
 
     def slot(self, text: str, count: int, kinds: str) -> int:
-        """The first of ``count`` registers; ``kinds`` are those allowed, of "v" and "s"."""
-        found = re.fullmatch(r"([vs])(?:(\d+)|\[(\d+):(\d+)\])", text)
+        """The first of ``count`` registers; ``kinds`` are those allowed, of "v", "s" and "a"."""
+        found = re.fullmatch(r"([vsa])(?:(\d+)|\[(\d+):(\d+)\])", text)
         if text in _NAMES:
             kind, (slot, size) = "s", _NAMES[text]
         elif found:
             kind, first = found[1], int(found[2] or found[3])
             size = int(found[4]) - first + 1 if found[4] else 1
-            slot = first if kind == "v" else SGPR + first
-            if first + size > (256 if kind == "v" else 102):
+            slot = {"v": 0, "s": SGPR, "a": AGPR}[kind] + first
+            if first + size > (102 if kind == "s" else 256):
                 raise Undecoded(f"register {text}")
         else:
             raise Undecoded(f"operand {text}")
@@ -190,6 +192,31 @@ class Instruction:
             for change in changes:
                 word = change(word)
             return word
+
+        return changed
+
+    def double(self) -> Reader:
+        """A float64, perhaps negated; of a constant's 32 bits the lower half is zero (ISA 5.2)."""
+        text = self.operand()
+        if text in _FLOATS:
+            number = np.array([[float(text)]]).view(u64)
+            return lambda registers: number
+        if NUMBER.fullmatch(text):
+            value = int(text, 0)
+            bits = value if -16 <= value <= 64 else value << 32
+            constant = np.array([[bits & 0xFFFFFFFFFFFFFFFF]], u64)
+            return lambda registers: constant
+        found = _SIGNED.fullmatch(text)
+        if found is None:
+            raise Undecoded(f"operand {text}")
+        slot = self.slot(found[3], 2, "vs")
+        changes = [ar.absolute] * bool(found[2]) + [ar.negative] * bool(found[1])
+
+        def changed(registers: Registers) -> Longs:
+            value: Longs = pair(slot, registers)
+            for change in changes:
+                value = change(value)
+            return value
 
         return changed
 

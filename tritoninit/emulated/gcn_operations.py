@@ -15,7 +15,7 @@ import numpy as np
 
 from tritoninit.emulated import arithmetic as ar
 from tritoninit.emulated.arithmetic import Array, Longs, Words, u16, u32, u64
-from tritoninit.emulated.engine import Approximation
+from tritoninit.emulated.engine import Approximation, Fault
 
 WAVE: Final = 64  # lanes
 
@@ -118,6 +118,53 @@ def _is_of_class(a: Words, classes: Words) -> Array:
     return found
 
 
+def _is_double_of_class(a: Longs, classes: Words) -> Array:
+    """The same bits of v_cmp_class_f64."""
+    size, negative = a & ~u64(1 << 63), (a >> u64(63)) != 0
+    normal, infinite, quiet = u64(1 << 52), u64(0x7FF << 52), u64(0xFFF << 51)
+    kind = np.select(
+        [size == 0, size < normal, size < infinite, size == infinite, size < quiet],
+        [np.where(negative, n, p) for n, p in ((5, 6), (4, 7), (3, 8), (2, 9))] + [np.zeros_like(a)],
+        1,
+    )
+    found: Array = ((classes >> kind.astype(u32)) & u32(1)) != 0
+    return found
+
+
+def _division_scaled(a: Longs, divisor: Longs, number: Longs) -> tuple[Longs, Array]:
+    """v_div_scale_f64 of what it need not scale, which is all that our kernels divide; NaN of a zero."""
+    x, y = ar.floats(divisor), ar.floats(number)
+    zero = (x == 0) | (y == 0)
+    sizes = np.abs(np.frexp(x)[1]), np.frexp(y)[1]
+    if (~zero & ((sizes[0] > 500) | (np.abs(sizes[1]) > 500) | ~np.isfinite(x) | ~np.isfinite(y))).any():
+        raise Fault("a division by a number, or of one, that hardware scales")
+    return np.where(zero, u64(0x7FF8 << 48), a), np.zeros(zero.shape, np.bool_)
+
+
+def _division_summed(a: Longs, b: Longs, c: Longs, scaled: Array) -> Longs:
+    if scaled.any():
+        raise Fault("a division that hardware scales")
+    return ar.fma_long(a, b, c)
+
+
+def _division_fixed(quotient: Longs, divisor: Longs, number: Longs) -> Longs:
+    """v_div_fixup_f64: signs, zeros, infinities and NaN of a quotient."""
+    x, y = ar.floats(divisor), ar.floats(number)
+    sign = (divisor ^ number) & u64(1 << 63)
+    infinite = u64(0x7FF << 52)
+    none = np.isnan(x) | np.isnan(y) | ((x == 0) & (y == 0)) | (np.isinf(x) & np.isinf(y))
+    found = np.select(
+        [none, (x == 0) | np.isinf(y), np.isinf(x) | (y == 0)],
+        [np.full_like(sign, 0x7FF8 << 48), sign | infinite, sign],
+        sign | ar.absolute(quotient),
+    )
+    return found
+
+
+def _scaled_double(a: Longs, power: Words) -> Longs:
+    return ar.patterns(np.ldexp(ar.floats(a), ar.signed(power)))
+
+
 def _first_lane(word: Words, lanes: Array) -> Words:
     """Of the first lane that is on; of lane 0 if none is."""
     word, lanes = np.broadcast_arrays(word, lanes)
@@ -160,6 +207,19 @@ def approximated(exact: Callable[..., Array], approximation: Approximation, a: W
     return ar.flushed(ar.patterns(nearest))
 
 
+def approximated_double(exact: Callable[..., Array], approximation: Approximation, a: Longs) -> Longs:
+    """The same of float64, whose units here are 2**28 of the last place: hardware has 2**29 (ISA)."""
+    found = ar.patterns(exact(ar.floats(a)))
+    if approximation.ulps:
+        mixed = (ar.low(a) ^ ar.high(a) ^ u32(approximation.seed & 0xFFFFFFFF)) * u32(0x9E3779B1)
+        mixed = (mixed ^ (mixed >> u32(15))) * u32(0x85EBCA6B)
+        ulps = min(approximation.ulps, 2)
+        shift = ((mixed >> u32(8)) % u32(2 * ulps + 1)).astype(np.int64) - ulps
+        moved = found + (shift << np.int64(28)).view(u64)
+        found = np.where(np.isfinite(ar.floats(found)) & (ar.absolute(found) != 0), moved, found)
+    return found
+
+
 def _of_float(operation: Callable[..., Array]) -> Callable[[Words], Words]:
     return lambda a: ar.patterns(operation(ar.floats(a)))
 
@@ -174,6 +234,7 @@ _ORDERS: Final[dict[str, Callable[..., Any]]] = {
 _UNEQUAL: Final[dict[str, Callable[..., Any]]] = {"ne": np.not_equal}
 _VIEWS: Final[dict[str, tuple[str, Callable[[Array], Array]]]] = {
     "f32": ("ff", ar.floats),
+    "f64": ("dd", ar.floats),
     "u32": ("ii", np.asarray),
     "i32": ("ii", ar.signed),
     "u64": ("ll", np.asarray),
@@ -181,13 +242,17 @@ _VIEWS: Final[dict[str, tuple[str, Callable[[Array], Array]]]] = {
 }
 # Each with its form: a letter for each result, "=", one for each source, in the order of the text. Capitals
 # are of what the text does not name.
-#   results  v, w: a vector register or two, where lanes are on; u: one, in all lanes; s, t: a scalar register
-#            or two; m: a mask of lanes; C: SCC; X: EXEC
+#   results  v, w: a vector register or two, where lanes are on; a: an accumulation register likewise;
+#            u: a vector register, in all lanes; s, t: a scalar register or two; m: a mask of lanes; C: SCC;
+#            X: EXEC
 #   sources  i, f: a word, of f perhaps negated; h: 16 bits of a register; k: a 16-bit constant; l: a long;
-#            m: a mask of lanes; C: SCC; X: EXEC; L: EXEC as a mask; D: what the first result was before
+#            d: a float64, perhaps negated; a: an accumulation register; m: a mask of lanes; C: SCC; X: EXEC;
+#            L, V: EXEC and VCC as masks; D, E: what the first result was before, of one register or two
 COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "v_mov_b32": ("v=i", np.asarray),
     "v_mov_b64": ("w=l", np.asarray),
+    "v_accvgpr_write_b32": ("a=i", np.asarray),
+    "v_accvgpr_read_b32": ("v=a", np.asarray),
     "v_not_b32": ("v=i", np.invert),
     "v_and_b32": ("v=ii", operator.and_),
     "v_or_b32": ("v=ii", operator.or_),
@@ -198,6 +263,7 @@ COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "v_bfe_u32": ("v=iii", _bit_field),
     "v_bfe_i32": ("v=iii", _signed_bit_field),
     "v_bfrev_b32": ("v=i", _reversed),
+    "v_min_i32": ("v=ii", lambda a, b: np.where(ar.signed(a) < ar.signed(b), a, b)),
     "v_perm_b32": ("v=iii", _permuted),
     "v_alignbit_b32": ("v=iii", lambda a, b, count: ar.low(_right_long(ar.joined(b, a), count & u32(31)))),
     "v_lshlrev_b32": ("v=ii", _swapped(_left)),
@@ -226,9 +292,23 @@ COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "v_mad_u64_u32": ("wm=iil", _multiply_add),
     # The upper half is cleared (AMD Instinct MI200 ISA, of legacy instructions; LLVM, as below).
     "v_add_u16": ("v=ii", lambda a, b: (a + b) & u32(0xFFFF)),
+    "v_lshlrev_b16": ("v=ii", lambda count, a: (a << (count & u32(15))) & u32(0xFFFF)),
     "v_mad_legacy_u16": ("v=iii", lambda a, b, c: (a * b + c) & u32(0xFFFF)),
     "v_cndmask_b32": ("v=iim", lambda a, b, lanes: np.where(lanes, b, a)),
     "v_cmp_class_f32": ("m=fi", _is_of_class),
+    "v_cmp_class_f64": ("m=di", _is_double_of_class),
+    "v_add_f64": ("w=dd", ar.add),
+    "v_mul_f64": ("w=dd", ar.multiply),
+    "v_min_f64": ("w=dd", ar.minimum),
+    "v_max_f64": ("w=dd", ar.maximum),
+    "v_fma_f64": ("w=ddd", ar.fma_long),
+    "v_fmac_f64": ("w=ddE", ar.fma_long),
+    "v_div_scale_f64": ("wm=ddd", _division_scaled),
+    "v_div_fmas_f64": ("w=dddV", _division_summed),
+    "v_div_fixup_f64": ("w=ddd", _division_fixed),
+    "v_ldexp_f64": ("w=di", _scaled_double),
+    "v_cvt_f64_i32": ("w=i", lambda a: ar.patterns(ar.signed(a).astype(np.float64))),
+    "v_cvt_f64_u32": ("w=i", lambda a: ar.patterns(a.astype(np.float64))),
     "v_cmp_eq_u16": ("m=ii", lambda a, b: ((a ^ b) & u32(0xFFFF)) == 0),
     "v_cmp_ne_u16": ("m=ii", lambda a, b: ((a ^ b) & u32(0xFFFF)) != 0),
     "v_cmp_o_f32": ("m=ff", lambda a, b: ~np.isnan(ar.floats(a)) & ~np.isnan(ar.floats(b))),
@@ -296,7 +376,7 @@ COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     **{
         f"v_cmp_{name}_{kind}": (f"m={sources}", partial(_compared, view, order))
         for kind, (sources, view) in _VIEWS.items()
-        for name, order in (_ORDERS if kind == "f32" else _ORDERS | _UNEQUAL).items()
+        for name, order in (_ORDERS if kind in ("f32", "f64") else _ORDERS | _UNEQUAL).items()
     },
     **{
         f"s_cmp_{name}_{kind}": (f"C={sources}", partial(_compared, view, order))
@@ -311,6 +391,10 @@ APPROXIMATIONS: Final[dict[str, Callable[..., Array]]] = {
     "v_rsq_f32": lambda x: 1 / np.sqrt(x),
     "v_rcp_f32": np.reciprocal,
     "v_rcp_iflag_f32": np.reciprocal,
+}
+DOUBLE_APPROXIMATIONS: Final[dict[str, Callable[..., Array]]] = {
+    "v_rcp_f64": np.reciprocal,
+    "v_rsq_f64": lambda x: 1 / np.sqrt(x),
 }
 PACKED: Final[dict[str, tuple[int, Callable[..., Words]]]] = {
     "v_pk_add_f32": (2, ar.add),

@@ -18,7 +18,7 @@ from triton.runtime.driver import driver
 from tritoninit.bench import static
 from tritoninit.emulated import engine, gcn, ptx, sass
 from tritoninit.emulated.arithmetic import Array
-from tritoninit.emulated.engine import Approximation, Build, Fault, Memory, Program, Undecoded
+from tritoninit.emulated.engine import Approximation, Build, Fault, Memory, Program
 from tritoninit.kernels import triton_kernels
 from tritoninit.kernels.stream import Draw
 
@@ -178,7 +178,8 @@ class Emulated:
             edited = self._edit(text)
             self.edits += edited != text
             threads = compiled.metadata.num_warps * compiled.metadata.warp_size
-            build = Build(self._arch, threads, compiled.metadata.shared, self._approximation)
+            constants = static.assembled_constants(compiled.asm.get("cubin", b""))
+            build = Build(self._arch, threads, compiled.metadata.shared, self._approximation, constants)
             self.programs[compiled.hash] = self._code.decode(edited, build)
         return self.programs[compiled.hash]
 

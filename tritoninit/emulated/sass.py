@@ -59,7 +59,7 @@ _LINE: Final = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.
 _SCHEDULE: Final = re.compile(r"\s+[&?]\w+(?:=[\w{},]+)?")
 _LABEL: Final = re.compile(r"([.$\w]+):")
 _GLOBAL: Final = re.compile(r"(?:desc\[(UR\d+)\])?\[(R\d+)\.64(?:\+(-?0x[0-9a-f]+))?\]")
-_SHARED: Final = re.compile(r"\[(R\w+)(?:\+(UR\d+))?(?:\+(-?0x[0-9a-f]+))?\]")
+_SHARED: Final = re.compile(r"\[(R\w+)(?:\.X(4|8|16))?(?:\+(UR\d+))?(?:\+(-?0x[0-9a-f]+))?\]")
 _LOCALS: Final = re.compile(r"\[R1(?:\+(0x[0-9a-f]+))?\]")
 _TARGET: Final = re.compile(r"`\(([.$\w]+)\)")
 _NAME: Final = re.compile(r"([\w.]+)")
@@ -423,10 +423,7 @@ def _least_long(i: Instruction) -> Action:
 def _constant(i: Instruction) -> Action:
     """A load from the constant bank, aligned to its size."""
     targets = i.targets(_WORDS[i.form[0]])
-    offset = int(i.groups(BANKED)[0], 16)
-    if offset % (4 * len(targets)):
-        raise Undecoded(f"constant {offset:#x}")
-    slots = [i.listing.word_of_bank(offset + 4 * k) for k in range(len(targets))]
+    slots = i.listing.words_of_bank(i.groups(BANKED)[0], len(targets))
     return i.writes(targets, lambda *values: values, [itemgetter(slot) for slot in slots])
 
 
@@ -498,13 +495,16 @@ def _global(i: Instruction, count: int) -> tuple[_Load, _Store]:
 
 
 def _shared(i: Instruction, count: int) -> tuple[_Load, _Store]:
-    base, more, offset = i.groups(_SHARED)
+    """An address, or a number of as many bytes, and another address."""
+    base, scale, more, offset = i.groups(_SHARED)
     slots = [(i.registers(name) or [ZERO])[0] for name in (base, more) if name]
+    factors = [u32(int(scale or "1")), u32(1)]
     add, begin = constant(int(offset or "0", 16)), u32(i.listing.bank.shared)
     i.unguarded()
 
     def places(threads: Threads) -> tuple[Array, Array, Words]:
-        address = _total(add, *[threads.registers[slot] for slot in slots])
+        terms = [threads.registers[slot] * by for slot, by in zip(slots, factors, strict=False)]
+        address = _total(add, *terms)
         if (address < begin).any():
             raise Fault("an access below shared memory")
         return threads.block, threads.number // 32, np.broadcast_to(address - begin, len(threads))
@@ -593,9 +593,9 @@ def _branch(i: Instruction) -> Action:
     """
     if i.form[0]:
         i.unguarded()
-    condition, (second, *_) = i.guard, [*i.conditions(), None]
-    if second is not None:
-        condition = second if i.guard is None else _both_hold(i.guard, second)
+    condition = i.guard
+    for other in i.conditions():
+        condition = other if condition is None else _both_hold(condition, other)
     (label,), labels = i.groups(_TARGET), i.listing.labels
     i.listing.branches.add(label)
 

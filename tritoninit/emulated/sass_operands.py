@@ -46,7 +46,7 @@ _BANKS: Final = {
 
 _REGISTER: Final = re.compile(r"(U?[RP])(\d+|Z|T)")
 _PREDICATE: Final = re.compile(r"!?U?P[\dT]")
-BANKED: Final = re.compile(r"c\[0x0\]\[(0x[0-9a-f]+)\]")
+BANKED: Final = re.compile(r"c\[(0x[02]\]\[0x[0-9a-f]+)\]")
 _WORD: Final = re.compile(rf"([-~]?)(U?R\w+|{BANKED.pattern})")
 _FLOAT: Final = re.compile(rf"(-?\|?)(U?R\w+|{BANKED.pattern})(\|?)")
 _FLOATS: Final = re.compile(r"(-?\|?)(U?R\w+)(\|?)\.(F32|F32x2\.HI_LO|F32x2\.LO_HI)")
@@ -96,8 +96,20 @@ class Listing:
         """The slot of a number that is part of an instruction."""
         return self._slot(self._numbers, value % 2**32, constant(value))
 
-    def word_of_bank(self, offset: int) -> int:
-        """The slot of a word of the constant bank."""
+    def words_of_bank(self, place: str, count: int) -> list[int]:
+        """The slots of words in a row of a constant bank, all together aligned; ``place`` is as in BANKED."""
+        bank, _, at = place.partition("][")
+        offset = int(at, 16)
+        if offset % (4 * count):
+            raise Undecoded(f"constant {at} of bank {bank}")
+        if bank == "0x0":
+            return [self._word_of_bank(offset + 4 * k) for k in range(count)]
+        words = self.build.constants[offset : offset + 4 * count]
+        if len(words) < 4 * count:
+            raise Undecoded(f"constant {at} of bank {bank}")
+        return [self.number(int.from_bytes(words[4 * k : 4 * k + 4], "little")) for k in range(count)]
+
+    def _word_of_bank(self, offset: int) -> int:
         if offset == self.bank.stack:
             return self.number(STACK)
         if offset - self.bank.descriptor in (0, 4):
@@ -229,12 +241,11 @@ class Instruction:
 
     def _signed(self, signs: str, count: int) -> tuple[str, list[int]]:
         """The sign, one of ``signs`` if there is one, and the slots of an integer operand."""
-        sign, name, offset = self.groups(_WORD)
-        first = int(offset, 16) if offset else 0
-        if sign not in ("", *signs) or first % (4 * count):
+        sign, name, place = self.groups(_WORD)
+        if sign not in ("", *signs):
             raise Undecoded(f"operand {sign}{name}")
-        if offset:
-            return sign, [self.listing.word_of_bank(first + 4 * k) for k in range(count)]
+        if place:
+            return sign, self.listing.words_of_bank(place, count)
         return sign, self.registers(name, count) or [ZERO] * count
 
     def _word(self, signs: str) -> tuple[str, int]:
@@ -278,8 +289,8 @@ class Instruction:
         """A float32."""
         if self._comes(_DECIMAL):
             return itemgetter(self._decimal())
-        before, name, offset, after = self.groups(_FLOAT)
-        slot = self.listing.word_of_bank(int(offset, 16)) if offset else (self.registers(name) or [ZERO])[0]
+        before, name, place, after = self.groups(_FLOAT)
+        (slot,) = self.listing.words_of_bank(place, 1) if place else self.registers(name) or [ZERO]
         return _with_sign(before, slot, after)
 
     def double(self) -> Source:
@@ -289,13 +300,11 @@ class Instruction:
             if a.low(number)[0]:
                 raise Undecoded("a float64 of more than 32 bits")
             return lambda r: number
-        before, name, offset, after = self.groups(_FLOAT)
+        before, name, place, after = self.groups(_FLOAT)
         if ("|" in before) != ("|" in after):
             raise Undecoded(f"operand {before}{name}{after}")
-        if offset:
-            first, second = (self.listing.word_of_bank(int(offset, 16) + 4 * k) for k in range(2))
-        else:
-            first, second = self.registers(name, 2) or [ZERO] * 2
+        slots = self.listing.words_of_bank(place, 2) if place else self.registers(name, 2)
+        first, second = slots or [ZERO] * 2
         changes: dict[str, Callable[[Array], Array]] = {
             "": lambda x: x,
             "-": a.negative,

@@ -419,7 +419,7 @@ def test_the_end_of_a_prologue():
         ("v_mov_b32_e32 v4, src_shared_base", "src_shared_base"),
         ("v_mov_b32_dpp v4, v5 quad_perm:[0,0,0,0] row_mask:0xf bank_mask:0xf", "v_mov_b32_dpp"),
         ("v_mov_b64_e32 v[4:5], 0x80000000", "0x80000000"),  # extended by zeros or by ones?
-        ("v_and_b32_sdwa v4, v5, v6 dst_sel:WORD_1 dst_unused:UNUSED_PAD", "dst_sel"),
+        ("v_and_b32_sdwa v4, v5, v6 dst_sel:BYTE_1 dst_unused:UNUSED_PAD", "dst_sel"),
         ("v_and_b32_sdwa v4, v5, v6 dst_sel:DWORD dst_unused:UNUSED_PRESERVE", "dst_unused"),
         ("v_and_b32_sdwa v4, sext(v5), v6 dst_sel:DWORD dst_unused:UNUSED_PAD", "sext"),
         ("v_and_b32_sdwa v4, v5, v6 dst_sel:DWORD dst_unused:UNUSED_PAD src0_sel:WORD_2", "WORD_2"),
@@ -434,7 +434,7 @@ def test_the_end_of_a_prologue():
         ("global_store_dword v1, v4, s[4:5] sc0", "sc0"),
         ("global_store_dword v1, v4, s[4:5] nt", "nt"),
         ("global_store_dword v1, v4, s[4:5] offset:4096", "offset:4096"),
-        ("global_store_byte v1, v4, s[4:5]", "global_store_byte"),
+        ("global_store_dwordx3 v1, v[4:6], s[4:5]", "global_store_dwordx3"),
         ("buffer_store_dword v4, v1, s[4:7], 0", "offen"),
         ("buffer_store_dword v4, v1, s[4:7], 4 offen", "scalar offset"),
         ("ds_read_b64 v[4:5], v1 gds", "gds"),

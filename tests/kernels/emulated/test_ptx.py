@@ -208,7 +208,11 @@ def test_shared_memory():
         "@%p1 bar.sync 0;",
         "@%p1 ret;",
         "bra $L__BB0_9;",
-        "st.global.b8 [ %rd4 + 0 ], { %rs1 };",
+        "st.shared.b8 [ %r4 + 0 ], { %rs1 };",
+        "ld.global.b8 %rs1, [ %rd4 + 0 ];",
+        "st.global.v2.b8 [ %rd4 + 0 ], { %rs1, %rs2 };",
+        "mul.f64 %rd9, %rd2, %rd3;",  # which ptxas may contract
+        "div.approx.f64 %rd9, %rd2, %rd3;",
         "ld.local.b32 %r9, [%rd4];",
         "st.global.v4.b32 [ %rd4 + 0 ], { %r1, %r2 };",
         "ld.param.b64 %r9, [it_param_1];",
