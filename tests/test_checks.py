@@ -272,6 +272,7 @@ class TestBackendChecks:
             checks.emulations(["sm_90"], 0)
 
     @pytest.mark.gpu
+    @pytest.mark.slow  # minutes, of which most compile: every kernel for every dtype, in one process
     def test_triton_on_every_gpu(self):
         found = [each for each in checks.backend_checks(0) if each.backend == "triton"]
         assert len(found) == torch.cuda.device_count()

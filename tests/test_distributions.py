@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from contextlib import nullcontext
 from itertools import permutations
 
 import numpy as np
@@ -232,7 +233,7 @@ class TestBits:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("backend", ["triton", "numpy"])
+@pytest.mark.parametrize("backend", ["triton", "numpy", "numba", None])
 def test_on_the_gpu(backend):
     """Of integers and Booleans, too; floats are in the one table."""
     for initializer, dtype in (
@@ -243,7 +244,7 @@ def test_on_the_gpu(backend):
         (ti.Exponential(), torch.bfloat16),
     ):
         here = initializer(torch.empty(7, 40001, dtype=dtype), key=KEY)
-        with ti.use_backend(backend):
+        with ti.use_backend(backend) if backend else nullcontext():
             there = initializer(torch.empty(7, 40001, dtype=dtype, device="cuda"), key=KEY)
         assert there.is_cuda
         assert there.cpu().equal(here)

@@ -116,14 +116,14 @@ def test_all_in_one_graph() -> None:
     def fill_all(w: Tensor) -> list[Tensor]:
         return [call(w.clone()) for call in CALLS.values()]
 
-    graph = compiled(fill_all)
+    graph = compiled(fill_all, "eager")
     for seed in (1, 2):
         expected, found = seeded(fill_all, zeros(), seed=seed), seeded(graph, zeros(), seed=seed)
         for name, one, other in zip(CALLS, expected, found, strict=True):
             assert torch.equal(one, other), name
 
 
-@pytest.mark.parametrize("name", ["uniform", "kaiming_normal", "view", "combinator"])
+@pytest.mark.parametrize("name", ["uniform", "kaiming_normal", "view", "combinator", "permutation"])
 def test_inputs_are_changed(name: str) -> None:
     one, other = zeros(), zeros()
     seeded(CALLS[name], one)
@@ -261,6 +261,21 @@ def test_export(strict: bool) -> None:
             assert torch.equal(one, other)
 
 
+def test_export_of_a_module_that_sets_its_own() -> None:
+    class Layer(torch.nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            ti.kaiming_uniform_(self.weight, key=KEY)
+            ti.uniform_(self.bias)
+            return super().forward(x)
+
+    layer, x = Layer(3, 4), torch.ones(2, 3)
+    program = torch.export.export(layer, (x,))
+    expected = seeded(layer, x)
+    assert torch.equal(seeded(program.module(), x), expected)
+    with torch.no_grad():  # which fills of torch's own need there, too
+        assert torch.equal(seeded(program.run_decompositions().module(), x), expected)
+
+
 @few
 def test_vmap(name: str) -> None:
     call, batch, random = CALLS[name], torch.zeros(3, 6, 8), name != "eye"
@@ -274,6 +289,13 @@ def test_vmap(name: str) -> None:
     assert all(torch.equal(each, same[0]) for each in same)
     different = torch.vmap(call, randomness="different")(batch.clone())
     assert torch.equal(different[0], different[1]) != random
+
+
+@pytest.mark.parametrize("initializer", [ti.Zeros(), ti.Eye(), ti.Scaled(ti.Eye(), 0.5), ti.Keep()], ids=str)
+def test_vmap_of_what_takes_no_key(initializer: ti.Initializer) -> None:
+    batch = torch.ones(3, 4, 4)
+    assert torch.equal(torch.vmap(initializer)(batch.clone()), initializer(torch.ones(4, 4)).expand(3, 4, 4))
+    assert torch.vmap(lambda x: initializer(torch.ones(4, 4)) + x)(batch).shape == batch.shape
 
 
 def test_which_numbers_a_batch_has() -> None:
@@ -292,6 +314,7 @@ def test_which_numbers_a_batch_has() -> None:
     one_for_all = torch.vmap(different, randomness="same")
     assert torch.equal(one_for_all(torch.zeros(2, 3, 5))[1], different(torch.zeros(3, 5)))
     without = seeded(torch.vmap(lambda w: ti.normal_(w), randomness="different"), torch.zeros(2, 5))
+    assert different(torch.zeros(2, 0)).shape == (2, 0)
     drawn = seeded(ti.Key.from_generator)
     assert torch.equal(without, torch.stack([fill(drawn.fold_in(i)) for i in range(2)]))
 

@@ -58,13 +58,14 @@ def test_the_bits_of_initialize():
         assert_is(module, right)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 def test_a_call_does_not_wait():
     module = model()
     prepared = ti.prepare(module)
     prepared(1)
     seed = torch.tensor([2], device="cuda")
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         prepared(3)
         prepared(seed)
     finally:

@@ -55,12 +55,6 @@ text {{ font-family: system-ui, sans-serif; }}
 # Of the fills in the README; the rest is in docs/.
 ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # or less, if no fill was as large
 DTYPES = ("float32", "bfloat16")
-# Of the columns.
-LAST = (
-    *("numpy", "numpy-generator", "numpy-sfc64", "numpy-philox"),
-    *("curand-device", "cupy-philox", "cupy-xorwow", "rocrand-philox", "rocrand-xorwow"),
-    *("flag-gems", "jax", "torch-func", "torch", "memset"),
-)
 # What the issues of this project asked for, beside what was reached.
 GOALS = {
     ("cpu", "fill", "uniform", "float32"): "5x, 50%",
@@ -136,7 +130,7 @@ def _fills(results: Results) -> list[str]:
     rows = [row for row in found if row.elements == largest and row.dtype in DTYPES]
     columns = sorted(
         {(row.contender, row.threads) for row in rows if row.default or results.scope(row) == "all"},
-        key=lambda c: (LAST.index(c[0]) if c[0] in LAST else -1, c[0], c[1]),
+        key=lambda c: (speed_tables.place(c[0]), c[0], c[1]),
     )
     threads = results.machine["device"] == "cpu"
     headings = [f"{name}, {count} thread{'s' * (count > 1)}" if threads else name for name, count in columns]

@@ -248,6 +248,9 @@ class StochasticallyRounded(Initializer):
     Args:
         initializer: any; of parts that others set, such as those of :class:`Stacked`, all of them.
 
+    Raises:
+        TypeError: no initializer.
+
     >>> from tritoninit import Key, Normal
     >>> import torch
     >>> x = torch.empty(10**6, dtype=torch.bfloat16)

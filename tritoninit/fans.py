@@ -122,7 +122,7 @@ class Axes:
             One a part.
 
         Raises:
-            ValueError: the axis is none of the dimensions, or not cut into so many equal parts.
+            ValueError: the axis is none of the dimensions.
         """
         axis = _index(axis, shape)
         size = shape[axis] // count

@@ -418,7 +418,9 @@ class Fill(Atom):
         parameters, seed, stream = self.parameters(_FLOATS[target.dtype]), 0, 0
         if self.random:
             seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)
-        draw = Draw(self.distribution, parameters, seed, stream, 0, row_major_strides(target.shape))
+        # Of what is contiguous its own strides are as good: those of one element lead nowhere.
+        strides = target.stride() if target.is_contiguous() else row_major_strides(target.shape)
+        draw = Draw(self.distribution, parameters, seed, stream, 0, strides)
         if self.stochastic:
             draw = draw._replace(stochastic=_FLOATS[target.dtype] in GRIDS)
         registry.fill_one(backend, target, draw)
@@ -443,8 +445,9 @@ class Fill(Atom):
     @abstractmethod
     def times(self, factor: float) -> Fill: ...
 
-    @abstractmethod
-    def stochastically(self) -> Fill: ...
+    def stochastically(self) -> Fill:
+        """The same, of which 16 and 8 bits are rounded up or down at random."""
+        raise NotImplementedError(f"{type(self).__name__} has no stochastic rounding")
 
     def of_parts(self, dtype: str) -> Fill:
         """What the real and the imaginary part of a complex number are drawn from, independently.

@@ -64,9 +64,9 @@ from tritoninit.targets import (
     Target,
     TargetError,
     as_target,
-    check_floats,
     check_freed,
     check_memorable,
+    check_usual,
 )
 from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
@@ -344,7 +344,8 @@ class _Steps:
         before = len(self._plan.steps)
         initializer.add(self._plan, tensor, key or self._key, Window.whole(tensor.shape))
         backend = resolve(tensor.device.type).name
-        if goes_by_shape(type(initializer)) and len(self._plan.steps) == before + 1:
+        inner = initializer.initializer if isinstance(initializer, StochasticallyRounded) else initializer
+        if goes_by_shape(type(inner)) and len(self._plan.steps) == before + 1:
             step = self._plan.steps[-1]
             if step.target is tensor:  # and not made of parts
                 self._first[case] = step, backend
@@ -376,10 +377,20 @@ def asked(
             kept |= {slot for slot in set(found) - select(found, only, "only") if not _is_garbage(slot)}
         choice = _choose(module, found, rules, kept, device, dtype)
     if rounding != NEAREST:
-        for slot, how in choice.initializers.items():
-            if not isinstance(how, Computed):  # which is asked anew for each key
-                choice.initializers[slot] = rounded(how, rounding)
+        _round(choice, rounding)
     return found, choice
+
+
+def _round(choice: Choice, rounding: str) -> None:
+    """Have all that is drawn be rounded so, what is the same for many slots once."""
+    known: dict[int, Initializer] = {}
+    for slot, how in choice.initializers.items():
+        if isinstance(how, Computed):  # which is asked anew for each key
+            continue
+        found = known.setdefault(id(how), rounded(how, rounding))
+        choice.initializers[slot] = found
+        if slot in choice.cases:
+            choice.cases[slot] = id(found), *choice.cases[slot][1:]
 
 
 def _planned(
@@ -562,8 +573,8 @@ def _wanted(
             if own and slot in own:
                 check_code(wish, own[slot])
                 initializer = own[slot].initializer
-            elif initializer is not None:
-                initializer = _meant(slot, initializer)
+            elif initializer is not None and type(initializer).of_weight is not Initializer.of_weight:
+                initializer = _meant(slot, initializer)  # which most do not ask for, and takes a while
             if initializer is not None:
                 checks.on(slot, initializer)
                 choice.initializers[slot] = initializer
@@ -605,8 +616,6 @@ def check_code(wish: Initializer | None, own: Own) -> None:
 
 def _meant(slot: Slot, initializer: Initializer) -> Initializer:
     """What a rule's initializer is for a slot, with the fans of its module; raises if it is not known."""
-    if type(initializer).of_weight is Initializer.of_weight:  # most do not ask, and it takes a while
-        return initializer
     if type(initializer).of_weight is FanScaled.of_weight and getattr(initializer, "axes", None) is not None:
         return initializer  # which says it itself
     axes = module_axes(slot.owner, slot.name, slot.shape)
@@ -634,9 +643,10 @@ class _Checks:
     def on(self, slot: Slot, initializer: Initializer) -> None:
         """Raise why an initializer cannot set a slot."""
         by_shape = goes_by_shape(type(initializer))
-        if by_shape and slot.is_usual and self._stays:  # and so there is no more to ask
-            tensor = slot.tensor
-            is_like_most = check_floats(tensor)
+        tensor = slot.tensor
+        usual = by_shape and slot.is_usual and self._stays
+        if usual and (tensor.dtype.is_floating_point or not initializer.random):  # there is no more to ask
+            is_like_most = check_usual(tensor)
             case: _Case = id(initializer), tensor.shape, tensor.dtype, tensor.device
             if case not in self._known:
                 self._check_initializer(slot, initializer)

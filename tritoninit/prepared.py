@@ -55,6 +55,7 @@ def prepare(
         only, skip: which of the parameters, by name, glob or function.
         prefix: what the module is called in the whole model.
         windows: by name, which part of a global tensor a parameter is.
+        rounding: "nearest", or "stochastic" (:class:`~tritoninit.StochasticallyRounded`).
 
     Returns:
         What draws them all, called with a seed.
@@ -92,6 +93,7 @@ class Prepared:
         rules: for its parameters.
         only, skip: which of them.
         scope: what the module is called in the whole model, and which parts of tensors it holds.
+        rounding: "nearest" or "stochastic".
     """
 
     def __init__(

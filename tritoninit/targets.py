@@ -48,6 +48,10 @@ def as_target(x: Any) -> Target:
             an inference tensor outside inference mode, or its elements overlap; or what is written would be
             lost, since autograd computed it.
     """
+    kind = type(x)
+    if (kind is torch.nn.Parameter or kind is torch.Tensor) and x.dtype in _USUAL:
+        check_usual(x)
+        return x  # type: ignore[no-any-return]
     if isinstance(x, torch.Tensor):
         check_tensor(x)
         return x
@@ -59,14 +63,14 @@ def as_target(x: Any) -> Target:
     raise TypeError(f"expected a tensor or an array, not {type(x).__name__}")
 
 
-def is_floats(x: torch.Tensor) -> bool:
-    """Whether it is torch's own tensor, of floating-point numbers of more than 8 bits."""
+def is_usual(x: torch.Tensor) -> bool:
+    """Whether it is torch's own tensor, of floating-point numbers of more than 8 bits or of integers."""
     kind = type(x)
-    return (kind is torch.nn.Parameter or kind is torch.Tensor) and x.dtype in _PLAIN
+    return (kind is torch.nn.Parameter or kind is torch.Tensor) and x.dtype in _USUAL
 
 
-def check_floats(x: torch.Tensor) -> bool:
-    """:func:`check_tensor` of one that :func:`is_floats`: of most, what there is to ask at once.
+def check_usual(x: torch.Tensor) -> bool:
+    """:func:`check_tensor` of one that :func:`is_usual`: of most, what there is to ask at once.
 
     Returns:
         Whether it is like most: contiguous, not empty, and none of inference mode's.
@@ -106,6 +110,7 @@ _LAZY_VIEW = "the tensor is a lazy negation or conjugate view: call resolve_neg 
 
 # Neither quantised nor complex.
 _PLAIN = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
+_USUAL = _PLAIN | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 
 
 def check_memory(x: torch.Tensor, written: bool = False) -> bool:
@@ -208,6 +213,8 @@ def _explain_memory(x: torch.Tensor) -> None:
     if x.layout is torch.strided and x.numel() == 0:
         if is_placeholder(x):
             raise LostError(PLACEHOLDER)
+        if is_wrapped(x):
+            raise TracedError(WRAPPED)
         return
     if x.is_meta and not _acts_for_itself(x):
         raise TargetError("a meta tensor has no memory to fill: materialise it first (Module.to_empty)")

@@ -1,5 +1,6 @@
 """Power and clocks, as they are read where they can be."""
 
+import shutil
 import subprocess
 import types
 
@@ -18,7 +19,7 @@ def asked(monkeypatch):
 
     def run(command, **_):
         commands.append(command)
-        if "clocks_event_reasons" in command[2]:
+        if any("clocks_event_reasons" in part for part in command):
             raise subprocess.CalledProcessError(2, command)
         return types.SimpleNamespace(stdout=ANSWER)
 
@@ -48,6 +49,31 @@ def test_a_driver_that_does_not_tell(asked, monkeypatch, answer):
     assert found is None or set(found.values()) == {None}
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: 1 // 0)
     monkeypatch.setattr(conditions, "DEVICE", "cpu")
+    assert conditions.read()["gpu"] is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="nvidia-smi tells of NVIDIA's GPUs")
+def test_this_gpu():
+    found = conditions.read()["gpu"]
+    assert found is not None
+    assert found["power_limit_w"] is None or found["power_limit_w"] > 0
+    assert found["clock_mhz"] > 0
+    assert isinstance(found["held_by"], list)
+
+
+def test_a_driver_that_knows_the_gpu_by_no_name(asked, monkeypatch):
+    """It is asked of the only one then, and of several none is told: which one is it?"""
+    answers = [ANSWER]
+
+    def run(command, **_):
+        if any(part.startswith("--id=") for part in command):
+            raise subprocess.CalledProcessError(6, command)
+        return types.SimpleNamespace(stdout="".join(answers))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert conditions.read()["gpu"]["clock_mhz"] == 1980
+    answers.append(ANSWER)
     assert conditions.read()["gpu"] is None
 
 

@@ -10,6 +10,9 @@ import pytest
 from tests.bench import made_up
 from tritoninit.bench import glance, inspection
 from tritoninit.bench.architectures import ARCHITECTURES
+from tritoninit.bench.comparison import Panel, compare, panels
+from tritoninit.bench.forecasts import read
+from tritoninit.bench.result_files import read_all
 from tritoninit.commands.compare import run
 from tritoninit.outputs import UsageError
 
@@ -55,6 +58,7 @@ def test_all_numbers(outputs):
     assert not any(line["gs_per_s"] or line["median"] for line in predicted)
     cached = {line["elements"] for line in lines if line["cached"] == "True" and line["kind"] == "fill"}
     assert cached == {"256", "4096"}
+    assert {line["cached"] for line in lines if line["kind"] in ("call", "model", "start")} == {""}
 
 
 def test_the_page_shows_them_apart(outputs):
@@ -107,6 +111,15 @@ def test_damaged_counts(tmp_path, spoil):
     assert str(caught.value) == f"{path} is damaged: it is no file of counts that tritoninit inspect wrote"
 
 
+def test_counts_of_an_architecture_that_no_gpu_is_known_of(tmp_path):
+    content = json.loads(inspection.RESULTS.read_text())
+    content["rows"] = [{**row, "arch": "sm_120"} for row in content["rows"] if row["arch"] == "sm_100"]
+    path = tmp_path / "counts.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"predicts nothing: the table of GPUs has none of .*, 'sm_120'$"):
+        run([MEASURED[0], path])
+
+
 def test_what_no_measurement_stands_beside(tmp_path):
     with pytest.raises(UsageError, match="a prediction stands beside measurements"):
         run([inspection.RESULTS])
@@ -116,16 +129,28 @@ def test_what_no_measurement_stands_beside(tmp_path):
         run([MEASURED[0], inspection.RESULTS, inspection.RESULTS])
     content = json.loads(inspection.RESULTS.read_text())
     path = tmp_path / "other.json"
-    path.write_text(json.dumps({**content, "stream_version": 2}))
-    with pytest.raises(UsageError, match="may not be compared: stream_version is 2 in"):
-        run([MEASURED[0], path])
+    for version, words in ((2, "2"), ([], r"\[\]"), (None, "None")):
+        path.write_text(json.dumps({**content, "stream_version": version}))
+        with pytest.raises(UsageError, match=f"may not be compared: stream_version is {words} in"):
+            run([MEASURED[0], path])
+
+
+def test_what_few_draw_is_no_column_of_all_machines(tmp_path):
+    document = made_up.gpu(made_up.H100, 3000.0)
+    speeds = {"triton": 1000.0}
+    document["benchmarks"] += made_up.rows(
+        "cuda", "fill", "stochastic_normal", "bfloat16", 2**28, speeds, default="triton"
+    )
+    (results,) = read_all(made_up.save(tmp_path, some=document))
+    found = compare([results])
+    assert Panel("stochastic_normal", "bfloat16") in panels(found)
+    assert {panel.subject for panel in glance.columns(found)} == {"uniform", "normal", "truncated_normal"}
+    only = [row for row in document["benchmarks"] if row["extra_info"]["subject"] == "stochastic_normal"]
+    (results,) = read_all(made_up.save(tmp_path, only={**document, "benchmarks": only}))
+    assert [panel.subject for panel in glance.columns(compare([results]))] == ["stochastic_normal"]
 
 
 def test_a_drawing_tells_them_by_more_than_a_colour(tmp_path):
-    from tritoninit.bench.comparison import compare
-    from tritoninit.bench.forecasts import read
-    from tritoninit.bench.result_files import read_all
-
     results = read_all(made_up.save(tmp_path, epyc=made_up.cpu()))
     content = json.loads(inspection.RESULTS.read_text())
     found = compare(results, None, read(inspection.RESULTS, content, results))

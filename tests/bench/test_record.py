@@ -3,7 +3,7 @@
 import pytest
 
 from tests.bench import made_up
-from tritoninit.bench.record import _earlier
+from tritoninit.bench.record import Record, _earlier
 from tritoninit.outputs import UsageError
 
 
@@ -16,6 +16,15 @@ def document():
 def test_a_file_as_it_was_written(tmp_path, document):
     (path,) = made_up.save(tmp_path, x=document)
     assert _earlier(path)["machine_info"] == document["machine_info"]
+
+
+@pytest.mark.parametrize("kept", [{"begin": {"gpu": None}, "end": {}}, None, 3, {}])
+def test_what_continues_a_run_began_when_that_did(tmp_path, document, kept):
+    """And a file of before conditions were told, or one that is damaged, is continued all the same."""
+    document["machine_info"]["conditions"] = kept
+    (path,) = made_up.save(tmp_path, x=document)
+    found = Record(path, True, None)._earlier_conditions()
+    assert found == (kept if isinstance(kept, dict) else {})
 
 
 @pytest.mark.parametrize("value", ["much", -1, float("nan"), 10**400, [], True])

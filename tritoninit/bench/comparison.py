@@ -19,7 +19,7 @@ from tritoninit.bench.sizes import size
 from tritoninit.outputs import UsageError, shown
 
 PREDICTED: Final = "triton"  # whose kernels predictions are about
-_SUBJECTS: Final = ("uniform", "normal", "truncated_normal")
+SUBJECTS: Final = ("uniform", "normal", "truncated_normal")
 _DTYPES: Final = ("float32", "float16", "bfloat16")
 
 
@@ -36,7 +36,7 @@ class Task:
     @property
     def place(self) -> tuple[object, ...]:
         """Where it stands among others: by kind, subject, dtype, elements, and all threads first."""
-        subject, dtype = _place(_SUBJECTS, self.subject), _place(_DTYPES, self.dtype)
+        subject, dtype = _place(SUBJECTS, self.subject), _place(_DTYPES, self.dtype)
         return KINDS.index(self.kind), *subject, *dtype, self.elements, self.scope != "all", self.scope
 
     def __str__(self) -> str:

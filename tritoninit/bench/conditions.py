@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 from collections.abc import Sequence
@@ -41,8 +42,8 @@ def read() -> dict[str, Any]:
 
 
 def _gpu() -> dict[str, Any] | None:
-    for reasons in _REASONS:
-        answers = _nvidia_smi([*_NUMBERS.values(), reasons])
+    for which, reasons in itertools.product(_which(), _REASONS):
+        answers = _nvidia_smi(which, [*_NUMBERS.values(), reasons])
         if answers is not None:
             *numbers, held = answers
             found = {name: _number(text) for name, text in zip(_NUMBERS, numbers, strict=True)}
@@ -50,16 +51,21 @@ def _gpu() -> dict[str, Any] | None:
     return None
 
 
-def _nvidia_smi(names: Sequence[str]) -> list[str] | None:
-    """What the driver answers to each name, of the GPU that PyTorch uses; None if it does not."""
+def _which() -> list[list[str]]:
+    """How nvidia-smi is told which GPU PyTorch uses: by its number, or else not: there may be one."""
     uuid = getattr(torch.cuda.get_device_properties(), "uuid", None)
-    which = [] if uuid is None else [f"--id=GPU-{uuid}"]
+    return [[]] if uuid is None else [[f"--id=GPU-{str(uuid).removeprefix('GPU-')}"], []]
+
+
+def _nvidia_smi(which: Sequence[str], names: Sequence[str]) -> list[str] | None:
+    """What the driver answers to each name, of one GPU; None if it does not, or answers of several."""
     command = ["nvidia-smi", *which, f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    answers = [text.strip() for text in done.stdout.partition("\n")[0].split(",")]
+    lines = done.stdout.strip().splitlines()
+    answers = [text.strip() for text in lines[0].split(",")] if len(lines) == 1 else []
     return answers if len(answers) == len(names) else None
 
 

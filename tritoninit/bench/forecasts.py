@@ -49,7 +49,7 @@ def read(path: Path, content: Mapping[str, Any], results: Sequence[Results]) -> 
     name = shown(path)
     version = content.get("stream_version")
     others = {r.machine["stream_version"] for r in results}
-    if others - {version}:
+    if any(other != version for other in others):
         raise UsageError(f"these may not be compared: stream_version is {version!r:.40} in {name}")
     measured = [architecture_of(r.machine) for r in results]
     try:
@@ -66,4 +66,7 @@ def read(path: Path, content: Mapping[str, Any], results: Sequence[Results]) -> 
         raise UsageError(
             f"{name} is damaged: it is no file of counts that tritoninit inspect wrote"
         ) from None
+    if not any(row.arch == each.arch for row in rows for each in ARCHITECTURES):
+        archs = ", ".join(dict.fromkeys(f"{row.arch!r:.40}" for row in rows)) or "none"
+        raise UsageError(f"{name} predicts nothing: the table of GPUs has none of its architectures, {archs}")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tritoninit.bench.comparison import Comparison, Panel, fills, panels, telling
+from tritoninit.bench.comparison import SUBJECTS, Comparison, Panel, fills, panels, telling
 from tritoninit.bench.drawing import LIGHT, STYLES, as_svg, matplotlib_set
 from tritoninit.bench.names import cut
 from tritoninit.bench.result_files import Row
@@ -63,9 +63,10 @@ class Machine:
 
 
 def columns(found: Comparison) -> list[Panel]:
-    """What machines are compared at: float32 and bfloat16, or what there is instead."""
+    """What machines are compared at: what all draw, in float32 and bfloat16, or what there is instead."""
     every = panels(found)
-    return [panel for panel in every if panel.dtype in _DTYPES] or every
+    usual = [panel for panel in every if panel.dtype in _DTYPES and panel.subject in SUBJECTS]
+    return usual or every
 
 
 def machines(found: Comparison) -> list[Machine]:

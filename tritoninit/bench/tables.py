@@ -246,7 +246,8 @@ def tidy(found: Comparison) -> str:
             prediction = predictions.get(row)
             words = (prediction.gs_per_s, prediction.bound) if prediction else (None, None)
             values = (getattr(row, name) for name in names)
-            writer.writerow([results.name, *values, results.cached(row), *words])
+            cached = results.cached(row) if row.kind in ("fill", "cached") else None
+            writer.writerow([results.name, *values, cached, *words])
     for forecast in found.forecasts:
         for (subject, dtype), prediction in forecast.predictions.items():
             known = {"kind": "fill", "subject": subject, "dtype": dtype, "contender": PREDICTED}

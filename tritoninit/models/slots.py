@@ -26,8 +26,8 @@ from tritoninit.targets import (
     LostError,
     ShortError,
     check_freed,
-    is_floats,
     is_placeholder,
+    is_usual,
 )
 from tritoninit.window import Window
 from tritoninit.windows import Windows
@@ -100,7 +100,7 @@ class Slot:
         shard: which part of it is here; None if that is all.
         is_plain: of a parameter, whether it is computed from no others, and bears none of the marks that
             other libraries leave.
-        is_usual: whether it is torch's own tensor of floating-point numbers, and all that is true of most:
+        is_usual: whether it is torch's own tensor of floats or integers, and all that is true of most:
             it is plain, whole and here, and its owner has no hook that may compute it.
     """
 
@@ -223,7 +223,7 @@ def slots_at_rest(module: nn.Module, scope: Scope) -> list[Slot]:
     for slot in found:
         tensor = slot.tensor
         whole = slot.shard is None and slot.is_plain and not slot.originals
-        slot.is_usual = whole and is_floats(tensor) and not (tensor.is_meta or slot.owner._forward_pre_hooks)
+        slot.is_usual = whole and is_usual(tensor) and not (tensor.is_meta or slot.owner._forward_pre_hooks)
     return found
 
 

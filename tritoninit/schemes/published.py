@@ -117,12 +117,13 @@ def attention_weights(weight: Initializer) -> dict[str, Initializer]:
     return {**dict.fromkeys(weights, weight), "in_proj_bias": Zeros()}
 
 
+_ONES, _ZEROS = Ones(), Zeros()  # one each: what it is for a shape is asked once an object
 UNIT_NORM: Mapping[str, Initializer] = {
-    "weight": Ones(),
-    "bias": Zeros(),
-    "running_mean": Zeros(),
-    "running_var": Ones(),
-    "num_batches_tracked": Zeros(),
+    "weight": _ONES,
+    "bias": _ZEROS,
+    "running_mean": _ZEROS,
+    "running_var": _ONES,
+    "num_batches_tracked": _ZEROS,
 }
 _TORCH_ATTENTION = {
     **attention_weights(XavierUniform(axes=TORCH_AXES)),
@@ -450,15 +451,28 @@ def _zero_last_norm(slot: Slot) -> Initializer | None:
     if slot.local != "weight" or not isinstance(slot.owner, _BATCH_NORMS):
         return None
     for i, block in reversed(list(enumerate(slot.ancestors))):
-        norms = [
-            module
-            for name, module in block.named_modules()
-            if isinstance(module, _BATCH_NORMS) and _SHORTCUTS.isdisjoint(name.split("."))
-        ]
+        norms = _norms(block) if block._modules else ()
         if len(norms) > 1:
             listed = any(isinstance(m, (nn.Sequential, nn.ModuleList)) for m in slot.ancestors[:i])
-            return Zeros() if listed and norms[-1] is slot.owner else None
+            return _ZEROS if listed and norms[-1] is slot.owner else None
     return None
+
+
+def _norms(block: nn.Module) -> list[nn.Module]:
+    """The BatchNorms of a block, but those of shortcuts, in the order of ``named_modules``."""
+    found: list[nn.Module] = []
+    seen: set[int] = set()
+    pending: list[tuple[nn.Module, bool]] = [(block, False)]
+    while pending:
+        module, aside = pending.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        if not aside and isinstance(module, _BATCH_NORMS):
+            found.append(module)
+        children = reversed(module._modules.items())
+        pending += [(each, aside or name in _SHORTCUTS) for name, each in children if each is not None]
+    return found
 
 
 _POSITIONS = ("*pos_embed", "*pos_embedding", "*position_embeddings")

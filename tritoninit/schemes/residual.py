@@ -96,7 +96,7 @@ def fixup(blocks: int | None = None) -> RuleSet:
         The rules, for :func:`~tritoninit.initialize_`.
 
     Raises:
-        ParameterError: no block.
+        ParameterError: by the rules, where there is no block, or a negative number of them.
     """
     kaiming = KaimingNormal(mode="fan_out", nonlinearity="relu", axes=TORCH_AXES)
 
@@ -186,7 +186,7 @@ def t_fixup(encoder_depth: int, decoder_depth: int) -> RuleSet:
         The rules, for :func:`~tritoninit.initialize_`.
 
     Raises:
-        ParameterError: a depth that is negative, or both are zero.
+        ParameterError: there is no layer.
     """
     encoder, decoder = _depths(encoder_depth, decoder_depth)
 
@@ -222,7 +222,7 @@ def deepnorm(encoder_depth: int, decoder_depth: int) -> RuleSet:
         The rules, for :func:`~tritoninit.initialize_`.
 
     Raises:
-        ParameterError: a depth that is negative, or both are zero.
+        ParameterError: there is no layer.
     """
     encoder, decoder = _depths(encoder_depth, decoder_depth)
 
@@ -248,7 +248,7 @@ def deepnorm_alpha(encoder_depth: int, decoder_depth: int) -> tuple[float, float
         (of the encoder, of the decoder).
 
     Raises:
-        ParameterError: a depth that is negative, or both are zero.
+        ParameterError: there is no layer.
     """
     encoder, decoder = _depths(encoder_depth, decoder_depth)
     if encoder and decoder:
