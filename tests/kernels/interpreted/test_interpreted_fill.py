@@ -26,8 +26,9 @@ from tritoninit.kernels import triton_kernels
 from tritoninit.kernels.stream import row_major_strides
 
 # The interpreter is slow. Compiled, the kernels are executed with more (tests/kernels/emulated/): standard
-# normals, too, and every start. Here each fill is drawn in one dtype, each dtype by one or two fills, and the
-# largest size by one of them; the rest is slow.
+# normals, too, and every start. Here each fill is drawn in one dtype, each dtype by one or two fills; where
+# elements lie, which is the same code for all fills, is tried with two, the largest size with one of them.
+# The rest is slow.
 NAMES = [name for name in FILLS if name != "standard"]
 QUICK = {
     ("constant", "bfloat16"),
@@ -37,10 +38,14 @@ QUICK = {
     ("central", "bfloat16"),
 }
 PAIRS = [(name, dtype, (name, dtype) not in QUICK) for name in NAMES for dtype in DTYPES]
-QUICK_CUTS = ("normal", "float32"), ("uniform", "float16")
+TWO = ("normal", "float32"), ("uniform", "float16")
 every_fill = pytest.mark.parametrize(
     ("name", "dtype"),
     [pytest.param(*pair, marks=[pytest.mark.slow] * other) for *pair, other in PAIRS],
+)
+two_fills = pytest.mark.parametrize(
+    ("name", "dtype"),
+    [pytest.param(*pair, marks=[pytest.mark.slow] * ((*pair,) not in TWO)) for *pair, _ in PAIRS],
 )
 
 
@@ -56,7 +61,12 @@ def fill_for(size: int):
             name,
             dtype,
             size,
-            marks=[pytest.mark.slow] * (other or (size > 4096 and (name, dtype) != ("normal", "float32"))),
+            marks=[pytest.mark.slow]
+            * (
+                other
+                or (size > 5 and (name, dtype) not in TWO)
+                or (size > 4096 and (name, dtype) != ("normal", "float32"))
+            ),
         )
         for size in SIZES
         for name, dtype, other in PAIRS
@@ -67,7 +77,7 @@ def test_sizes_and_starts(name, dtype, size):
         assert_fill_matches(fill_for(size), contiguous(size), dtype, make_draw(name, dtype, start, (1,)))
 
 
-@every_fill
+@two_fills
 def test_layouts(name, dtype):
     """The elements' order is the logical one, whatever the memory's."""
     for layout in LAYOUTS:
@@ -75,7 +85,7 @@ def test_layouts(name, dtype):
         assert_fill_matches(fill_for(0), layout, dtype, draw)
 
 
-@every_fill
+@two_fills
 def test_windows(name, dtype):
     """Local memory holds what its place in the global tensor names, contiguous in memory or not."""
     for window in WINDOWS:
@@ -87,13 +97,7 @@ def test_windows(name, dtype):
             assert_fill_matches(fill_for(0), layout, dtype, draw)
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [
-        pytest.param(name, dtype, marks=[pytest.mark.slow] * ((name, dtype) not in QUICK_CUTS))
-        for name, dtype, _ in PAIRS
-    ],
-)
+@two_fills
 def test_cuts(name, dtype):
     """Rectangles whose last dimension is cut, in memory of any strides."""
     for cut in CUTS:
@@ -116,7 +120,7 @@ def test_last_indices(name, dtype):
             assert_fill_matches(triton_kernels.fill, contiguous(size), dtype, draw)
 
 
-@every_fill
+@two_fills
 def test_block_size_changes_no_value(name, dtype):
     run, rows = contiguous(700), permuted("transposed", (17, 31), (1, 0))
     scattered = permuted("transposed", (5, 101), (1, 0))
@@ -127,7 +131,7 @@ def test_block_size_changes_no_value(name, dtype):
         assert_fill_matches(partial(triton_kernels.fill, places=2 * size), scattered, dtype, placed)
 
 
-@every_fill
+@two_fills
 def test_cuts_change_no_value(name, dtype):
     """A tensor filled in pieces of any sizes, from any first element, holds what it holds filled at once."""
     size, start = 1100, 2**34 - 1021
