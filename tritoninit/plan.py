@@ -303,7 +303,7 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
         return fill.of_parts(dtype).parameters(PARTS[dtype])
     if fill.random:
         raise NotImplementedError(
-            f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
+            f"{type(fill).__name__.lstrip('_')} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
         )
     parameters = fill.parameters(dtype)
     try:

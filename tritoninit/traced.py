@@ -13,7 +13,7 @@ from torch.compiler import is_dynamo_compiling
 
 from tritoninit.keys import Key
 from tritoninit.targets import TargetError
-from tritoninit.tracing.private import is_functional, modes
+from tritoninit.tracing.private import is_functional, known, modes
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -45,6 +45,11 @@ def initialize(
         )
     numbers = tuple([getattr(initializer, field) for field in fields])
     return fill(name, tensor, numbers, generator, key, window, initializer.random)
+
+
+def is_empty(tensor: Any, window: Window | Windows | None) -> bool:
+    """Whether the global tensor is known to have no element, while torch.compile traces."""
+    return any(known(size == 0) for size in (tensor.shape if window is None else window.global_shape))
 
 
 def fill(
