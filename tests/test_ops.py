@@ -407,6 +407,17 @@ def test_operators_called_by_hand() -> None:
             operators.uniform(zeros(), key=[0, 0], batched=batched)
 
 
+@pytest.mark.parametrize("values", [torch.arange(48.0), torch.arange(48.0).bfloat16()], ids=["float", "half"])
+def test_values_that_an_initializer_holds(values: Tensor) -> None:
+    value = ti.Value(values.view(6, 8))
+    with FakeTensorMode():
+        assert isinstance(value(zeros()), FakeTensor)
+    assert torch.equal(value(zeros()), value.values.float())
+    for mode in ("real", "fake", "symbolic"):
+        graph = make_fx(lambda w: value(w.clone()), tracing_mode=mode)(zeros())
+        assert torch.equal(graph(zeros()), value.values.float())
+
+
 def test_plain_tensors_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("eager mode needs no operator")
@@ -427,6 +438,7 @@ def test_what_cannot_be_compiled_says_so() -> None:
         (lambda w: ti.normal_(w, key=ti.Key.from_generator()), "drawn_bits of tritoninit cannot be"),
         (lambda w: ti.normal_(w, generator=generator), "does not take a generator"),
         (lambda w: ti.normal_(w, std=-1.0), "normal needs std"),
+        (ti.Value(torch.ones(6, 8)), "does not look at the values of a tensor"),
     ]
     for function, words in cases:
         torch.compiler.reset()

@@ -181,8 +181,13 @@ def _check(
         return
     window = _window(global_shape, offsets) or Window.whole(tuple(shape))
     window.check(shape)
+    dtype = x.dtype
+
+    def check() -> None:  # of initializers that hold tensors, which modes would take for fake ones
+        rounded(make(*numbers), rounding).check(torch.empty(shape, dtype=dtype, device="meta"), window)
+
     try:
-        rounded(make(*numbers), rounding).check(torch.empty(shape, dtype=x.dtype, device="meta"), window)
+        traced.apart(check)
     except NotImplementedError as error:  # by which a fake tensor says that there is no operator
         raise TypeError(str(error)) from error
 

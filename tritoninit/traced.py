@@ -6,6 +6,7 @@ A plain tensor in eager mode never comes here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
@@ -45,6 +46,12 @@ def initialize(
         )
     numbers = tuple([getattr(initializer, field) for field in fields])
     return fill(name, tensor, numbers, generator, key, window, initializer.random)
+
+
+def apart(function: Callable[[], T]) -> T:
+    """What a function returns where none of torch's modes is on: each is of a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function).result()
 
 
 def is_empty(tensor: Any, window: Window | Windows | None) -> bool:
