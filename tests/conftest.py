@@ -29,9 +29,10 @@ def drawn(monkeypatch):
     sizes = []
     fill = registry.fill
 
-    def counting(backend, items):
+    def counting(backend, items, alike=()):
         sizes.extend(target.numel() for target, _ in items)
-        fill(backend, items)
+        sizes.extend(target.numel() for each in alike for target in each.targets)
+        fill(backend, items, alike)
 
     fill_one = registry.fill_one
 

@@ -166,6 +166,32 @@ def test_sparse_zeros_are_those_of_real_matrices(dtype, part, shape):
     assert found[0][~zeros].equal(normals[~zeros])
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_recorded_fills_are_the_library_s(dtype, device):
+    """They had been torch's calls, made again, with torch's bits."""
+    with ti.record() as own, torch.device(device):
+        model = nn.Linear(4, 3, dtype=dtype)
+        with torch.no_grad():
+            nn.init.normal_(model.bias, 0.0, 2.0)
+    rules = own.rules(model)
+    expected = {"weight": ti.KaimingUniform(math.sqrt(5)), "bias": ti.Normal(0.0, 2.0)}
+    assert str(rules).splitlines() == [f"{name}: {each}" for name, each in expected.items()]
+    again = nn.Linear(4, 3, dtype=dtype)
+    ti.initialize_(again, rules, seed=5)
+    for name, initializer in expected.items():
+        tensor = getattr(again, name)
+        drawn = initializer(torch.empty_like(tensor), key=ti.Key(5).fold_in(name))
+        assert tensor.detach().equal(drawn)
+
+
+def test_what_torch_alone_draws_is_recorded_as_its_calls():
+    """A sum with a real number moves one part, which no initializer of ours does."""
+    with ti.record() as own, torch.device("meta"):
+        weight = nn.Parameter(torch.randn(4, dtype=torch.complex64) + 1.0)
+    assert "Recorded" in str(own.rules(nn.ParameterList([weight])))
+
+
 @pytest.mark.gpu
 @every_dtype
 def test_structured_on_the_gpu(dtype, part):

@@ -130,7 +130,7 @@ def test_distance_to_the_factorisation_in_double(shape):
     q = cholesky_qr.by_reflectors(tall)
     values = torch.linalg.svdvals(tall)
     for dtype, way in product((torch.float32, torch.float64), (Blocked, Halved)):
-        found = way(tall.to(dtype).T.contiguous())
+        found = way(tall.T.to(dtype, memory_format=torch.contiguous_format, copy=True))  # which it writes to
         found.run()
         (short,) = found.q[:, 0].shape
         u = torch.finfo(dtype).eps / 2
@@ -311,13 +311,13 @@ def test_who_is_factorised_so(monkeypatch):
     assert asked == [(3, 30, 20)] * 2
     monkeypatch.undo()
     for device, dtype, count, columns, expected in (
-        ("cuda", torch.float32, 2, 512, True),
-        ("cuda", torch.float32, 1, 512, False),
-        ("cuda", torch.float32, 2, 513, False),
+        ("cuda", torch.float32, 2, 1024, True),
+        ("cuda", torch.float32, 1, 1024, False),
+        ("cuda", torch.float32, 2, 1025, False),
         ("cuda", torch.float64, 2, 8, False),
         ("mps", torch.float32, 2, 8, False),
     ):
-        several = [Matrix(999, columns, dtype, torch.device(device), KEY)] * count
+        several = [Matrix(2000, columns, dtype, torch.device(device), KEY)] * count
         assert factorization._are_many_small(several) is expected
 
 

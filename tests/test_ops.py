@@ -116,14 +116,14 @@ def test_all_in_one_graph() -> None:
     def fill_all(w: Tensor) -> list[Tensor]:
         return [call(w.clone()) for call in CALLS.values()]
 
-    graph = compiled(fill_all)
+    graph = compiled(fill_all, "eager")
     for seed in (1, 2):
         expected, found = seeded(fill_all, zeros(), seed=seed), seeded(graph, zeros(), seed=seed)
         for name, one, other in zip(CALLS, expected, found, strict=True):
             assert torch.equal(one, other), name
 
 
-@pytest.mark.parametrize("name", ["uniform", "kaiming_normal", "view", "combinator"])
+@pytest.mark.parametrize("name", ["uniform", "kaiming_normal", "view", "combinator", "permutation"])
 def test_inputs_are_changed(name: str) -> None:
     one, other = zeros(), zeros()
     seeded(CALLS[name], one)
@@ -302,6 +302,13 @@ def test_vmap(name: str) -> None:
     assert all(torch.equal(each, same[0]) for each in same)
     different = torch.vmap(call, randomness="different")(batch.clone())
     assert torch.equal(different[0], different[1]) != random
+
+
+@pytest.mark.parametrize("initializer", [ti.Zeros(), ti.Eye(), ti.Scaled(ti.Eye(), 0.5), ti.Keep()], ids=str)
+def test_vmap_of_what_takes_no_key(initializer: ti.Initializer) -> None:
+    batch = torch.ones(3, 4, 4)
+    assert torch.equal(torch.vmap(initializer)(batch.clone()), initializer(torch.ones(4, 4)).expand(3, 4, 4))
+    assert torch.vmap(lambda x: initializer(torch.ones(4, 4)) + x)(batch).shape == batch.shape
 
 
 def test_which_numbers_a_batch_has() -> None:

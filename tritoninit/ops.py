@@ -210,11 +210,23 @@ def _draw(own: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return torch.full((), bits - 2**64 if bits >= 2**63 else bits, dtype=torch.int64, device="cpu")
 
 
+def _takes_key(make: Any, given: Sequence[Any]) -> bool:
+    """Whether an operator's numbers make something random: its class says, or, of words, they do."""
+    return bool(getattr(make(given[0]) if make is _of_text else make, "random", True))
+
+
 def _alone(
-    name: str, randomness: str, x: Tensor, *given: Any, key: Any = None, batched: int = 0, **_: Any
+    name: str,
+    make: Any,
+    randomness: str,
+    x: Tensor,
+    *given: Any,
+    key: Any = None,
+    batched: int = 0,
+    **_: Any,
 ) -> None:
     """Raise where all of a batch are to draw apart, and the tensor is one for all, and has no key."""
-    if key is None and not batched and randomness != "same":
+    if key is None and not batched and randomness != "same" and _takes_key(make, given):
         raise RuntimeError(
             f"{name} sets one tensor for a whole batch, and vmap's randomness is {randomness!r}: give a key,"
             " or make the tensor one of the batch"
@@ -227,8 +239,8 @@ def _drawn_like(own: Tensor, **_: Any) -> Tensor:
 
 def _batched(
     name: str,
+    make: Any,
     is_in_place: bool,
-    is_random: bool,
     info: Any,
     dims: Any,
     x: Tensor,
@@ -238,7 +250,7 @@ def _batched(
     """Of a batch: each its own sample, or all the same one, as vmap's ``randomness`` has it."""
     if any(dim is not None for dim in dims[1:]):
         raise ValueError(f"{name}: bits of a batch: one draw serves all, give vmap randomness='different'")
-    x = x.movedim(dims[0], 0)
+    x, is_random = x.movedim(dims[0], 0), _takes_key(make, given)
     if is_random and info.randomness == "error":
         raise RuntimeError(
             f"{name} draws random numbers, and vmap's randomness is 'error': say whether all of a batch get"
@@ -269,22 +281,17 @@ def _define(name: str, schema: str, run: Callable[..., Any], fake: Callable[...,
     _LIBRARY.impl(name, fake, "Meta")
 
 
-def _define_rule(name: str, is_in_place: bool, is_random: bool) -> None:
+def _define_rules(name: str, make: Any, is_in_place: bool) -> None:
     """What becomes of an operator under vmap."""
+    full_name = f"{name}_" if is_in_place else name
 
     def operator() -> Any:
-        return getattr(torch.ops.tritoninit, name).default
+        return getattr(torch.ops.tritoninit, full_name).default
 
-    served = vmapped(operator, partial(_batched, name.removesuffix("_"), is_in_place, is_random))
-    _LIBRARY.impl(name, served, "FuncTorchBatched", with_keyset=True)
-    if is_random:
-        served = beside_batches(operator, partial(_alone, name.removesuffix("_")))
-        _LIBRARY.impl(name, served, "FuncTorchVmapMode", with_keyset=True)
-
-
-def _is_random(make: Callable[..., Any]) -> bool:
-    """Whether initializers of a class take a key; those of words may."""
-    return vars(make).get("random", True) is not False
+    served = vmapped(operator, partial(_batched, name, make, is_in_place))
+    _LIBRARY.impl(full_name, served, "FuncTorchBatched", with_keyset=True)
+    served = beside_batches(operator, partial(_alone, name, make))
+    _LIBRARY.impl(full_name, served, "FuncTorchVmapMode", with_keyset=True)
 
 
 def _define_fill(name: str, operator: Operator, like: Callable[[Tensor], Tensor]) -> None:
@@ -293,8 +300,8 @@ def _define_fill(name: str, operator: Operator, like: Callable[[Tensor], Tensor]
     others = ", ".join((*numbers, _OTHERS))
     _define(f"{name}_", f"(Tensor(a!) self, {others}) -> ()", run, fake)
     _define(name, f"(Tensor self, {others}) -> Tensor", partial(_made, run, like), partial(_made, fake, like))
-    _define_rule(f"{name}_", True, _is_random(make))
-    _define_rule(name, False, _is_random(make))
+    _define_rules(name, make, True)
+    _define_rules(name, make, False)
 
 
 def _register() -> None:

@@ -158,13 +158,26 @@ class Plan:
         self.steps.append(Step(target, fill, draw, backend))
 
     def alike(self, step: Step) -> Alike:
-        """To which :meth:`again` appends what a step that a backend serves is for other tensors."""
+        """To which :meth:`again` appends what a step is for other tensors.
+
+        Args:
+            step: of this plan, which a backend serves.
+
+        Returns:
+            Those like it, none yet; they run with the plan.
+        """
         found = Alike([], step.draw, [], [])
         self._alike[id(found)] = step, found
         return found
 
     def again(self, alike: Alike, target: torch.Tensor, key: Key | None) -> None:
-        """As :meth:`repeat`, of a tensor that is contiguous and not empty, and none of inference mode's."""
+        """As :meth:`repeat`, of what many are alike in.
+
+        Args:
+            alike: what :meth:`alike` returned.
+            target: a tensor that can be written, contiguous and not empty, and none of inference mode's.
+            key: its key; None where nothing is drawn.
+        """
         _, draw, seeds, streams = alike
         alike.targets.append(target)
         seeds.append(draw.seed if key is None else key.seed)

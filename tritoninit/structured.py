@@ -139,6 +139,7 @@ class _Diagonal(Structured):
     """One number on the diagonal of the last two dimensions, and zeros."""
 
     random = False
+    fills = 1  # the zeros
 
     @abstractmethod
     def entry(self, target: Target) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch.compiler import is_dynamo_compiling
 
 from tritoninit.keys import Key
 from tritoninit.targets import TargetError
-from tritoninit.tracing.private import is_functional, known, modes
+from tritoninit.tracing.private import is_functional, is_stand_in, known, modes
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -95,18 +95,19 @@ def fill(
         if not isinstance(key, Key):
             raise TypeError(f"key must be a tritoninit.Key, not {type(key)}")
         options["key"] = [_signed(key.seed), _signed(key.stream)]
-    bits = drawn(generator) if random and key is None else None
+    bits = drawn(target, generator) if random and key is None else None
     # Not without gradients, in a block: what is exported has no name for a block that returns nothing.
     written = target.detach() if target.requires_grad else target
     set_in_place(name, written, (*numbers, bits), options)
     return tensor
 
 
-def drawn(generator: torch.Generator | None) -> torch.Tensor:
+def drawn(target: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """64 bits that each run draws anew, in a tensor."""
     # A tensor of its own keeps compilers from taking two draws for one, and has them restore a generator's
-    # state where they compute something twice.
-    own = torch.empty((), dtype=torch.int64, device="cpu")
+    # state where they compute something twice. Outside of its mode a fake tensor draws nothing either.
+    fake = not is_dynamo_compiling() and not modes() and is_stand_in(target)
+    own = (target.new_empty if fake else torch.empty)((), dtype=torch.int64, device="cpu")
     if generator is None:
         bits: torch.Tensor = torch.ops.tritoninit.draw(own)
         return bits

@@ -128,7 +128,7 @@ class TestAssignments:
         ran = []
         fill = registry.fill
         monkeypatch.setattr(
-            registry, "fill", lambda backend, items: (ran.append(backend.name), fill(backend, items))
+            registry, "fill", lambda backend, *given: (ran.append(backend.name), fill(backend, *given))
         )
         with intercept(seed=0) as intercepted:
             with registry.use_backend("numpy"):

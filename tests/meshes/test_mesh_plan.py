@@ -201,10 +201,12 @@ def test_structured_initializers_build_more_than_they_keep():
 
 
 @pytest.mark.parametrize(
-    ("initializer", "fills"), [(ti.Orthogonal(), 1), (ti.Sparse(0.3), 2), (ti.Eye(), 0)], ids=str
+    ("initializer", "fills", "whole"),
+    [(ti.Orthogonal(), 1, True), (ti.Sparse(0.3), 2, True), (ti.Eye(), 1, False)],
+    ids=str,
 )
-def test_experts_that_are_built_one_by_one(counted, initializer, fills):
-    """A rank builds those that it has parts of, each once, however many parts that are."""
+def test_experts_that_are_built_one_by_one(counted, initializer, fills, whole):
+    """A rank builds those that it has parts of, each once, however many parts that are, or those parts."""
     block = nn.Module()
     block.weight = nn.Parameter(torch.empty(6, 8, 12))
     rules = [Rule("weight", ti.Experts(initializer))]
@@ -216,11 +218,11 @@ def test_experts_that_are_built_one_by_one(counted, initializer, fills):
         part.weight = nn.Parameter(torch.empty(windows["weight"].local_shape))
         counted.clear()
         ti.initialize_(part, rules, seed=0, windows=windows)
-        assert plan.launches[rank] == counted["launches"] == 3 * fills
-        assert plan.rank(rank).in_vain == (144 if fills else 0)
+        assert plan.launches[rank] == counted["launches"] == (3 if whole else 6) * fills
+        assert plan.rank(rank).in_vain == (144 if whole else 0)
     assert [("of each weight that it has a part of in weight" in each) for each in plan.remarks] == [
         True
-    ] * bool(fills)
+    ] * whole
 
 
 def test_parameters_of_other_initializers_are_no_group():

@@ -237,3 +237,19 @@ def test_classes_of_models_past_are_let_go():
         remembering.cache_clear()
     gc.collect()
     assert not [each for each in seen if each() is not None]
+
+
+def test_what_shares_memory_is_set_in_order():
+    """As one after the other: what the last of them sets stays."""
+    model = Alike(5)
+    memory = torch.zeros(40)
+    for k, begin in ((1, 0), (2, 6), (4, 3)):  # the last lies over both
+        model.register_parameter(f"p{k}", nn.Parameter(memory[begin : begin + 9].view(3, 3)))
+    initialize_(model, [Rule("*", Normal())], seed=3)
+    expected = torch.zeros(40)
+    for k, begin in ((1, 0), (2, 6), (4, 3)):
+        expected[begin : begin + 9] = Normal()(torch.empty(9), key=Key(3).fold_in(f"p{k}"))
+    assert memory.equal(expected)
+    for k in (0, 3):
+        alone = Normal()(torch.empty(3, 3), key=Key(3).fold_in(f"p{k}"))
+        assert getattr(model, f"p{k}").detach().equal(alone)

@@ -162,7 +162,7 @@ def _rounded(x: float, y: float, z: float, toward: float) -> float:
     try:
         nearest = float(exact)
     except OverflowError:
-        nearest = math.copysign(math.inf, exact)
+        nearest = math.inf if exact > 0 else -math.inf
     if (
         toward
         and not math.isinf(nearest)

@@ -14,7 +14,11 @@ All else that draws is reproducible: torch's default generators (of the CPU and 
 those behind ``numpy.random``'s functions and behind ``random``'s are seeded from children of the block's key
 (``"torch"``, ``"accelerator"``, ``"numpy"``, ``"random"``), and put back at the end. What torch drew for a
 parameter or a buffer, and what was computed from that, is listed by name; its bits are torch's, and so depend
-on the version and the device. Copies of what was filled (``copy.deepcopy``) keep its history.
+on the version and the device. So are factories' (``torch.randn(3)``, ``torch.rand``, ``torch.normal``,
+``torch.randint``, ``torch.randperm``, ``torch.bernoulli``): when one is called, nobody knows whether a
+parameter, a mask or a batch is made; :func:`record`, which is asked at the end, has ``torch.randn``,
+``torch.rand`` and ``torch.normal`` as initializers. Copies of what was filled (``copy.deepcopy``) keep its
+history.
 
 Fills are recorded, and run together when something first reads or changes what they fill, or at the end of
 the block. One that a later fill covers, or whose tensor is gone by then, is never drawn. To torch they are
@@ -76,9 +80,10 @@ def intercept(*, seed: int | None = None) -> Iterator[Intercepted]:
         ValueError: the backend that ``use_backend`` or TRITONINIT_BACKEND asks for is unknown.
         RuntimeError: this torch lacks something that this needs, or others stand in for its functions.
 
-    What this library cannot serve (complex numbers, meta tensors, subclasses of Tensor, arguments that make
-    no sense, ...) goes to torch unchanged, errors included, and is listed in ``passed_on``; but for memory
-    that ends before its tensor does, beyond which torch would write: that is a TargetError.
+    What this library cannot serve (what complex numbers do not have, meta tensors, subclasses of Tensor,
+    arguments that make no sense, ...) goes to torch unchanged, errors included, and is listed in
+    ``passed_on``; but for memory that ends before its tensor does, beyond which torch would write: that is a
+    TargetError.
 
     >>> from torch import nn
     >>> from tritoninit import Key

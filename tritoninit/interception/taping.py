@@ -405,7 +405,7 @@ def _understood(
         if not tensor.numel() or storage_key(tensor) is None:
             return None
         initializer = kind(*map(number, numbers), **{name: number(each) for name, each in named.items()})
-        if initializer.random and not tensor.is_floating_point():
+        if initializer.random and not (tensor.is_floating_point() or tensor.is_complex()):
             return None
         initializer.check(
             torch.empty(tensor.shape, device="meta", dtype=_float(tensor.dtype)),

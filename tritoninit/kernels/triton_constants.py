@@ -69,7 +69,7 @@ def look(tensors: Sequence[torch.Tensor]) -> Found:
         (len(tensors), _WORDS.value), dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda"
     )
     rows.numpy()[:] = [(x.data_ptr(), x.numel(), 0, 0) for x in tensors]
-    with torch.cuda.device_of(tensors[0]):
+    with triton_launch.on_device(tensors[0]):
         table = rows.to(device, non_blocking=True)
         constants = DTYPES[dtype], PROGRAMS, BLOCK
         kind = constants_kernel, table.get_device(), dtype, table.data_ptr() % 16 == 0

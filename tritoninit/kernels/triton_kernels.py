@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from itertools import chain
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
@@ -934,7 +933,7 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
     is_double = tensor.dtype == torch.float64
     options = _options(variant(draw), tensor.dtype)
     memory = tensor.view(torch.uint8) if tensor.dtype in FORMATS else tensor
-    with torch.cuda.device_of(tensor):
+    with triton_launch.on_device(tensor):
         if len(dims) > MAX_DIMS:
             fill_many(_parts(tensor, draw), counters=counters)
             return
@@ -972,15 +971,6 @@ def fill(tensor: torch.Tensor, draw: Draw, *, counters: int = COUNTERS, places: 
 
 def _fill_run(tensor: torch.Tensor, draw: Draw, counters: int) -> None:
     """:func:`fill` of memory in the order of the stream."""
-    device = tensor.get_device()
-    if device < 0 or device == torch.cuda.current_device():  # to enter another takes longer than to ask
-        _launch_run(tensor, draw, counters, device)
-    else:
-        with torch.cuda.device(device):
-            _launch_run(tensor, draw, counters, device)
-
-
-def _launch_run(tensor: torch.Tensor, draw: Draw, counters: int, device: int) -> None:
     dtype, distribution = tensor.dtype, variant(draw)
     start, tile = draw.start, 4 * counters
     stop, aligned = start + tensor.numel(), start % 16 == 0
@@ -988,13 +978,15 @@ def _launch_run(tensor: torch.Tensor, draw: Draw, counters: int, device: int) ->
     numbers = start, stop, *_key_words(draw), *_parameters(tensor, draw)
     options = _options(distribution, dtype)
     kernel = double_run_kernel if dtype == torch.float64 else run_kernel
-    kind = kernel, device, dtype, distribution, aligned, counters, tensor.data_ptr() % 16 == 0
+    at_16 = tensor.data_ptr() % 16 == 0
+    kind = kernel, tensor.get_device(), dtype, distribution, aligned, counters, at_16
     constants = options["DISTRIBUTION"], aligned, counters, options["FORMAT"]
-    if not triton_launch.again(kind, grid, tensor, *numbers, *constants):
-        memory = tensor.detach()
-        memory = memory.view(torch.uint8) if dtype in FORMATS else memory
-        named = {"ALIGNED": aligned, "COUNTERS": counters, **options}
-        triton_launch.first(kind, grid, (memory, *numbers), named)
+    with triton_launch.on_device(tensor):
+        if not triton_launch.again(kind, grid, tensor, *numbers, *constants):
+            memory = tensor.detach()
+            memory = memory.view(torch.uint8) if dtype in FORMATS else memory
+            named = {"ALIGNED": aligned, "COUNTERS": counters, **options}
+            triton_launch.first(kind, grid, (memory, *numbers), named)
 
 
 def _key_words(draw: Draw) -> tuple[int, int, int, int]:
@@ -1181,7 +1173,8 @@ def fill_many(
         if each.targets:
             devices[each.targets[0].device][1].append(each)
     for device, (members, together) in devices.items():
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        any_of = members[0][0] if members else together[0].targets[0]
+        with triton_launch.on_device(any_of):
             if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
                 groups: Groups = {}
                 alone = [*members, *(item for each in together for item in each.items())]
@@ -1245,7 +1238,7 @@ class KeptTable:
 
     def write(self, seeds: torch.Tensor) -> None:
         """Write all of them by seeds: int64, on the tensors' device; the k-th is that of the k-th of each."""
-        with torch.cuda.device_of(self._words):
+        with triton_launch.on_device(self._words):
             own = seeds.expand(self._places.shape) if self._count == 1 else seeds[self._which]
             self._words.index_copy_(0, self._places, own)
             for group, rows_at, programs_at, tiles, grid in self._launches:

@@ -9,6 +9,7 @@ little decides; of this who launches makes the kind. What ``kernel[grid](...)`` 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -19,6 +20,15 @@ from triton.compiler import CompiledKernel
 Kind: TypeAlias = tuple[Any, ...]
 
 _COMPILED: dict[Kind, CompiledKernel] = {}
+
+
+_NOTHING = nullcontext()
+
+
+def on_device(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """With a tensor's device the current one, which it mostly is: to enter one takes longer than to ask."""
+    device = tensor.get_device()  # -1 of the CPU, where the interpreter runs
+    return _NOTHING if device < 0 or device == torch.cuda.current_device() else torch.cuda.device(device)
 
 
 def again(kind: Kind, grid: int, *arguments: Any) -> bool:

@@ -224,9 +224,10 @@ def _build(found: Share, piece: Piece, targets: Sequence[Target]) -> None:
     found.kept += inside
     dims = initializer.numbered
     leading = [zip(target.offsets[:dims], target.shape[:dims], strict=True) for target in targets]
-    weights = {place for each in leading for place in product(*(range(o, o + n) for o, n in each))}
-    found.built += len(weights) * math.prod(piece.shape[dims:]) if initializer.builds_whole else inside
-    found.afterwards += len(weights) * initializer.fills
+    parts = [place for each in leading for place in product(*(range(o, o + n) for o, n in each))]
+    weights = len(set(parts))
+    found.built += weights * math.prod(piece.shape[dims:]) if initializer.builds_whole else inside
+    found.afterwards += (weights if initializer.builds_whole else len(parts)) * initializer.fills
 
 
 class Launched(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import sys
 from collections.abc import Callable
 from functools import cache, partial, wraps
@@ -14,8 +15,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+def _no_modes() -> int:
+    return 0
+
+
+def _modes() -> Callable[[], int]:
+    try:
+        found: Callable[[], int] = pkgutil.resolve_name("torch._C._len_torch_dispatch_stack")
+    except AttributeError:  # and what watches torch's calls does not see fills of plain tensors
+        return _no_modes
+    return found
+
+
 # How many of torch's dispatch modes are on, such as those of FakeTensorMode and make_fx.
-modes: Final[Callable[[], int]] = torch._C._len_torch_dispatch_stack
+modes: Final = _modes()
 
 # Tensors that stand for others while torch traces: (module, name).
 _STAND_INS: Final = (
@@ -72,8 +86,9 @@ def is_stand_in(x: Tensor) -> bool:
 
 
 def is_wrapped(x: Tensor) -> bool:
-    """Whether a transformation of torch.func wrapped it: vmap, functionalize, grad."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(x) or is_functional(x)
+    """Whether a transformation of torch.func that is going on wrapped it: vmap, functionalize, grad."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x) or is_functional(x)
+    return wrapped and torch._C._are_functorch_transforms_active()
 
 
 def is_functional(x: Tensor) -> bool:
@@ -104,13 +119,11 @@ def beside_batches(operator: Callable[[], Any], check: Callable[..., None]) -> C
         level = _vmap()[1]()
         if torch._C._functorch.maybe_get_level(x) != level.level():
             check(level.randomness(), x, *args, **kwargs)
-        with torch._C._ExcludeDispatchKeyGuard(_VMAP_MODE):
+        mode = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
+        with torch._C._ExcludeDispatchKeyGuard(mode):
             return operator()(x, *args, **kwargs)
 
     return serve
-
-
-_VMAP_MODE: Final = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
 
 
 @cache

@@ -6,11 +6,14 @@ from functools import partial
 from itertools import accumulate, pairwise
 
 import pytest
+import torch
 from cut_cases import CUTS
 from kernel_cases import DTYPES, FILLS, assert_fill_matches, contiguous, edge_draws, make_draw
 from many_cases import Case, assert_many_match, layouts_and_windows, runs
 
-from tritoninit.kernels import triton_kernels
+from tritoninit.kernels import reference, triton_kernels
+from tritoninit.kernels.stream import Alike
+from tritoninit.targets import as_array, dtype_name
 
 
 def test_every_dtype_fill_and_size_at_once():
@@ -94,3 +97,24 @@ def test_one_tensor_takes_the_single_launch(monkeypatch):
     monkeypatch.delattr(triton_kernels, "table_kernel")
     layout, dtype, draw = runs((100,))[0]
     assert_fill_matches(lambda *item: triton_kernels.fill_many([item]), layout, dtype, draw)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_what_is_alike(dtype):
+    """Beside others, on and off the grid of 16 bytes, and one alone: as one by one."""
+    memory = torch.full((8, 1000), torch.nan, dtype=dtype)
+    draw = make_draw("normal", str(dtype).removeprefix("torch."), 0, (1,))
+    constant = make_draw("constant", str(dtype).removeprefix("torch."), 0, (1,))
+    targets = [memory[0, :300], memory[1, 1:301], memory[2, 8:308], memory[3, 3:303]]
+    seeds, streams = [5, 2**64 - 1, 0, 7], [2**63, 1, 0, 3]
+    alike = Alike(targets, draw, seeds, streams)
+    one = Alike([memory[4, 2:302]], draw._replace(parameters=(0.5, 2.0)), [9], [1])
+    zeros = Alike([memory[5, :10], memory[6, :10]], constant, [0, 0], [0, 0])
+    items = [(memory[7, :50], draw), (memory[7, 51:], constant)]
+    expected = memory.clone()
+    triton_kernels.fill_many(items, [alike, one, zeros, Alike([], draw, [], [])], counters=64)
+    for target, each in (*items, *(item for group in (alike, one, zeros) for item in group.items())):
+        begin = (target.data_ptr() - memory.data_ptr()) // memory.itemsize
+        part = expected.view(-1)[begin : begin + target.numel()]
+        reference.fill_many([(as_array(part), dtype_name(target), each)])
+    assert torch.equal(memory.view(torch.uint8), expected.view(torch.uint8))

@@ -27,7 +27,7 @@ def compare(layouts, windows, starts, dtypes):
 
 
 def test_runs_layouts_and_windows():
-    compare(LAYOUTS[3::3], WINDOWS[1::4], STARTS[::6], DTYPES)
+    compare(LAYOUTS[3::5], WINDOWS[1::4], STARTS[:2], DTYPES)
 
 
 @pytest.mark.slow
@@ -41,11 +41,11 @@ def test_many_in_one_call():
     cases = [
         Case(contiguous(size, offset=offset), dtype, stochastic_draw(name, dtype, start))
         for dtype, name in zip(DTYPES, FILLS, strict=True)
-        for size, offset, start in ((4097, 1, 3), (16, 0, 2**34 - 5))
+        for size, offset, start in ((1027, 1, 3), (16, 0, 2**34 - 5))
     ]
     cases += [case._replace(draw=case.draw._replace(stochastic=False)) for case in cases]
     cases += [
         Case(cut.layout, dtype, stochastic_draw("small", dtype, cut.start, cut.strides))
-        for cut, dtype in zip(CUTS[2:], DTYPES[-2:], strict=False)
+        for cut, dtype in zip(CUTS[2:3], DTYPES[-1:], strict=True)
     ]
     assert_many_match(partial(triton_kernels.fill_many, tiles_per_program=2), cases)
