@@ -143,6 +143,19 @@ def test_shapes_that_vary() -> None:
         assert torch.equal(graph(torch.zeros(shape)), ti.kaiming_uniform_(torch.zeros(shape), key=KEY))
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+def test_empty_tensors_draw_what_they_draw_in_eager_mode() -> None:
+    def fill_all(rows: Tensor, columns: Tensor) -> Tensor:
+        for w in (rows, columns):
+            ti.kaiming_uniform_(w)
+            ti.kaiming_normal_(w, window=ti.Window((4, 4), (0, 0)))
+            ti.normal_(w)
+        return ti.uniform_(torch.empty(3))
+
+    given = torch.zeros(0, 4), torch.zeros(4, 0)
+    assert torch.equal(seeded(compiled(fill_all), *given), seeded(fill_all, *given))
+
+
 def test_numbers_that_vary() -> None:
     def fill(w: Tensor, std: float, step: int, name: str) -> Tensor:
         return ti.normal_(w, 0.0, std, key=ti.Key(5).fold_in(step).fold_in(name))
@@ -391,6 +404,25 @@ def test_operators_called_by_hand() -> None:
         operators.uniform(zeros(), bits=bits, key=[0, 0])
     with pytest.raises(ValueError, match="both"):
         operators.uniform(zeros(), key=[0, 0], offsets=[0, 0])
+    with pytest.raises(ValueError, match="its seed and its stream"):
+        operators.uniform(zeros(), key=[0])
+    for bits in (torch.tensor(1.5), torch.tensor([1, 2])):
+        with pytest.raises(ValueError, match="one number of int64"):
+            operators.uniform(zeros(), bits=bits)
+    for batched in (-1, zeros().dim() + 1):
+        with pytest.raises(ValueError, match="leading dimensions"):
+            operators.uniform(zeros(), key=[0, 0], batched=batched)
+
+
+@pytest.mark.parametrize("values", [torch.arange(48.0), torch.arange(48.0).bfloat16()], ids=["float", "half"])
+def test_values_that_an_initializer_holds(values: Tensor) -> None:
+    value = ti.Value(values.view(6, 8))
+    with FakeTensorMode():
+        assert isinstance(value(zeros()), FakeTensor)
+    assert torch.equal(value(zeros()), value.values.float())
+    for mode in ("real", "fake", "symbolic"):
+        graph = make_fx(lambda w: value(w.clone()), tracing_mode=mode)(zeros())
+        assert torch.equal(graph(zeros()), value.values.float())
 
 
 def test_plain_tensors_go_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,6 +445,7 @@ def test_what_cannot_be_compiled_says_so() -> None:
         (lambda w: ti.normal_(w, key=ti.Key.from_generator()), "drawn_bits of tritoninit cannot be"),
         (lambda w: ti.normal_(w, generator=generator), "does not take a generator"),
         (lambda w: ti.normal_(w, std=-1.0), "normal needs std"),
+        (ti.Value(torch.ones(6, 8)), "does not look at the values of a tensor"),
     ]
     for function, words in cases:
         torch.compiler.reset()

@@ -99,6 +99,20 @@ def test_complex_numbers_of_halves():
     x = ti.normal_(torch.empty(64, 64, dtype=torch.complex32), key=KEY, rounding="stochastic")
     exact = ti.normal_(torch.empty(64, 64, dtype=torch.complex64), key=KEY)
     assert_rounded(torch.view_as_real(x), torch.view_as_real(exact), 1e-6)
+    for draw in (ti.StochasticallyRounded(ti.Orthogonal()), ti.StochasticallyRounded(ti.Sparse(0.5))):
+        whole = draw(torch.empty(64, 64, dtype=torch.complex32), key=KEY)
+        exact = draw(torch.empty(64, 64, dtype=torch.complex64), key=KEY)
+        nearest = draw.initializer(torch.empty(64, 64, dtype=torch.complex32), key=KEY)
+        assert_rounded(torch.view_as_real(whole), torch.view_as_real(exact), 1e-6)
+        assert not torch.view_as_real(whole).equal(torch.view_as_real(nearest))
+        part = draw(torch.empty(5, 3, dtype=torch.complex32), key=KEY, window=ti.Window((64, 64), (9, 40)))
+        assert torch.view_as_real(part).equal(torch.view_as_real(whole)[9:14, 40:43])
+
+
+@pytest.mark.parametrize("draw", [ti.uniform_, ti.normal_, ti.trunc_normal_])
+def test_errors_name_no_class_that_nobody_knows(draw):
+    with pytest.raises(NotImplementedError, match=r"^Stochastic[A-Za-z]* of int32: random fills serve"):
+        draw(torch.empty(3, dtype=torch.int32), key=KEY, rounding="stochastic")
 
 
 @pytest.mark.parametrize("word", ["up", "Stochastic", "", None, 1, True, b"nearest"])

@@ -461,7 +461,8 @@ class Fill(Atom):
         Raises:
             NotImplementedError: complex numbers have no such distribution.
         """
-        raise NotImplementedError(f"{type(self).__name__} of {dtype}: complex numbers have no order")
+        name = type(self).__name__.lstrip("_")
+        raise NotImplementedError(f"{name} of {dtype}: complex numbers have no order")
 
 
 @dataclass(frozen=True)

@@ -469,6 +469,8 @@ def kaiming_uniform_(
     True
     """
     if is_dynamo_compiling():
+        if traced.is_empty(tensor, window):
+            return tensor
         return traced.fill(
             "kaiming_uniform", tensor, (a, mode, nonlinearity), generator, key, window, rounding=rounding
         )
@@ -528,6 +530,8 @@ def kaiming_normal_(
     True
     """
     if is_dynamo_compiling():
+        if traced.is_empty(tensor, window):
+            return tensor
         return traced.fill(
             "kaiming_normal", tensor, (a, mode, nonlinearity), generator, key, window, rounding=rounding
         )

@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -100,7 +100,7 @@ def _json(data: Any) -> str:
     return json.dumps(data)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _of_text(words: str) -> Initializer:
     from tritoninit import documents
 
@@ -123,6 +123,7 @@ def _set(
     initializer = rounded(make(*given[:count]), rounding)
     bits = given[count] if len(given) > count else None
     taken = _key(bits, key, generator) if initializer.random else Key(0)
+    _check_batched(batched, x)
     whole, window = x.detach(), _window(global_shape, offsets)
     if not whole.numel():
         return
@@ -137,9 +138,19 @@ def _key(bits: Tensor | None, key: Sequence[int] | None, generator: torch.Genera
     if sum(each is not None for each in (bits, key, generator)) > 1:
         raise ValueError("give bits, a key or a generator, one of them")
     if key is not None:
-        seed, stream = key
-        return Key(seed, stream)
-    return Key.from_generator(generator) if bits is None else Key(int(bits))
+        if len(key) != 2:
+            raise ValueError(f"a key is its seed and its stream, unlike {list(key)}")
+        return Key(*key)
+    if bits is None:
+        return Key.from_generator(generator)
+    if bits.dtype != torch.int64 or bits.numel() != 1:
+        raise ValueError(f"bits are one number of int64, not {tuple(bits.shape)} of {bits.dtype}")
+    return Key(int(bits))
+
+
+def _check_batched(batched: int, x: Tensor) -> None:
+    if not 0 <= batched <= x.dim():
+        raise ValueError(f"batched counts leading dimensions of {x.dim()}, unlike {batched}")
 
 
 def _window(global_shape: Sequence[int] | None, offsets: Sequence[int] | None) -> Window | None:
@@ -162,6 +173,7 @@ def _check(
     **_: Any,
 ) -> None:
     """Raise what a run would, as far as it is known of a tensor without memory."""
+    _check_batched(batched, x)
     numbers, shape = given[:count], x.shape[batched:]
     if not all(type(size) is int for size in (*shape, *(global_shape or ()), *(offsets or ()))):
         return
@@ -169,8 +181,13 @@ def _check(
         return
     window = _window(global_shape, offsets) or Window.whole(tuple(shape))
     window.check(shape)
+    dtype = x.dtype
+
+    def check() -> None:  # of initializers that hold tensors, which modes would take for fake ones
+        rounded(make(*numbers), rounding).check(torch.empty(shape, dtype=dtype, device="meta"), window)
+
     try:
-        rounded(make(*numbers), rounding).check(torch.empty(shape, dtype=x.dtype, device="meta"), window)
+        traced.apart(check)
     except NotImplementedError as error:  # by which a fake tensor says that there is no operator
         raise TypeError(str(error)) from error
 

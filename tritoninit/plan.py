@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -20,6 +19,7 @@ from tritoninit.kernels.stream import GRIDS, Alike, Draw
 from tritoninit.keys import Key
 from tritoninit.registry import Backend
 from tritoninit.targets import Target, as_parts, as_target, device_type, dtype_name
+from tritoninit.traced import apart
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -316,7 +316,7 @@ def check_fill(fill: Drawable, target: Target) -> tuple[Any, ...]:
         return fill.of_parts(dtype).parameters(PARTS[dtype])
     if fill.random:
         raise NotImplementedError(
-            f"{type(fill).__name__} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
+            f"{type(fill).__name__.lstrip('_')} of {dtype}: random fills serve {', '.join(FLOAT_DTYPES)}"
         )
     parameters = fill.parameters(dtype)
     try:
@@ -340,9 +340,8 @@ def _try_to_hold(dtype: torch.dtype, kind: type, value: Any) -> None:
     Whatever modes are on, fake tensors' among them: what is found is remembered without them, too. A mode is
     on in one thread, and in another torch's public names lead out of all of them.
     """
-    with ThreadPoolExecutor(1) as thread:
-        # Of a single element torch fills 8-bit floats without a look at the range.
-        thread.submit(lambda: torch.empty(2, dtype=dtype, device="cpu").fill_(value)).result()
+    # Of a single element torch fills 8-bit floats without a look at the range.
+    apart(lambda: torch.empty(2, dtype=dtype, device="cpu").fill_(value))
 
 
 def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:

@@ -11,12 +11,15 @@ from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 import torch
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import get_overridable_functions, resolve_name
 
 from tritoninit.fills import Initializer
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
 from tritoninit.targets import Target, dtype_name
+from tritoninit.traced import apart
+from tritoninit.tracing.private import modes
 from tritoninit.window import Window
 
 # torch's functions that make tensors of numbers and have no tensor among their arguments.
@@ -499,7 +502,19 @@ def _seeded(key: Key) -> Iterator[None]:
 
 
 def numbers(values: torch.Tensor) -> tuple[Any, ...]:
-    """A tensor's elements in order, exactly; pairs for complex ones."""
+    """A tensor's elements in order, exactly; pairs for complex ones. Whatever modes are on.
+
+    Raises:
+        ValueError: torch.compile traces, which cannot look at them.
+    """
+    if is_dynamo_compiling():
+        raise ValueError("torch.compile does not look at the values of a tensor: copy_ those that are given")
+    if modes():
+        return apart(lambda: _numbers(values))
+    return _numbers(values)
+
+
+def _numbers(values: torch.Tensor) -> tuple[Any, ...]:
     if values.is_complex():
         pairs = torch.view_as_real(values.resolve_conj()).reshape(-1, 2).tolist()
         return tuple((equal(real), equal(imaginary)) for real, imaginary in pairs)

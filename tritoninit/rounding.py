@@ -7,7 +7,7 @@ from typing import Final
 import torch
 
 from tritoninit.fills import Uniform
-from tritoninit.kernels.lowering import ParameterError
+from tritoninit.kernels.lowering import PARTS, ParameterError
 from tritoninit.kernels.stream import GRIDS, Grid
 from tritoninit.keys import Key
 from tritoninit.targets import Target, device_of, dtype_name
@@ -28,13 +28,21 @@ def check_rounding(rounding: str) -> None:
 def rounded_for(target: Target, values: torch.Tensor, key: Key, window: Window) -> torch.Tensor:
     """Values for a window, as float32 numbers that the target's dtype has, by ``key.fold_in("rounding")``.
 
-    As they are where the dtype is no format of 16 or 8 bits.
+    As they are where the dtype is no format of 16 or 8 bits. Of complex numbers each part is rounded so.
     """
     name = dtype_name(target)
+    if name in PARTS and PARTS[name] in GRIDS:
+        parts = torch.view_as_real(values.to(torch.complex64))
+        whole = Window((*window.global_shape, 2), (*window.offsets, 0))
+        return torch.view_as_complex(_rounded(parts, PARTS[name], key, whole, device_of(target)))
     if name not in GRIDS:
         return values
-    values = values.to(torch.float32)
-    share = torch.empty(tuple(target.shape), dtype=torch.float32, device=device_of(target))
+    return _rounded(values.to(torch.float32), name, key, window, device_of(target))
+
+
+def _rounded(values: torch.Tensor, name: str, key: Key, window: Window, device: torch.device) -> torch.Tensor:
+    """Float32 values for a window, as numbers that a dtype of 16 or 8 bits has."""
+    share = torch.empty(values.shape, dtype=torch.float32, device=device)
     Uniform()(share, key=key.fold_in(NAME), window=window)  # the upper 24 bits of each word
     flat, shares = values.reshape(-1), share.reshape(-1).to(values.device)
     largest = torch.finfo(getattr(torch, name)).max

@@ -6,6 +6,7 @@ A plain tensor in eager mode never comes here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +14,7 @@ from torch.compiler import is_dynamo_compiling
 
 from tritoninit.keys import Key
 from tritoninit.targets import TargetError
-from tritoninit.tracing.private import is_functional, is_stand_in, modes
+from tritoninit.tracing.private import is_functional, is_stand_in, known, modes
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -45,6 +46,17 @@ def initialize(
         )
     numbers = tuple([getattr(initializer, field) for field in fields])
     return fill(name, tensor, numbers, generator, key, window, initializer.random)
+
+
+def apart(function: Callable[[], T]) -> T:
+    """What a function returns where none of torch's modes is on: each is of a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function).result()
+
+
+def is_empty(tensor: Any, window: Window | Windows | None) -> bool:
+    """Whether the global tensor is known to have no element, while torch.compile traces."""
+    return any(known(size == 0) for size in (tensor.shape if window is None else window.global_shape))
 
 
 def fill(

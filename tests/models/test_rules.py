@@ -16,6 +16,7 @@ from tritoninit import (
     Ones,
     Orthogonal,
     Rule,
+    RuleSet,
     Sparse,
     Stacked,
     TruncatedNormal,
@@ -26,6 +27,7 @@ from tritoninit import (
     registry,
     use_backend,
 )
+from tritoninit.schemes import published
 
 EVERYTHING = [Rule("*", Uniform(-1, 1))]
 
@@ -515,3 +517,45 @@ class TestRemarks:
         with torch.device("meta"):
             model = nn.Linear(3, 4)
         assert self.remarks(model, ti.TORCH_DEFAULTS, device="cpu") == []
+
+
+def test_what_was_known_of_a_class_is_asked_anew_once_it_is_another():
+    class Gain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(3))
+
+    class Scaling(nn.Module):
+        pass
+
+    class Scaled(Scaling):
+        pass
+
+    named = published.class_named("Norm")
+    rules = RuleSet("", "", [Rule(Scaling, Constant(2)), Rule(named, Ones()), Rule("*", Zeros())])
+    model = Gain()
+    initialize_(model, rules, seed=0)
+    assert model.weight[0] == 0
+    Gain.__name__ = "GainNorm"
+    initialize_(model, rules, seed=0)
+    assert model.weight[0] == 1
+    Gain.__bases__ = (Scaled,)
+    initialize_(model, rules, seed=0)
+    assert model.weight[0] == 2
+
+
+def test_a_class_may_say_of_each_module_whether_it_is_one():
+    class IsSpecial(type):
+        def __instancecheck__(cls, module):
+            return getattr(module, "special", False)
+
+        def __subclasscheck__(cls, kind):
+            return True
+
+    class Special(nn.Module, metaclass=IsSpecial):
+        pass
+
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    model[1].special = True
+    initialize_(model, [Rule(Special, Ones()), Rule("*", Zeros())], seed=0)
+    assert [module.weight[0, 0].item() for module in model] == [0, 1]

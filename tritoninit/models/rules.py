@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 from torch import nn
 
@@ -42,12 +42,12 @@ class ClassNamed:
         return self.of(kind)
 
     def of(self, kind: Any) -> bool:
-        return _has_in_name(kind, self.parts)
+        return _has_in_name(kind.__name__, self.parts)
 
 
 @lru_cache(maxsize=4096)
-def _has_in_name(kind: type, parts: tuple[str, ...]) -> bool:
-    return any(part in kind.__name__ for part in parts)
+def _has_in_name(name: str, parts: tuple[str, ...]) -> bool:
+    return any(part in name for part in parts)
 
 
 @dataclass(frozen=True)
@@ -227,9 +227,9 @@ class RuleSet(Sequence[Rule]):
         self._matching = frozenset(
             k
             for k, rule in enumerate(self._rules)
-            if type(rule) is Rule and isinstance(rule.pattern, (str, type, ClassNamed))
+            if type(rule) is Rule and _goes_by_class_or_name(rule.pattern)
         )
-        self._by_class: dict[type[nn.Module], list[int]] = {}
+        self._by_class: dict[type[nn.Module], _OfClass] = {}
 
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleSet:
@@ -293,13 +293,13 @@ class RuleSet(Sequence[Rule]):
     def _not_by_name(self, owner: type[nn.Module]) -> list[int]:
         """Which rules may have something for a module's parameters, whatever their names."""
         found = self._by_class.get(owner)
-        if found is None:  # a model has many slots of few classes
+        # A class may be called otherwise by now, or derived from others.
+        if found is None or found.name != owner.__name__ or found.bases is not owner.__mro__:
             if len(self._by_class) >= _MOST_CLASSES:  # of many models: a parametrised module has its own
                 self._by_class.clear()
-            found = self._by_class[owner] = [
-                k for k in self._others if _may_match(self._rules[k].pattern, owner)
-            ]
-        return found
+            places = [k for k in self._others if _may_match(self._rules[k].pattern, owner)]
+            found = self._by_class[owner] = _OfClass(owner.__name__, owner.__mro__, places)
+        return found.places
 
     @overload
     def __getitem__(self, index: int) -> Rule: ...
@@ -501,8 +501,25 @@ def _is_toml(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() == ".toml"
 
 
+class _OfClass(NamedTuple):
+    """Which rules may have something for modules of a class, and what that was known of the class."""
+
+    name: str
+    bases: tuple[type, ...]
+    places: list[int]
+
+
+def _goes_by_class_or_name(pattern: Pattern) -> bool:
+    """Whether a module's class, or a parameter's name, decides what a pattern matches."""
+    if isinstance(pattern, type):  # whose own class may say of each module whether it is one
+        return type(pattern).__instancecheck__ is type.__instancecheck__
+    return isinstance(pattern, (str, ClassNamed))
+
+
 def _may_match(pattern: Pattern, owner: type[nn.Module]) -> bool:
     """Whether a pattern may match parameters of modules of a class, as far as that decides."""
+    if not _goes_by_class_or_name(pattern):
+        return True
     if isinstance(pattern, type):
         return issubclass(owner, pattern)
     return not isinstance(pattern, ClassNamed) or pattern.of(owner)

@@ -72,6 +72,13 @@ def _reason(function: Callable[..., Any]) -> str:
     return f"{function.__qualname__} of tritoninit cannot be compiled: call it outside of what is"
 
 
+def known(condition: Any) -> bool:
+    """Whether a condition on a shape holds, as far as it is known of sizes that data decide."""
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    return guard_or_false(condition)
+
+
 def is_stand_in(x: Tensor) -> bool:
     """Whether a tensor of another class than torch's stands for one while torch traces."""
     kinds = (getattr(sys.modules.get(module), name, None) for module, name in _STAND_INS)
