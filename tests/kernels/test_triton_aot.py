@@ -95,12 +95,14 @@ def assert_nothing_spilled(found: Compiled) -> None:
 
 
 def cases(archs: tuple[str, ...]) -> list[object]:
-    """The whole product. Always: all of sm_90; elsewhere each kernel and dtype once, and float32's runs; of
-    rows some normals."""
+    """The whole product. Always: all of sm_90 but for float16, which costs there what bfloat16 does (below);
+    elsewhere each kernel and dtype once, and float32's runs; of rows some normals."""
 
     def always(kernel: str, distribution: str, dtype: str, arch: str) -> bool:
         if kernel in ROWS:
             return (distribution, arch) in (("normal", "sm_90"), ("normal", "gfx942")) and dtype != "float16"
+        if arch == "sm_90" and dtype == "float16":
+            return (kernel, distribution) == ("run_kernel", "normal")
         return arch == "sm_90" or distribution == "normal" or (kernel, dtype) == ("run_kernel", "float32")
 
     return [
@@ -299,7 +301,7 @@ def test_budgets():
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])
 @pytest.mark.parametrize(
     "arch", ["sm_90", *(pytest.param(a, marks=pytest.mark.slow) for a in ("sm_80", "sm_89", "sm_100"))]
 )
