@@ -14,7 +14,6 @@ from tritoninit import Experts, Key, Orthogonal, Rule, Stacked, cholesky_qr, fac
 from tritoninit.factorization import (
     Blocked,
     Factorizations,
-    Halved,
     Matrix,
     block_width,
     orthogonal_factors,
@@ -119,6 +118,12 @@ def test_what_is_written_later_lies_on_top():
     assert x[:2, :4].equal(first[:2])
 
 
+def by_blocks(transposed):
+    found = Blocked(transposed)
+    found.run()
+    return found.q
+
+
 @pytest.mark.parametrize("shape", [(40, 40), (400, 400), (600, 385), (257, 1600), (2000, 130)], ids=str)
 def test_distance_to_the_factorisation_in_double(shape):
     """Householder's R is that of a matrix A + E whose columns have |E_j| <= c u |A_j| (Higham 2002, theorem
@@ -129,27 +134,25 @@ def test_distance_to_the_factorisation_in_double(shape):
     tall = drawn if shape[0] >= shape[1] else drawn.T
     q = cholesky_qr.by_reflectors(tall)
     values = torch.linalg.svdvals(tall)
-    for dtype, way in product((torch.float32, torch.float64), (Blocked, Halved)):
+    for dtype, way in product((torch.float32, torch.float64), (by_blocks, factorization._factor)):
         found = way(tall.T.to(dtype, memory_format=torch.contiguous_format, copy=True))  # which it writes to
-        found.run()
-        (short,) = found.q[:, 0].shape
+        (short,) = found[:, 0].shape
         u = torch.finfo(dtype).eps / 2
         bound = 2 * values[0] / values[-1] * 8 * u * tall.norm() / values[0]
         double = 2 * values[0] / values[-1] * 8 * 2.0**-53 * tall.norm() / values[0]
-        assert (found.q.T.double() - q).norm() <= bound + double, way
-        gram = found.q.double() @ found.q.double().T - torch.eye(short, dtype=torch.float64)
+        assert (found.T.double() - q).norm() <= bound + double, way
+        gram = found.double() @ found.double().T - torch.eye(short, dtype=torch.float64)
         assert gram.abs().max() <= (max(shape) + 8) * u, way
 
 
-@pytest.mark.parametrize("way", [Blocked, Halved])
+@pytest.mark.parametrize("way", [by_blocks, factorization._factor])
 def test_zero_columns(way):
     """Reflectors of no effect have no scale; Q is orthogonal all the same."""
     dense = torch.randn(400, 300, generator=torch.Generator().manual_seed(1))
     dense[:, ::3] = 0
     dense[50:] = 0
     found = way(dense.T.contiguous())
-    found.run()
-    assert torch.allclose(found.q @ found.q.T, torch.eye(300), atol=1e-5)
+    assert torch.allclose(found @ found.T, torch.eye(300), atol=1e-5)
 
 
 def test_the_callers_threads_stay_as_they_are(threads):
@@ -249,20 +252,6 @@ def test_blocks_are_as_wide_as_they_say():
         widths = [len(blocked.q[place]) for place in blocked._places]
         assert widths == [width] * (columns // width) + [columns % width] * (columns % width > 0)
         assert block_width(columns) == width
-
-
-def test_halves_are_formed_by_two_calls(monkeypatch):
-    """Neither by one for all columns; and by whom does not depend on who came first."""
-    calls = []
-    product, applied = torch.linalg.householder_product, torch.ormqr
-    monkeypatch.setattr(
-        torch.linalg, "householder_product", lambda v, t: (calls.append(v.shape[1]), product(v, t))[1]
-    )
-    monkeypatch.setattr(torch, "ormqr", lambda v, t, c: (calls.append(c.shape[1]), applied(v, t, c))[1])
-    for columns, expected in ((191, [191]), (192, [60, 132]), (256, [80, 176])):
-        calls.clear()
-        Orthogonal()(torch.empty(columns, columns), key=KEY)
-        assert sorted(calls) == expected
 
 
 @pytest.mark.parametrize("shape", [(7, 40, 40), (3, 130, 100), (2, 90, 1)], ids=str)

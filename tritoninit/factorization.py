@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import cache, partial
-from threading import Barrier, Condition, Event, Lock, Thread
+from threading import Barrier, Condition, Lock, Thread
 from typing import NamedTuple
 
 import torch
@@ -34,7 +34,6 @@ _FEW, _MANY = 64, 128  # columns of a block: more take less time in all, fewer k
 _MANY_FROM = 1025  # columns of a matrix
 _ONE_CALL = 384  # as many columns, of half as many rows again, take longer by blocks
 _CHOLESKY_UP_TO = 1024  # columns: of 8 square ones, 2.4 times as fast as by reflectors on an H200
-_HALVED_FROM = 192  # columns; with fewer the second thread comes too late
 _TOGETHER = {"cpu": 1 << 24, "cuda": 1 << 26}  # elements of matrices that are factorised at a time
 
 
@@ -112,10 +111,9 @@ def orthogonal_factors(matrices: list[Matrix]) -> list[Tensor]:
     if matrices[0].device.type != "cpu":
         return _by_the_device(matrices)
     threads = torch.get_num_threads()
-    shared_by = min(threads, 2) if _is_small(*matrices[0].tall) else threads
-    if len(matrices) >= shared_by:
+    if len(matrices) >= threads or _is_small(*matrices[0].tall):
         return _side_by_side(matrices, threads)
-    return [_by_parts(matrix, threads) for matrix in matrices]
+    return [_by_blocks(matrix, threads) for matrix in matrices]
 
 
 def _by_the_device(matrices: list[Matrix]) -> list[Tensor]:
@@ -166,74 +164,22 @@ def _side_by_side(matrices: list[Matrix], threads: int) -> list[Tensor]:
 
 def _factor(transposed: Tensor) -> Tensor:
     """The transposed factor of a matrix, on this thread alone, which is the only one of its LAPACK."""
-    shared = _shared(transposed)
-    shared.run()
-    return shared.q
-
-
-def _by_parts(matrix: Matrix, threads: int) -> Tensor:
-    """A part of a matrix a thread."""
-    with torch.inference_mode(False):  # or other threads could not write it
-        shared = _shared(matrix.transposed())
-    _on_threads(shared.run, min(threads, shared.count))
-    return matrix.oriented(shared.q)
-
-
-def _shared(transposed: Tensor) -> Blocked | Halved:
     short, long = transposed.shape
-    return Halved(transposed) if _is_small(long, short) else Blocked(transposed)
+    if not _is_small(long, short):
+        blocked = Blocked(transposed)
+        blocked.run()
+        return blocked.q
+    reflectors, scales = torch.geqrf(transposed.T)
+    q: Tensor = torch.linalg.householder_product(reflectors, scales).T
+    return q.mul_(signs(reflectors.diagonal())[:, None])
 
 
-class Halved:
-    """Householder's QR factorisation by one call of LAPACK's, then Q by two, which threads share.
-
-    The first columns of Q, which fewer reflectors reach, take as long as the others. Of a few columns all are
-    formed by one call.
-
-    Attributes:
-        q: the transposed factor, once all threads have come back.
-        count: how many threads have something to do.
-    """
-
-    def __init__(self, transposed: Tensor) -> None:
-        """``transposed``: the (short, long) matrix."""
-        self._matrix = transposed
-        self.q = torch.empty(transposed.shape, dtype=transposed.dtype, device=transposed.device)
-        short = len(transposed)
-        edge = 11 * short // 16 if short >= _HALVED_FROM else short
-        self._halves = [half for half in (slice(0, edge), slice(edge, short)) if half.start < half.stop]
-        self.count = len(self._halves)
-        self._left: list[slice] = []
-        self._begun, self._lock, self._reflected = Lock(), Lock(), Event()
-
-    def run(self) -> None:
-        """Factorise, if nobody has begun to, and form what halves of Q are left."""
-        if self._begun.acquire(blocking=False):
-            try:
-                self._reflect()
-            finally:
-                self._reflected.set()
-        self._reflected.wait()
-        while (half := self._next()) is not None:
-            self._form(half)
-
-    def _next(self) -> slice | None:
-        with self._lock:
-            return self._left.pop() if self._left else None
-
-    def _reflect(self) -> None:
-        self._reflectors, self._scales = torch.geqrf(self._matrix.T)
-        self._signs = signs(self._reflectors.diagonal())
-        self._left = self._halves
-
-    def _form(self, half: slice) -> None:
-        if half.start:
-            columns = torch.zeros_like(self.q[half])
-            columns[:, half].fill_diagonal_(1.0)
-            q = torch.ormqr(self._reflectors, self._scales, columns.T)
-        else:
-            q = torch.linalg.householder_product(self._reflectors[:, half], self._scales[half])
-        torch.mul(q.T, self._signs[half, None], out=self.q[half])
+def _by_blocks(matrix: Matrix, threads: int) -> Tensor:
+    """A block of columns a thread."""
+    with torch.inference_mode(False):  # or other threads could not write it
+        blocked = Blocked(matrix.transposed())
+    _on_threads(blocked.run, min(threads, blocked.count))
+    return matrix.oriented(blocked.q)
 
 
 def block_width(columns: int) -> int:
