@@ -239,6 +239,7 @@ class TestBackendChecks:
         with pytest.raises(checks.CheckFailed, match="exit code 1"):
             list(found.run())
 
+    @pytest.mark.slow  # the emulators' own tests execute the same kernels, in more cases
     def test_compiled_kernels_are_executed(self):
         pytest.importorskip("triton")
         found = checks.emulations(["sm_90", "gfx942", "sm_90"], 7, quick=True)

@@ -206,7 +206,7 @@ def noisy_again(w: Tensor) -> Tensor:
     [
         (noisy, "aot_eager"),
         (noisy_again, "aot_eager"),
-        (noisy_again, "inductor"),
+        pytest.param(noisy_again, "inductor", marks=pytest.mark.slow),
         pytest.param(noisy, "inductor", marks=pytest.mark.slow),
     ],
 )

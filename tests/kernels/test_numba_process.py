@@ -236,6 +236,7 @@ def test_no_room_for_the_kernels(tmp_path: Path) -> None:
     assert found.strip() == "None"
 
 
+@pytest.mark.slow  # all kernels are compiled twice
 def test_other_constants_are_other_kernels(here: Compiled) -> None:
     """numba's cache knows the kernels' file, and not the stream's, whose constants are compiled in."""
     other = "from tritoninit.kernels import stream; stream.PHILOX_W0 += 2\n"
