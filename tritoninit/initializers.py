@@ -134,7 +134,8 @@ class FanScaled(Initializer):
         """The fill of a weight with these fans.
 
         Args:
-            fan_in, fan_out: in elements.
+            fan_in: inputs of an output.
+            fan_out: outputs that an input reaches.
 
         Returns:
             The fill.

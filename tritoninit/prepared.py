@@ -52,7 +52,8 @@ def prepare(
     Args:
         module: the model, or a part of one.
         rules: for its parameters, the first that matches first.
-        only, skip: which of the parameters, by name, glob or function.
+        only: these of the parameters, by name, glob or function.
+        skip: all but these, said as ``only``.
         prefix: what the module is called in the whole model.
         windows: by name, which part of a global tensor a parameter is.
         rounding: "nearest", or "stochastic" (:class:`~tritoninit.StochasticallyRounded`).
@@ -91,7 +92,8 @@ class Prepared:
     Args:
         module: the model, or a part of one.
         rules: for its parameters.
-        only, skip: which of them.
+        only: these of them.
+        skip: all but these, said as ``only``.
         scope: what the module is called in the whole model, and which parts of tensors it holds.
         rounding: "nearest" or "stochastic".
     """

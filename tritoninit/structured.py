@@ -72,7 +72,9 @@ class Structured(Atom):
 
         Args:
             plan: to which this is about to be added.
-            target, key, window: as :meth:`build` takes them.
+            target: as :meth:`build` takes them.
+            key: as there.
+            window: as there.
 
         Returns:
             What gives the values, called once.

@@ -132,7 +132,8 @@ class Windows:
 
         Args:
             global_shape: the shape of the whole.
-            start, stop: of the elements, counted from 0.
+            start: the first element, counted from 0.
+            stop: the one after the last.
 
         Returns:
             The local tensor's windows.

@@ -242,7 +242,8 @@ def deepnorm_alpha(encoder_depth: int, decoder_depth: int) -> tuple[float, float
     """By what the residual streams of encoder and decoder are multiplied: Wang et al. 2022, figure 2.
 
     Args:
-        encoder_depth, decoder_depth: the number of layers; 0 of what is not there.
+        encoder_depth: its number of layers; 0 where there is none.
+        decoder_depth: the same of the decoder.
 
     Returns:
         (of the encoder, of the decoder).

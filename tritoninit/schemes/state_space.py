@@ -162,7 +162,8 @@ def rg_lru(low: float = 0.9, high: float = 0.999, scale: float = 0.01) -> RuleSe
     nothing for other layers.
 
     Args:
-        low, high: between what the decays lie; 0 < low <= high < 1.
+        low: the least decay, above 0.
+        high: the greatest, at least ``low`` and below 1.
         scale: of the gates' variance.
 
     Returns:
