@@ -89,6 +89,7 @@ def test_replays_draw_by_the_seed_that_is_there():
         assert_is(module, right[each])
 
 
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty:UserWarning")  # it is: nothing was captured
 def test_what_is_built_cannot_be_captured():
     rules = [ti.Rule("0.weight", ti.Orthogonal()), *ti.TORCH_DEFAULTS]
     prepared = ti.prepare(model(), rules)

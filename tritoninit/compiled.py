@@ -15,9 +15,8 @@ from tritoninit.keys import Key
 from tritoninit.targets import Target, as_array, device_type, dtype_name
 from tritoninit.window import Window
 
-_LARGE: Final = (
-    1 << 15
-)  # elements; below, to have the kernels compiled or read would take longer than all else
+# Elements; below, to have the kernels compiled or read would take longer than all else.
+_LARGE: Final = 1 << 15
 
 _LONG: Final = 1 << 11  # words of a row; to call the kernels for fewer takes longer than to sort them
 
