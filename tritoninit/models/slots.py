@@ -188,7 +188,7 @@ def slots_at_rest(module: nn.Module, scope: Scope) -> list[Slot]:
     buffers: list[Slot] = []
     by_id: dict[int, Slot] = {}
     owned: dict[int, list[tuple[Slot, str, int]]] = {}
-    walk = list(_modules(module))
+    walk = _modules(module)
     flat = _Flat(ancestors[-1] for _, _, ancestors in walk)
     for name, raw, ancestors in walk:
         owner = ancestors[-1]
@@ -200,30 +200,33 @@ def slots_at_rest(module: nn.Module, scope: Scope) -> list[Slot]:
                 slot.appearances.append(Appearance(name, raw, ancestors, local, originals))
             continue
         for is_buffer, entries in ((False, owner._parameters), (True, owner._buffers)):
+            if not entries:
+                continue
             for local, tensor in entries.items():
                 if tensor is None:
                     continue
+                where = _new(Appearance, (name, raw, ancestors, local, 0))
                 known = by_id.get(id(tensor))
                 if known is None:
-                    known = Slot(name + local, owner, local, ancestors, tensor, is_buffer, (), [])
+                    known = Slot(name + local, owner, local, ancestors, tensor, is_buffer, (), [where])
                     by_id[id(tensor)] = known
                     (buffers if is_buffer else found).append(known)
-                known.appearances.append(_new(Appearance, (name, raw, ancestors, local, 0)))
+                else:
+                    known.appearances.append(where)
     found += buffers
     if scope.renames:
         _rename(found, scope)
     for slot in found:
-        marked = _is_marked(slot.tensor)
+        tensor = slot.tensor
         if not slot.is_buffer:
+            marked = _is_marked(tensor)
             slot.is_plain = not (marked or slot.originals)
             if not slot.originals and (marked or flat.shards):
-                slot.shard = shard_of(slot.tensor, slot.owner, flat.shards.get(id(slot.tensor)))
-    for slot, window in _windows(found, scope.windows):
-        slot.shard = placed(slot.shard, window)
-    for slot in found:
-        tensor = slot.tensor
-        whole = slot.shard is None and slot.is_plain and not slot.originals
+                slot.shard = shard_of(tensor, slot.owner, flat.shards.get(id(tensor)))
+        whole = slot.is_plain and slot.shard is None and not slot.originals
         slot.is_usual = whole and is_usual(tensor) and not (tensor.is_meta or slot.owner._forward_pre_hooks)
+    for slot, window in _windows(found, scope.windows):
+        slot.shard, slot.is_usual = placed(slot.shard, window), False
     return found
 
 
@@ -242,13 +245,14 @@ def _rename(found: Sequence[Slot], scope: Scope) -> None:
 
 
 def _is_marked(x: torch.Tensor) -> bool:
-    return (
-        hasattr(x, "ds_tensor")
-        or hasattr(x, "ds_shape")
-        or hasattr(x, "tensor_model_parallel")
-        or hasattr(x, "allreduce")
-        or hasattr(x, "_is_flat_param")
-    )
+    kind = type(x)
+    if kind is nn.Parameter or kind is torch.Tensor:  # whose class has none, and of five looks one is enough
+        return not _MARKS.isdisjoint(x.__dict__)
+    return any(hasattr(x, mark) for mark in _MARKS)
+
+
+# What DeepSpeed, Megatron and FSDP1 leave on parameters.
+_MARKS: Final = frozenset({"ds_tensor", "ds_shape", "tensor_model_parallel", "allreduce", "_is_flat_param"})
 
 
 class _Flat:
@@ -342,37 +346,48 @@ def _original_names(count: int) -> Sequence[str]:
     return () if not count else ("original",) if count == 1 else [f"original{k}" for k in range(count)]
 
 
-def _modules(module: nn.Module) -> Iterator[tuple[str, str, tuple[nn.Module, ...]]]:
+def _modules(module: nn.Module) -> list[tuple[str, str, tuple[nn.Module, ...]]]:
     """(prefix without wrappers, prefix, ancestors and the module itself) of every module, in every place.
 
     First each in its first place, in the order of ``named_modules``; then those that were met again, and
     what is inside of them.
     """
+    found: list[tuple[str, str, tuple[nn.Module, ...]]] = []
     places: deque[tuple[str, str, tuple[nn.Module, ...]]] = deque([("", "", (module,))])
-    most, count = 0, 0
-    while places and (count < most or not most):
-        walked: set[int] = set()
+    most = 0
+    known: set[int] = set()  # all of the model's, once each was walked in its first place
+    while places and (len(found) < most or not most):
+        walked: set[int] = set() if most else known
         pending = [places.popleft()]
         while pending:
-            name, raw, ancestors = pending.pop()
+            place = pending.pop()
+            name, raw, ancestors = place
             owner = ancestors[-1]
             if id(owner) in walked:
                 if not most or len(places) < most:
-                    places.append((name, raw, ancestors))
+                    places.append(place)
                 continue
             walked.add(id(owner))
-            count += 1
-            yield name, raw, ancestors
+            found.append(place)
             if not owner._modules:
                 continue
             children: list[tuple[str, str, tuple[nn.Module, ...]]] = []
             for local, child in owner._modules.items():
-                if child is not None and child not in ancestors:
-                    is_wrapped = local in _WRAPPING and _wraps(owner, local)
-                    inner = name if is_wrapped else f"{name}{local}."
-                    children.append((inner, f"{raw}{local}.", (*ancestors, child)))
-            pending.extend(reversed(children))
-        most = most or max(_MOST_PLACES, _PLACES_A_MODULE * count)
+                if child is None or (id(child) in known and _is_among(child, ancestors)):
+                    continue
+                outer = f"{raw}{local}."
+                is_wrapped = local in _WRAPPING and _wraps(owner, local)
+                inner = name if is_wrapped else outer if name == raw else f"{name}{local}."
+                children.append((inner, outer, (*ancestors, child)))
+            children.reverse()
+            pending += children
+        most = most or max(_MOST_PLACES, _PLACES_A_MODULE * len(found))
+    return found
+
+
+def _is_among(module: nn.Module, ancestors: tuple[nn.Module, ...]) -> bool:
+    """Whether it is one of them; two that are equal may be inside of each other."""
+    return any(module is each for each in ancestors)
 
 
 def _wraps(owner: nn.Module, local: str) -> bool:
