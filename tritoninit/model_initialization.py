@@ -237,7 +237,7 @@ def _initialize(
     initializers, garbage, renewed, own, given, aliases, alike = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
     noticed = _Noticed(idle, initializers)
-    together = {slot for slots in alike for slot in slots}
+    together = {slot for each in alike for slot in each.slots}
     apart = {slot: how for slot, how in initializers.items() if slot not in together}
     keep = Keep()
     named: set[Place] = set()
@@ -246,7 +246,7 @@ def _initialize(
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
         keys = {slot: key.fold_in(key_name(slot.name, how)) for slot, how in apart.items() if how.random}
-        streams = [_streams(key, slots, initializers[slots[0]]) for slots in alike]
+        streams = [_streams(key, each) for each in alike]
         with as_whole(found):
             numbers = computed(module, own, key, target, dtype, rounding)
         initializers |= numbers
@@ -292,17 +292,16 @@ def _initialize(
             done[slot] = (slot.name, tensor, initializer, used, backend, became, code)
         elif not slot.is_buffer:
             done[slot] = (slot.name, tensor, initializer, None, "")
-    backends = [
-        steps.alike(slots, initializers[slots[0]], each) for slots, each in zip(alike, streams, strict=True)
-    ]
+    backends = [steps.alike(*each) for each in zip(alike, streams, strict=True)]
     plan.run()
-    assignments = _Assignments(found, done, key, zip(alike, backends, strict=True), choice)
+    assignments = _Assignments(found, done, key, zip(alike, backends, strict=True), own)
     return Report(assignments, seed=key.seed, module=module, noticed=noticed, scope=scope)
 
 
-def _streams(key: Key, slots: Iterable[Slot], initializer: Initializer) -> list[int]:
+def _streams(key: Key, alike: Batch) -> list[int]:
     """Those of the slots' keys; none where nothing is drawn."""
-    return streams(key, [key_name(slot.name, initializer) for slot in slots]) if initializer.random else []
+    how = alike.initializer
+    return streams(key, [key_name(slot.name, how) for slot in alike.slots]) if how.random else []
 
 
 class _Assignments:
@@ -312,8 +311,8 @@ class _Assignments:
         found: the model's slots, in order.
         done: what the assignments of some are made of.
         key: the model's.
-        alike: those of the other slots that are set, and the names of the backends.
-        choice: what became of all.
+        alike: the other slots that are set, and the names of the backends.
+        own: of which slots the model's own code said how.
     """
 
     def __init__(
@@ -321,22 +320,22 @@ class _Assignments:
         found: Sequence[Slot],
         done: Mapping[Slot, tuple[Any, ...]],
         key: Key,
-        alike: Iterable[tuple[Sequence[Slot], str]],
-        choice: Choice,
+        alike: Iterable[tuple[Batch, str]],
+        own: Mapping[Slot, Own],
     ) -> None:
         self._found, self._done, self._key = found, done, key
-        self._alike, self._choice = list(alike), choice
+        self._alike, self._own = list(alike), own
 
     def __iter__(self) -> Iterator[Assignment]:
-        backends = {slot: backend for slots, backend in self._alike for slot in slots}
+        how_of = {slot: (each.initializer, backend) for each, backend in self._alike for slot in each.slots}
         for slot in self._found:
             if slot in self._done:
                 yield Assignment(*self._done[slot])
-            elif slot in backends:
-                how, own = self._choice.initializers[slot], self._choice.own
+            elif slot in how_of:
+                how, backend = how_of[slot]
                 used = self._key.fold_in(key_name(slot.name, how)) if how.random else None
-                code = own[slot].call.code if slot in own else ""
-                yield Assignment(slot.name, slot.tensor, how, used, backends[slot], "", code)
+                code = self._own[slot].call.code if slot in self._own else ""
+                yield Assignment(slot.name, slot.tensor, how, used, backend, "", code)
 
 
 class _Steps:
@@ -358,21 +357,25 @@ class _Steps:
     def _places(self) -> dict[Slot, int]:
         return {slot: place for place, slot in enumerate(self._found)}
 
-    def alike(self, slots: Sequence[Slot], initializer: Initializer, streams: Sequence[int]) -> str:
-        """:meth:`add` of slots for which an initializer is the same, by the streams of their keys."""
-        plan, first = self._plan, slots[0].tensor
-        before = len(plan.steps)
-        initializer.add(plan, first, self._key, Window.whole(first.shape))
-        steps = plan.steps[before:]
-        del plan.steps[before:]
+    def alike(self, alike: Batch, streams: Sequence[int]) -> str:
+        """:meth:`add` of slots that are alike, by the streams of their keys; the name of their backend."""
+        initializer, slots, steps = alike
+        first = slots[0].tensor
+        if not steps:
+            plan = Plan()
+            initializer.add(plan, first, Key(0), Window.whole(first.shape))
+            steps = plan.steps
         if len(steps) == 1 and steps[0].target is first:
             targets = [slot.tensor for slot in slots]
-            plan.alike(steps[0], targets, streams, lambda: [self._places[slot] for slot in slots])
+            self._plan.alike(steps[0], targets, self._key.seed, streams, partial(self._places_of, slots))
             return resolve(first.device.type).name
-        for slot, stream in zip(slots, streams or repeat(0, len(slots)), strict=True):
-            plan.at(self._places[slot])
+        for slot, stream in zip(slots, streams or repeat(0, len(slots)), strict=True):  # made of parts
+            self._plan.at(self._places[slot])
             backend = self.add(slot, initializer, Key(self._key.seed, stream))
         return backend
+
+    def _places_of(self, slots: Iterable[Slot]) -> list[int]:
+        return [self._places[slot] for slot in slots]
 
     def add(self, slot: Slot, initializer: Initializer, key: Key | None) -> str:
         """Append what sets a slot, which is known to be writable; the name of the backend."""
@@ -429,6 +432,7 @@ def _round(choice: Choice, rounding: str) -> None:
         if isinstance(how, Computed):  # which is asked anew for each key
             continue
         choice.initializers[slot] = known.setdefault(id(how), rounded(how, rounding))
+    choice.alike[:] = [Batch(choice.initializers[each.slots[0]], each.slots, []) for each in choice.alike]
 
 
 def _planned(
@@ -538,6 +542,20 @@ def _check_names(found: Sequence[Slot]) -> None:
         raise ValueError(f"several tensors have one name {why}: {', '.join(twice)}")
 
 
+class Batch(NamedTuple):
+    """Slots that an initializer sets in the same way, all but for the numbers.
+
+    Attributes:
+        initializer: which it is.
+        slots: those.
+        steps: what a plan has of the first of them, by another key; none if that is yet to be found out.
+    """
+
+    initializer: Initializer
+    slots: list[Slot]
+    steps: list[Step]
+
+
 class Choice(NamedTuple):
     """What becomes of a model's slots.
 
@@ -548,8 +566,8 @@ class Choice(NamedTuple):
         own: which of the initializers are the model's own code's.
         given: the initializers that the rules have, as they are there.
         aliases: other places of tensors on the meta device, in which they are exchanged.
-        alike: usual, contiguous slots that stay where they are, and whose initializer goes by shape: lists
-            of those for which it is the same.
+        alike: usual, contiguous slots that stay where they are, and whose initializer goes by shape: those
+            for which it is the same together.
     """
 
     initializers: dict[Slot, Initializer]
@@ -558,7 +576,7 @@ class Choice(NamedTuple):
     own: dict[Slot, Own]
     given: list[Initializer | None]
     aliases: list[tuple[Held, Slot]]
-    alike: list[list[Slot]]
+    alike: list[Batch]
 
 
 def _choose(
@@ -689,27 +707,31 @@ class _Checks:
         self._dtype = dtype
         self._stays = device is None and dtype is None
         self._known: dict[_Case, Initializer] = {}
-        self._alike: dict[_Case, tuple[Initializer, list[Slot]]] = {}
+        self._alike: dict[_Case, Batch] = {}
 
     @property
-    def alike(self) -> list[list[Slot]]:
+    def alike(self) -> list[Batch]:
         """Of the slots so far, those that a :class:`Choice` calls so."""
-        return [slots for _, slots in self._alike.values() if slots]
+        return [each for each in self._alike.values() if each.slots]
 
     def on(self, slot: Slot, initializer: Initializer) -> None:
         """Raise why an initializer cannot set a slot."""
-        by_shape = goes_by_shape(type(initializer))
-        if by_shape and slot.is_usual and self._stays:
-            tensor = slot.tensor
+        tensor = slot.tensor
+        if slot.is_usual and self._stays:
             case: _Case = id(initializer), tensor.shape, tensor.dtype, tensor.device
             known = self._alike.get(case)
-            if known is not None or tensor.dtype.is_floating_point or not initializer.random:  # all is asked
+            if known is not None:
+                if check_usual(tensor):
+                    known.slots.append(slot)
+                return
+            # Of these alone there is no more to ask.
+            by_shape = goes_by_shape(type(initializer))
+            if by_shape and (tensor.dtype.is_floating_point or not initializer.random):
                 is_like_most = check_usual(tensor)
-                if known is None:
-                    self._check_initializer(slot, initializer)
-                    known = self._alike[case] = initializer, []  # the former keeps its id
-                if is_like_most:
-                    known[1].append(slot)
+                plan = Plan()
+                initializer.add(plan, tensor, Key(0), Window.whole(tensor.shape))
+                resolve(tensor.device.type)  # raises if none serves it
+                self._alike[case] = Batch(initializer, [slot] if is_like_most else [], plan.steps)
                 return
         if isinstance(initializer, Keep):
             return
@@ -728,7 +750,7 @@ class _Checks:
             writable(memory, slot.windows)
         else:
             as_target(memory)
-        if not by_shape:
+        if not goes_by_shape(type(initializer)):
             self._check_initializer(slot, initializer)
             return
         shape = memory.shape if slot.shard is None else slot.shape

@@ -162,21 +162,24 @@ class Plan:
         self,
         step: Step,
         targets: list[torch.Tensor],
+        seed: int,
         streams: Sequence[int],
         places: Callable[[], Sequence[int]],
     ) -> None:
         """Append what a step is for many tensors.
 
         Args:
-            step: of which the key's seed is that of all.
+            step: of one of them.
             targets: the tensors, each of which can be written, contiguous, not empty, of torch's own classes
                 and none of inference mode's; of one shape, dtype and device.
+            seed: of their keys.
             streams: of their keys; empty where nothing is drawn.
             places: asked where it matters, which is where memory is written twice: in which order they are
                 set, among what is appended :meth:`at` other places.
         """
-        count, draw = len(targets), step.draw
-        found = Alike(targets, draw, [draw.seed] * count, list(streams) or [draw.stream] * count)
+        drawn = [seed] * len(streams), list(streams)
+        seeds, streams = drawn if streams else ([0] * len(targets), [0] * len(targets))
+        found = Alike(targets, step.draw, seeds, streams)
         self._alike.append((step, found, places))
 
     def at(self, place: int) -> None:

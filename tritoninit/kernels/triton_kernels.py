@@ -9,7 +9,9 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import chain
+from operator import or_
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -1078,7 +1080,7 @@ class Runs(NamedTuple):
 
     Attributes:
         tensor: the first of them.
-        draw: its.
+        draw: its, by whatever key.
         size: elements of each.
         origins: where element 0 of the stream would lie, of each.
         seeds: of each.
@@ -1254,7 +1256,10 @@ def _group(items: list[Item], alike: list[Alike], counters: int) -> tuple[Groups
     for group, found in groups.items():
         first = found[0]
         if len(found) == 1 and (isinstance(first, Cut) or len(first.origins) == 1):
-            alone.append((first.tensor, first.draw))
+            draw = first.draw
+            if isinstance(first, Runs):
+                draw = draw._replace(seed=first.seeds[0], stream=first.streams[0])
+            alone.append((first.tensor, draw))
         else:
             several[group] = found
     return several, alone
@@ -1262,19 +1267,21 @@ def _group(items: list[Item], alike: list[Alike], counters: int) -> tuple[Groups
 
 def _add_alike(groups: Groups, alike: Alike) -> None:
     targets, draw, seeds, streams = alike
-    before = draw.start * targets[0].itemsize
-    origins = [(x.data_ptr() - before) & 0xFFFFFFFFFFFFFFFF for x in targets]
-    places = {origin % 16 == 0 for origin in origins}
-    for aligned in places:
-        group = Group(targets[0].dtype, variant(draw), aligned)
-        if len(places) == 1:
-            found = Runs(targets[0], draw, targets[0].numel(), origins, seeds, streams)
-        else:
-            which = [k for k, origin in enumerate(origins) if (origin % 16 == 0) == aligned]
+    first = targets[0]
+    origins = [*map(torch.Tensor.data_ptr, targets)]
+    if draw.start:
+        before = draw.start * first.itemsize
+        origins = [(origin - before) & 0xFFFFFFFFFFFFFFFF for origin in origins]
+    dtype, distribution, size = first.dtype, variant(draw), first.numel()
+    if not reduce(or_, origins) % 16:  # as torch's allocators have it
+        groups[Group(dtype, distribution, True)].append(Runs(first, draw, size, origins, seeds, streams))
+        return
+    for aligned in (True, False):
+        which = [k for k, origin in enumerate(origins) if (origin % 16 == 0) == aligned]
+        if which:
             columns = [[column[k] for k in which] for column in (origins, seeds, streams)]
-            found = Runs(targets[which[0]], draw, targets[0].numel(), *columns)
-        first = draw._replace(seed=found.seeds[0], stream=found.streams[0])
-        groups[group].append(found._replace(draw=first))
+            runs = Runs(targets[which[0]], draw, size, *columns)
+            groups[Group(dtype, distribution, aligned)].append(runs)
 
 
 def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:

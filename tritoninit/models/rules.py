@@ -518,32 +518,36 @@ class Finder:
 
     def __init__(self, rules: RuleSet) -> None:
         self._rules = rules
-        self._names = bool(rules._by_name)
-        # By the id of a module's ancestors, which slots keep, what is known of those in it and in the like.
-        self._within: dict[int, _Known] = {}
+        self._by_name = bool(rules._by_name)
         self._of: dict[tuple[Any, ...], _Known] = {}
+        self._around: tuple[nn.Module, ...] = ()
+        self._here: _Known = {}
 
     def find(self, slot: Slot) -> Initializer | None:
         """The initializer of the first rule that has one; None if there is none."""
         ancestors = slot.ancestors
-        known = self._within.get(id(ancestors))
-        if known is None:
-            known = self._within[id(ancestors)] = self._alike(ancestors)
-        like = slot.local, slot.is_buffer, self._rules._named(slot.name) if self._names else ()
-        if like in known:
-            return known[like]
+        if ancestors is not self._around:  # which slots of one module share
+            self._around, self._here = ancestors, self._alike(ancestors)
+        like: Any = (slot.local,) if slot.is_buffer else slot.local
+        if self._by_name:
+            like = like, self._rules._named(slot.name)
+        if like in self._here:
+            return self._here[like]
         found, lasts = self._rules._decided(slot)
         if lasts:
-            known[like] = found
+            self._here[like] = found
         return found
 
     def _alike(self, ancestors: tuple[nn.Module, ...]) -> _Known:
-        around = [any(map(isinstance, ancestors, repeat(kind))) for kind in self._rules._withins]
-        return self._of.setdefault((type(ancestors[-1]), *around), {})
+        around: tuple[bool, ...] = ()
+        kinds = self._rules._withins
+        if kinds and any(map(isinstance, ancestors, repeat(kinds))):  # as few are
+            around = tuple(any(map(isinstance, ancestors, repeat(kind))) for kind in kinds)
+        return self._of.setdefault((type(ancestors[-1]), around), {})
 
 
 # What was found, by a slot's own name, whether it is a buffer, and the rules of which the glob is about it.
-_Known: TypeAlias = "dict[tuple[str, bool, tuple[int, ...]], Initializer | None]"
+_Known: TypeAlias = "dict[Any, Initializer | None]"
 
 
 def _line(rule: Rule) -> str:

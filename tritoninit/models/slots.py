@@ -60,6 +60,11 @@ Place: TypeAlias = tuple[int, str]
 Selection: TypeAlias = "str | nn.Module | Iterable[str | nn.Module]"
 
 
+# A module's name with a dot behind, without what wrappers add; the same with that; the modules around, and
+# itself, last.
+Where: TypeAlias = "tuple[str, str, tuple[nn.Module, ...]]"
+
+
 class Appearance(NamedTuple):
     """Where a slot appears in a model.
 
@@ -111,13 +116,24 @@ class Slot:
     tensor: torch.Tensor
     is_buffer: bool
     originals: tuple[torch.Tensor, ...]
-    appearances: list[Appearance]
-    computing: Sequence[tuple[nn.Module, str]] = ()
-    full_names: Set[str] = frozenset()
-    shard: Shard | None = None
+    _first: Where
     is_plain: bool = True
     is_usual: bool = False
+    shard: Shard | None = None
+    computing: Sequence[tuple[nn.Module, str]] = ()
+    full_names: Set[str] = frozenset()
     _names: Set[str] | None = None
+    _appearances: list[Appearance] | None = None
+
+    @property
+    def appearances(self) -> list[Appearance]:  # of which few are asked for more than what is known anyway
+        if self._appearances is None:
+            self._appearances = [Appearance(*self._first, self.local, len(self.originals))]
+        return self._appearances
+
+    def appears(self, where: Where, local: str, originals: int) -> None:
+        """Note that it appears there."""
+        self.appearances.append(Appearance(*where, local, originals))
 
     @property
     def places(self) -> list[tuple[nn.Module, str]]:
@@ -190,47 +206,49 @@ def slots_at_rest(module: nn.Module, scope: Scope) -> list[Slot]:
     owned: dict[int, list[tuple[Slot, str, int]]] = {}
     walk = _modules(module)
     flat = _Flat(ancestors[-1] for _, _, ancestors in walk)
-    for name, raw, ancestors in walk:
+    for where in walk:
+        name, _, ancestors = where
         owner = ancestors[-1]
         if flat.hidden or "parametrizations" in owner._modules or isinstance(owner, _COMPUTES):
             held = owned.get(id(owner))
             if held is None:
-                held = owned[id(owner)] = _held(name, ancestors, found, buffers, by_id, flat)
+                held = owned[id(owner)] = _held(where, found, buffers, by_id, flat)
             for slot, local, originals in held:
-                slot.appearances.append(Appearance(name, raw, ancestors, local, originals))
+                slot.appears(where, local, originals)
             continue
+        is_hooked = bool(owner._forward_pre_hooks)
         for is_buffer, entries in ((False, owner._parameters), (True, owner._buffers)):
-            if not entries:
-                continue
-            for local, tensor in entries.items():
+            for local, tensor in entries.items() if entries else ():
                 if tensor is None:
                     continue
-                where = _new(Appearance, (name, raw, ancestors, local, 0))
                 known = by_id.get(id(tensor))
                 if known is None:
-                    known = Slot(name + local, owner, local, ancestors, tensor, is_buffer, (), [where])
-                    by_id[id(tensor)] = known
+                    plain = is_buffer or not _is_marked(tensor)
+                    usual = plain and not is_hooked and is_usual(tensor) and not tensor.is_meta
+                    known = by_id[id(tensor)] = Slot(
+                        name + local, owner, local, ancestors, tensor, is_buffer, (), where, plain, usual
+                    )
                     (buffers if is_buffer else found).append(known)
                 else:
-                    known.appearances.append(where)
+                    known.appears(where, local, 0)
     found += buffers
     if scope.renames:
         _rename(found, scope)
     for slot in found:
-        tensor = slot.tensor
-        if not slot.is_buffer:
-            marked = _is_marked(tensor)
-            slot.is_plain = not (marked or slot.originals)
-            if not slot.originals and (marked or flat.shards):
-                slot.shard = shard_of(tensor, slot.owner, flat.shards.get(id(tensor)))
-        whole = slot.is_plain and slot.shard is None and not slot.originals
-        slot.is_usual = whole and is_usual(tensor) and not (tensor.is_meta or slot.owner._forward_pre_hooks)
+        if flat.shards or not slot.is_plain:
+            _look_for_shard(slot, flat)
     for slot, window in _windows(found, scope.windows):
         slot.shard, slot.is_usual = placed(slot.shard, window), False
     return found
 
 
-_new: Any = tuple.__new__  # without a function of Python's around it
+def _look_for_shard(slot: Slot, flat: _Flat) -> None:
+    """Tell a slot which part of it is here, if anything says that it is a part."""
+    if not (slot.is_buffer or slot.originals):
+        slot.shard = shard_of(slot.tensor, slot.owner, flat.shards.get(id(slot.tensor)))
+        slot.is_usual = slot.is_usual and slot.shard is None
+
+
 _COMPUTES = parametrize.ParametrizationList
 
 
@@ -310,21 +328,27 @@ def _named(given: object) -> str:
 
 
 def _held(
-    name: str,
-    ancestors: tuple[nn.Module, ...],
+    where: Where,
     found: list[Slot],
     buffers: list[Slot],
     by_id: dict[int, Slot],
     flat: _Flat,
 ) -> list[tuple[Slot, str, int]]:
     """(slot, local name, how many originals) of what a module holds; slots not met before are added."""
+    name, _, ancestors = where
     owner = ancestors[-1]
     here: list[tuple[Slot, str, int]] = []
     for local, tensor, is_buffer, originals in _own(owner, name, flat):
         # A parametrised weight is computed anew each time that it is looked at.
         slot = _known(originals or (tensor,), by_id)
         if slot is None:
-            slot = Slot(name + local, owner, local, ancestors, tensor, is_buffer, originals, [])
+            plain = is_buffer or not (originals or _is_marked(tensor))
+            usual = plain and not (originals or owner._forward_pre_hooks)
+            usual = usual and is_usual(tensor) and not tensor.is_meta
+            slot = Slot(
+                name + local, owner, local, ancestors, tensor, is_buffer, originals, where, plain, usual
+            )
+            slot._appearances = []
             (buffers if is_buffer else found).append(slot)
             for x in originals or (tensor,):
                 by_id[id(x)] = slot
@@ -346,14 +370,14 @@ def _original_names(count: int) -> Sequence[str]:
     return () if not count else ("original",) if count == 1 else [f"original{k}" for k in range(count)]
 
 
-def _modules(module: nn.Module) -> list[tuple[str, str, tuple[nn.Module, ...]]]:
+def _modules(module: nn.Module) -> list[Where]:
     """(prefix without wrappers, prefix, ancestors and the module itself) of every module, in every place.
 
     First each in its first place, in the order of ``named_modules``; then those that were met again, and
     what is inside of them.
     """
-    found: list[tuple[str, str, tuple[nn.Module, ...]]] = []
-    places: deque[tuple[str, str, tuple[nn.Module, ...]]] = deque([("", "", (module,))])
+    found: list[Where] = []
+    places: deque[Where] = deque([("", "", (module,))])
     most = 0
     known: set[int] = set()  # all of the model's, once each was walked in its first place
     while places and (len(found) < most or not most):
@@ -371,7 +395,7 @@ def _modules(module: nn.Module) -> list[tuple[str, str, tuple[nn.Module, ...]]]:
             found.append(place)
             if not owner._modules:
                 continue
-            children: list[tuple[str, str, tuple[nn.Module, ...]]] = []
+            children: list[Where] = []
             for local, child in owner._modules.items():
                 if child is None or (id(child) in known and _is_among(child, ancestors)):
                     continue
