@@ -49,6 +49,7 @@ from tritoninit.models.slots import (
     select,
     slots,
     slots_at_rest,
+    walk_of,
 )
 from tritoninit.own_code import Computed, Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
@@ -361,14 +362,12 @@ class _Steps:
         """:meth:`add` of slots that are alike, by the streams of their keys; the name of their backend."""
         initializer, slots, steps = alike
         first = slots[0].tensor
-        if not steps:
-            plan = Plan()
-            initializer.add(plan, first, Key(0), Window.whole(first.shape))
-            steps = plan.steps
+        steps = steps or _steps_of(Plan(), initializer, first)
         if len(steps) == 1 and steps[0].target is first:
+            step = steps[0]
             targets = [slot.tensor for slot in slots]
-            self._plan.alike(steps[0], targets, self._key.seed, streams, partial(self._places_of, slots))
-            return resolve(first.device.type).name
+            self._plan.alike(step, targets, self._key.seed, streams, partial(self._places_of, slots))
+            return (step.backend or resolve(first.device.type)).name
         for slot, stream in zip(slots, streams or repeat(0, len(slots)), strict=True):  # made of parts
             self._plan.at(self._places[slot])
             backend = self.add(slot, initializer, Key(self._key.seed, stream))
@@ -396,6 +395,15 @@ class _Steps:
         return backend
 
 
+def _steps_of(plan: Plan, initializer: Initializer, tensor: torch.Tensor) -> list[Step]:
+    """What a plan would have of a tensor that an initializer sets, by the key of no name."""
+    before = len(plan.steps)
+    initializer.add(plan, tensor, Key(0), Window.whole(tensor.shape))
+    steps = plan.steps[before:]
+    del plan.steps[before:]
+    return steps
+
+
 # What decides what an initializer that goes by shape is for a tensor: its id, and the tensor's shape, dtype
 # and device.
 _Case: TypeAlias = "tuple[int, tuple[int, ...], torch.dtype, torch.device]"
@@ -413,8 +421,9 @@ def asked(
 ) -> tuple[list[Slot], Choice]:
     """A model's slots, and what is to become of them; raises what is wrong before anything is drawn."""
     check_rounding(rounding)
-    with at_rest(module):  # rules may look at weights, too
-        found = slots_at_rest(module, scope)
+    walk = walk_of(module)
+    with at_rest(module, walk):  # rules may look at weights, too
+        found = slots_at_rest(walk, scope)
         _check_names(found)
         kept = select(found, skip, "skip")
         if only is not None:
@@ -623,22 +632,23 @@ def _wanted(
             wanted[slot] = finder.find(slot) if slot.is_usual else _wish(finder, slot)
         except _TROUBLE as error:
             problems.of(slot, error)
-    own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
+    own, failures = ask(module, _left(wanted))
     choice = Choice({}, [], set(), own, list(wanted.values()), [], [])
     along: set[Place] = set()  # of weights, which come first
     checks = _Checks(device, dtype)
     meanings = _Meanings()
+    initializers, check, as_it_is = choice.initializers, checks.on, Initializer.of_weight
     for slot, wish in wanted.items():
         try:
             initializer = rules.find(slot, own_code=False) if failures and slot in failures else wish
             if own and slot in own:
                 check_code(wish, own[slot])
                 initializer = own[slot].initializer
-            elif initializer is not None and type(initializer).of_weight is not Initializer.of_weight:
+            elif initializer is not None and type(initializer).of_weight is not as_it_is:
                 initializer = meanings.of(slot, initializer)  # which most do not ask for, and takes a while
             if initializer is not None:
-                checks.on(slot, initializer)
-                choice.initializers[slot] = initializer
+                check(slot, initializer)
+                initializers[slot] = initializer
                 if slot.originals and not isinstance(initializer, Keep):
                     along |= set_with(slot)
             elif not slot.is_buffer:
@@ -652,6 +662,13 @@ def _wanted(
             problems.of(slot, error)
     choice.alike.extend(checks.alike)
     return choice
+
+
+def _left(wanted: Mapping[Slot, Initializer | None]) -> list[Slot]:
+    """The slots that rules leave to the model's own code: often none."""
+    if not any(issubclass(kind, OwnCode) for kind in set(map(type, wanted.values()))):
+        return []
+    return [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)]
 
 
 def _wish(rules: Finder, slot: Slot) -> Initializer | None:
@@ -708,6 +725,7 @@ class _Checks:
         self._stays = device is None and dtype is None
         self._known: dict[_Case, Initializer] = {}
         self._alike: dict[_Case, Batch] = {}
+        self._plan = Plan()
 
     @property
     def alike(self) -> list[Batch]:
@@ -728,10 +746,10 @@ class _Checks:
             by_shape = goes_by_shape(type(initializer))
             if by_shape and (tensor.dtype.is_floating_point or not initializer.random):
                 is_like_most = check_usual(tensor)
-                plan = Plan()
-                initializer.add(plan, tensor, Key(0), Window.whole(tensor.shape))
-                resolve(tensor.device.type)  # raises if none serves it
-                self._alike[case] = Batch(initializer, [slot] if is_like_most else [], plan.steps)
+                steps = _steps_of(self._plan, initializer, tensor)
+                if not steps or steps[0].backend is None:
+                    resolve(tensor.device.type)  # raises if none serves it
+                self._alike[case] = Batch(initializer, [slot] if is_like_most else [], steps)
                 return
         if isinstance(initializer, Keep):
             return

@@ -1373,20 +1373,22 @@ def _table(
     """
     dtype = DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW
     sizes = [len(run.origins) for run in runs]
-    rows = np.zeros(sum(sizes), dtype)
-    for column, each in (("origin", "origins"), ("seed", "seeds"), ("stream", "streams")):
-        rows[column] = np.array([*chain.from_iterable(getattr(run, each) for run in runs)], np.uint64)
-    starts = np.array([run.draw.start for run in runs], np.int64)
-    rows["start"] = np.repeat(starts, sizes)
-    rows["stop"] = np.repeat(starts + [run.size for run in runs], sizes)
+    each = np.zeros(len(runs), dtype)  # what all tensors of a run have
+    each["start"] = [run.draw.start for run in runs]
+    each["stop"] = each["start"] + [run.size for run in runs]
     parameters = np.array([run.draw.parameters for run in runs], dtype["parameters"].base)
-    rows["parameters"][:, : parameters.shape[1]] = np.repeat(parameters, sizes, axis=0)
+    each["parameters"][:, : parameters.shape[1]] = parameters
+    first = each["start"] // tile
+    tiles = (each["stop"] - 1) // tile - first + 1
+    rows, first, tiles = (np.repeat(column, sizes) for column in (each, first, tiles))
+    for column, values in (("origin", "origins"), ("seed", "seeds"), ("stream", "streams")):
+        found = chain.from_iterable([getattr(run, values) for run in runs])
+        rows[column] = np.fromiter(found, np.uint64, len(rows))
     if count > 1:
-        rows = np.repeat(rows, count)
+        rows, first, tiles = (np.repeat(column, count) for column in (rows, first, tiles))
         number = np.tile(np.arange(count, dtype=np.uint64), len(runs))
         rows["origin"] += number * np.repeat(np.array(strides, np.uint64), count)
-    first = rows["start"] // tile
-    return _shared(rows, first, (rows["stop"] - 1) // tile - first + 1, tiles_per_program)
+    return _shared(rows, first, tiles, tiles_per_program)
 
 
 def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> Table:

@@ -519,23 +519,23 @@ class Finder:
     def __init__(self, rules: RuleSet) -> None:
         self._rules = rules
         self._by_name = bool(rules._by_name)
+        # What is known of slots in a module, by the id of its ancestors, which slots keep; and in its like.
+        self._within: dict[int, _Known] = {}
         self._of: dict[tuple[Any, ...], _Known] = {}
-        self._around: tuple[nn.Module, ...] = ()
-        self._here: _Known = {}
 
     def find(self, slot: Slot) -> Initializer | None:
         """The initializer of the first rule that has one; None if there is none."""
-        ancestors = slot.ancestors
-        if ancestors is not self._around:  # which slots of one module share
-            self._around, self._here = ancestors, self._alike(ancestors)
+        known = self._within.get(id(slot.ancestors))
+        if known is None:
+            known = self._within[id(slot.ancestors)] = self._alike(slot.ancestors)
         like: Any = (slot.local,) if slot.is_buffer else slot.local
         if self._by_name:
             like = like, self._rules._named(slot.name)
-        if like in self._here:
-            return self._here[like]
+        if like in known:
+            return known[like]
         found, lasts = self._rules._decided(slot)
         if lasts:
-            self._here[like] = found
+            known[like] = found
         return found
 
     def _alike(self, ancestors: tuple[nn.Module, ...]) -> _Known:

@@ -194,17 +194,22 @@ def slots(module: nn.Module, scope: Scope = WHOLE) -> list[Slot]:
         ValueError: a window of the scope is of nothing in the model.
     """
     check_module(module)
-    with at_rest(module):
-        return slots_at_rest(module, scope)
+    walk = walk_of(module)
+    with at_rest(module, walk):
+        return slots_at_rest(walk, scope)
 
 
-def slots_at_rest(module: nn.Module, scope: Scope) -> list[Slot]:
-    """The same of a model whose parametrised weights can be looked at without a trace (:func:`at_rest`)."""
+def slots_at_rest(walk: Sequence[Where], scope: Scope) -> list[Slot]:
+    """The same of a model whose parametrised weights can be looked at without a trace (:func:`at_rest`).
+
+    Args:
+        walk: of its modules, every place (:func:`walk_of`).
+        scope: which part of a whole it is.
+    """
     found: list[Slot] = []
     buffers: list[Slot] = []
     by_id: dict[int, Slot] = {}
     owned: dict[int, list[tuple[Slot, str, int]]] = {}
-    walk = _modules(module)
     flat = _Flat(ancestors[-1] for _, _, ancestors in walk)
     for where in walk:
         name, _, ancestors = where
@@ -215,6 +220,8 @@ def slots_at_rest(module: nn.Module, scope: Scope) -> list[Slot]:
                 held = owned[id(owner)] = _held(where, found, buffers, by_id, flat)
             for slot, local, originals in held:
                 slot.appears(where, local, originals)
+            continue
+        if not owner._parameters and not owner._buffers:
             continue
         is_hooked = bool(owner._forward_pre_hooks)
         for is_buffer, entries in ((False, owner._parameters), (True, owner._buffers)):
@@ -370,7 +377,7 @@ def _original_names(count: int) -> Sequence[str]:
     return () if not count else ("original",) if count == 1 else [f"original{k}" for k in range(count)]
 
 
-def _modules(module: nn.Module) -> list[Where]:
+def walk_of(module: nn.Module) -> list[Where]:
     """(prefix without wrappers, prefix, ancestors and the module itself) of every module, in every place.
 
     First each in its first place, in the order of ``named_modules``; then those that were met again, and
@@ -490,12 +497,17 @@ def exactly(device_type: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def at_rest(module: nn.Module) -> Iterator[None]:
+def at_rest(module: nn.Module, walk: Sequence[Where] = ()) -> Iterator[None]:
     """Parametrised weights can be looked at without a trace: in training, spectral_norm takes a step.
 
     They are what they are outside of autocast, which may compute them in another dtype.
+
+    Args:
+        module: the model.
+        walk: of its modules, every place, if that is known (:func:`walk_of`).
     """
-    lists = [m for m in modules_of(module) if isinstance(m, parametrize.ParametrizationList)]
+    modules = [ancestors[-1] for _, _, ancestors in walk] or modules_of(module)
+    lists = [*{id(m): m for m in modules if isinstance(m, parametrize.ParametrizationList)}.values()]
     training = [m for each in lists for m in each.modules() if m.training]
     for m in training:
         m.training = False
