@@ -13,9 +13,9 @@ the same from the last on. Six rows at a time go through the three products whil
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -277,28 +277,19 @@ def whole(given, matrix, q):
     copy(q, given, rows, columns)
 
 
-class _Kernels(NamedTuple):
-    copy_in: Any
-    copy_out: Any
-    factor: Any
-    reflect: Any
-    form: Any
-    whole: Any
-
-
 @cache
-def _kernels(dtype: str) -> _Kernels:
-    """Compiled when they are first needed."""
+def _compiled(name: str, dtype: str) -> Any:
+    """One of these functions for a dtype, compiled when it is first asked for."""
     real, count = getattr(types, dtype), types.int64
-    any_strides, rows, row = real[:, :], real[:, ::1], real[::1]
-    return _Kernels(
-        copy_in=kernel(any_strides, rows, count, count)(copy.py_func),
-        copy_out=kernel(rows, any_strides, count, count)(copy.py_func),
-        factor=kernel(rows, count, count, rows, real[:, :, ::1], row)(factor.py_func),
-        reflect=kernel(rows, count, count, rows, count, rows, rows)(reflect.py_func),
-        form=kernel(rows, rows, count, count, rows, row)(form.py_func),
-        whole=kernel(any_strides, rows, rows)(whole.py_func),
-    )
+    view, rows, row = real[:, :], real[:, ::1], real[::1]
+    function, signature = {
+        "copy": (copy, (view, view, count, count)),
+        "factor": (factor, (rows, count, count, rows, real[:, :, ::1], row)),
+        "reflect": (reflect, (rows, count, count, rows, count, rows, rows)),
+        "form": (form, (rows, rows, count, count, rows, row)),
+        "whole": (whole, (view, rows, rows)),
+    }[name]
+    return kernel(*signature)(function.py_func)
 
 
 def orthogonalize(matrices: Sequence[Matrix], threads: int) -> None:
@@ -325,12 +316,13 @@ def _padded(matrix: Matrix) -> Matrix:
 
 
 def _whole(matrix: Matrix) -> None:
-    _kernels(matrix.dtype.name).whole(matrix, _padded(matrix), _padded(matrix))
+    _compiled("whole", matrix.dtype.name)(matrix, _padded(matrix), _padded(matrix))
 
 
 def _shared(given: Matrix, threads: int) -> None:
     """As :func:`whole`; the rows that a block's reflectors reach are shared out."""
-    kernels = _kernels(given.dtype.name)
+    names = ("copy", "factor", "reflect", "form")
+    copied, factored, reflected, formed = (_compiled(name, given.dtype.name) for name in names)
     matrix, q = _padded(given), _padded(given)
     rows, columns = given.shape
     lanes = VECTOR // given.itemsize
@@ -339,17 +331,17 @@ def _shared(given: Matrix, threads: int) -> None:
     firsts = range(0, rows, lanes)
     compact = np.empty((len(firsts), 2, lanes, lanes), given.dtype)
 
-    def reflected(out: Matrix, begin: int, first: int, by: Matrix) -> Iterator[partial[None]]:
-        step = -(-(rows - begin) // (threads * STRIP)) * STRIP
-        for part in range(begin, rows, max(step, STRIP)):
-            yield partial(kernels.reflect, out, part, min(part + step, rows), matrix, first, across, by)
+    def reflect_from(begin: int, out: Matrix, first: int, by: Matrix) -> None:
+        step = max(-(-(rows - begin) // (threads * STRIP)), 1) * STRIP
+        parts = ((part, min(part + step, rows)) for part in range(begin, rows, step))
+        share((partial(reflected, out, *part, matrix, first, across, by) for part in parts), threads)
 
-    kernels.copy_in(given, matrix, rows, columns)
+    copied(given, matrix, rows, columns)
     for first, both in zip(firsts, compact, strict=True):
         count = min(lanes, rows - first)
-        kernels.factor(matrix, first, count, across, both, signs)
-        share(reflected(matrix, first + count, first, both[0]), threads)
+        factored(matrix, first, count, across, both, signs)
+        reflect_from(first + count, matrix, first, both[0])
     for first, both in zip(reversed(firsts), compact[::-1], strict=True):
-        kernels.form(matrix, q, first, min(lanes, rows - first), across, signs)
-        share(reflected(q, first, first, both[1]), threads)
-    kernels.copy_out(q, given, rows, columns)
+        formed(matrix, q, first, min(lanes, rows - first), across, signs)
+        reflect_from(first, q, first, both[1])
+    copied(q, given, rows, columns)
