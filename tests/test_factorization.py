@@ -29,7 +29,7 @@ SHAPES = [(1, 1), (40, 40), (191, 192), (96, 1024), (90, 4000), (4000, 90), (449
 @pytest.fixture(params=["kernels", "lapack"])
 def way(request, monkeypatch):
     """By our kernels, and by LAPACK, as without numba."""
-    monkeypatch.setattr(factorization, "_has_kernels", lambda: request.param == "kernels")
+    monkeypatch.setattr(factorization, "has_kernels", lambda: request.param == "kernels")
     return request.param
 
 
@@ -280,7 +280,7 @@ def test_an_error_of_a_thread_is_the_callers(monkeypatch):
         raise RuntimeError("no LAPACK")
 
     monkeypatch.setattr(cholesky_qr, "by_reflectors", failing)
-    monkeypatch.setattr(factorization, "_has_kernels", lambda: False)
+    monkeypatch.setattr(factorization, "has_kernels", lambda: False)
     for shape in ((1, 4, 4), (3, 256, 256)):
         with pytest.raises(RuntimeError, match="no LAPACK"):
             Experts(Orthogonal(), 1)(torch.empty(shape))

@@ -107,7 +107,7 @@ def orthogonal_factors(matrices: list[Matrix]) -> list[Tensor]:
     if first.device.type != "cpu":
         q = _by_the_device(matrices, tall)
         return list(q if tall is drawn else q.mT)
-    if not drawn.is_complex() and _has_kernels():
+    if not drawn.is_complex() and has_kernels():
         from tritoninit.kernels import numba_householder
 
         numba_householder.orthogonalize(list(tall.mT.numpy()), torch.get_num_threads())
@@ -116,8 +116,8 @@ def orthogonal_factors(matrices: list[Matrix]) -> list[Tensor]:
     return list(drawn)
 
 
-def _has_kernels() -> bool:
-    """Whichever backend draws: the bits are those of what is installed."""
+def has_kernels() -> bool:
+    """Whether numba is here to compile ours, whichever backend draws: the bits hang on what is installed."""
     return registry.get("numba").unavailable("cpu") is None
 
 
