@@ -43,6 +43,7 @@ from tritoninit.models.slots import (
     Place,
     Selection,
     Slot,
+    Where,
     at_rest,
     check_module,
     places,
@@ -230,11 +231,12 @@ def _initialize(
     check_rounding(rounding)
     target = _usable(device, dtype)
     check_module(module)
-    reshard(module)
+    walk = walk_of(module)
+    reshard(module, [ancestors[-1] for _, _, ancestors in walk])
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
-    found, choice = asked(module, rules, only, skip, scope, target, dtype, rounding)
+    found, choice = asked(module, rules, only, skip, scope, target, dtype, rounding, walk)
     initializers, garbage, renewed, own, given, aliases, alike = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
     noticed = _Noticed(idle, initializers)
@@ -418,10 +420,11 @@ def asked(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     rounding: str = NEAREST,
+    walk: Sequence[Where] = (),
 ) -> tuple[list[Slot], Choice]:
     """A model's slots, and what is to become of them; raises what is wrong before anything is drawn."""
     check_rounding(rounding)
-    walk = walk_of(module)
+    walk = walk or walk_of(module)
     with at_rest(module, walk):  # rules may look at weights, too
         found = slots_at_rest(walk, scope)
         _check_names(found)
@@ -496,10 +499,10 @@ class _Noticed:
         self._idle = idle
         once = {id(how): how for how in chosen.values()}
         random = {number for number, how in once.items() if how.random}
-        parts = [(slot, _all_of(slot)) for slot, how in chosen.items() if id(how) in random]
-        whole = [(slot, here) for slot, here in parts if here is not None]
-        self._slots = [slot for slot, _ in whole]
-        self._constants = Constants(here for _, here in whole)
+        drawn = [slot for slot, how in chosen.items() if id(how) in random]
+        parts = [slot.tensor if slot.is_usual else _all_of(slot) for slot in drawn]
+        self._slots = [slot for slot, here in zip(drawn, parts, strict=True) if here is not None]
+        self._constants = Constants([here for here in parts if here is not None])
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         yield from ((part, "matches nothing in the model") for part in self._idle)
@@ -509,11 +512,7 @@ class _Noticed:
 
 def _all_of(slot: Slot) -> torch.Tensor | None:
     """The memory of a slot; None if some of it is elsewhere."""
-    if slot.is_usual:
-        return slot.tensor
-    if slot.memory.is_meta:
-        return None
-    return whole_here(slot.tensor) if slot.shard is None else None
+    return None if slot.memory.is_meta or slot.shard is not None else whole_here(slot.tensor)
 
 
 @contextmanager

@@ -518,7 +518,7 @@ class Finder:
 
     def __init__(self, rules: RuleSet) -> None:
         self._rules = rules
-        self._by_name = bool(rules._by_name)
+        self._is_by_name, self._no_glob_of = bool(rules._by_name), rules._globs.none_matches
         # What is known of slots in a module, by the id of its ancestors, which slots keep; and in its like.
         self._within: dict[int, _Known] = {}
         self._of: dict[tuple[Any, ...], _Known] = {}
@@ -529,7 +529,7 @@ class Finder:
         if known is None:
             known = self._within[id(slot.ancestors)] = self._alike(slot.ancestors)
         like: Any = (slot.local,) if slot.is_buffer else slot.local
-        if self._by_name:
+        if self._is_by_name and not self._no_glob_of(slot.name):
             like = like, self._rules._named(slot.name)
         if like in known:
             return known[like]
