@@ -8,6 +8,7 @@ the same bits either way, which is checked on import. No fast-math: nothing else
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
 from functools import cache, partial
@@ -30,6 +31,7 @@ from tritoninit.kernels.numba_words import (
     NUMBERS,
     UNIFORM,
     copy_piece,
+    entry,
     gather_tile,
     inlined,
     kernel,
@@ -39,6 +41,7 @@ from tritoninit.kernels.numba_words import (
     words,
 )
 from tritoninit.kernels.stream import Draw
+from tritoninit.targets import dtype_name
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT keeps it from compiling")
@@ -47,6 +50,7 @@ f32, i32, i64, u8 = np.float32, np.int32, np.int64, np.uint8
 u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
+SHORT = CHUNK // 4  # elements of which one call is made at once
 
 CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
@@ -357,6 +361,9 @@ def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, 
     write_run(address, size, dtype, distribution, first, key_words(seed, stream), p, x, z)
 
 
+call_run = entry(run_kernel)
+
+
 @kernel(types.uint64, types.int64[::1], types.uint64[::1], *(types.int64,) * 4, *NUMBERS)
 def rows_kernel(
     address,
@@ -518,7 +525,7 @@ def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
     if dtype == "float64":
         _doubles().run_kernel(address, out.size, distribution, first, *_numbers(draw))
         return
-    run_kernel(address, out.size, DTYPES[dtype], distribution, first, *_numbers(draw))
+    call_run(address, out.size, DTYPES[dtype], distribution, first, *_numbers(draw))
 
 
 def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) -> None:
@@ -552,22 +559,44 @@ def fill_short(target: torch.Tensor, draw: Draw) -> bool:
     Returns:
         Whether it was written.
     """
+    distribution, parameters, seed, stream, first, strides, stochastic = draw
+    if stochastic or target.stride() != strides or not target.is_contiguous():
+        return False
+    return fill_run(target, dtype_name(target), distribution, parameters, seed, stream, first)
+
+
+def fill_run(
+    target: torch.Tensor,
+    dtype: str,
+    distribution: str,
+    parameters: tuple[float, ...],
+    seed: int,
+    stream: int,
+    first: int = 0,
+) -> bool:
+    """:func:`fill_short` of a contiguous tensor, from the element ``first`` of the stream on."""
     size = target.numel()
-    if size > CHUNK // 4 or not target.is_contiguous() or target.stride() != draw.strides:
+    if size > SHORT:
         return False
-    if draw.stochastic:
-        return False
-    code = DISTRIBUTIONS.get(draw.distribution)
+    code, number = DISTRIBUTIONS.get(distribution), DTYPES.get(dtype)
     if code is None:
-        with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
-            target.detach().fill_(*draw.parameters)
-    elif target.dtype == torch.float64:
-        numbers = code, draw.start, *_numbers(draw)
-        _doubles().run_kernel(target.data_ptr(), size, *numbers)
+        _set_constant(target, *parameters)
+        return True
+    begin, rest = target.data_ptr(), _REST[len(parameters)]
+    if number is None:
+        _doubles().run_kernel(begin, size, code, first, seed, stream, *parameters, *rest)
     else:
-        dtype, (_, p, seed, stream, first, *_) = _TORCH_DTYPES[target.dtype], draw
-        run_kernel(target.data_ptr(), size, dtype, code, first, seed, stream, *p, *_REST[len(p)])
+        call_run(begin, size, number, code, first, seed, stream, *parameters, *rest)
     return True
+
+
+def _set_constant(target: torch.Tensor, value: float) -> None:
+    """Set a contiguous tensor to a number, zeros by what takes half as long as torch's own."""
+    if value == 0 and math.copysign(1, value) > 0:
+        ctypes.memset(target.data_ptr(), 0, target.nbytes)
+        return
+    with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
+        target.detach().fill_(value)
 
 
 # What a table says of each row: where it begins in memory, how many elements, where they begin in the stream
