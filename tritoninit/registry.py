@@ -391,7 +391,7 @@ def _load_numba() -> FillFunction:
     def write(items: Sequence[tuple[Target, Draw]]) -> None:
         if len(items) == 1:
             ((target, draw),) = items
-            if isinstance(target, torch.Tensor) and numba_kernels.fill_short(target, draw):
+            if isinstance(target, torch.Tensor) and numba_kernels.fill_contiguous(target, draw):
                 return
         _fill_arrays(numba_kernels.fill_many, items)
 

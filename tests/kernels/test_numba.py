@@ -70,34 +70,64 @@ def test_layouts_and_windows(name, dtype):
             assert_equal_bits(np.ascontiguousarray(memory), expected)
 
 
+SIZES = (0, 1, 3, 4, 5, 255, 256, 2047, 2048, 2049, numba_kernels.SHORT)
 CONSTANTS = (0.0, -0.0, 1.5, 2.0**-149, -(2.0**-25), math.inf, -math.inf, math.nan)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
-def test_short_tensors(name, dtype):
-    """The way that skips arrays and chunks, and the memory around what it writes."""
+def test_contiguous_tensors(name, dtype):
+    """The way that skips arrays and their chunks, and the memory around what it writes."""
     draws = [make_draw(name, dtype, start, (1,)) for start in (0, 1, 2, 3, 2**63 - 2**20)]
     if name == "constant":
         draws = [Draw("constant", lowering.constant(value, dtype), 0, 0, 0, (1,)) for value in CONSTANTS]
-    for draw, size in product(draws, (0, 1, 3, 4, 5, 255, 256, 2047, 2048, 2049, numba_kernels.CHUNK // 4)):
+    for draw, size in product(draws, SIZES):
         found, expected = poisoned((size + 16,), dtype), poisoned((size + 16,), dtype)
         part = torch.from_numpy(found)[8 : size + 8]
-        assert numba_kernels.fill_short(part.view(getattr(torch, dtype)), draw)
+        assert numba_kernels.fill_contiguous(part.view(getattr(torch, dtype)), draw)
         reference.fill_many([(expected[8 : size + 8], dtype, draw)])
         assert_equal_bits(found, expected)
 
 
-def test_what_is_not_short_is_left_alone():
+def test_what_is_no_run_is_left_alone():
     plane = make_draw("normal", "float32", 0, (8, 1))
     for tensor, draw in (
         (torch.full((4, 16), torch.nan)[:, ::2], plane),
         (torch.full((8, 4), torch.nan).T, plane),
         (torch.full((4, 4), torch.nan), plane),  # part of something wider
-        (torch.full((numba_kernels.CHUNK // 4 + 1,), torch.nan), make_draw("normal", "float32", 0, (1,))),
+        (torch.full((numba_kernels.SHORT + 1,), torch.nan), make_draw("constant", "float32", 0, (1,))),
     ):
-        assert not numba_kernels.fill_short(tensor, draw)
+        assert not numba_kernels.fill_contiguous(tensor, draw)
         assert tensor.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["uniform", "normal", "truncated"])
+def test_threads_share_a_tensor(name, dtype, monkeypatch):
+    """Of a few tiles and of many, from any place in the stream on; in each case both threads draw."""
+    shared = []
+    share = numba_kernels.chunks.share
+
+    def counted(chunks, threads):
+        parts = list(chunks)
+        shared.append((len(parts), threads))
+        share(iter(parts), threads)
+
+    monkeypatch.setattr(numba_kernels.chunks, "share", counted)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for alone, sizes in (((2048,) * 3, (2049, 4096, 6000, 3 * 4096 + 1)), (numba_kernels.ALONE, (1 << 18,))):
+        monkeypatch.setattr(numba_kernels, "ALONE", alone)
+        for size in sizes:
+            draw = make_draw(name, dtype, 5, (1,))
+            found, expected = poisoned((size + 16,), dtype), poisoned((size + 16,), dtype)
+            part = torch.from_numpy(found)[8 : size + 8]
+            shared.clear()
+            assert numba_kernels.fill_contiguous(part.view(getattr(torch, dtype)), draw)
+            ((count, threads),) = shared
+            numba_kernels.fill_many([(expected[8 : size + 8], dtype, draw)])
+            assert_equal_bits(found, expected)
+            assert 2 <= count <= 4
+            assert threads == 2
 
 
 def test_threads_and_chunks_change_nothing():

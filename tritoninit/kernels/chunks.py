@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import chain, islice
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -67,16 +66,16 @@ def fill(drawer: Drawer, items: Sequence[Item], threads: int = 1) -> None:
 def share(chunks: Iterator[Callable[[], None]], threads: int) -> None:
     """Do all chunks, in any order, on so many threads, the caller's one of them."""
     work = _Work(chunks)
-    helpers = [future for _ in range(min(threads, work.peek(threads)) - 1) if (future := _submit(work.run))]
+    for _ in range(min(threads, work.peek(threads)) - 1):
+        if (helper := _idle_helper()) is None:
+            break
+        helper.begin(work)
     try:
         work.run()
     finally:
-        work.stop()
-        # Those that other callers keep busy have nothing left to do here.
-        running = [future for future in helpers if not future.cancel()]
-        wait(running)
-    for future in running:
-        future.result()
+        work.finish()
+    if work.error is not None:
+        raise work.error
 
 
 class _Work:
@@ -85,6 +84,11 @@ class _Work:
     def __init__(self, chunks: Iterator[Callable[[], None]]) -> None:
         self._chunks = chunks
         self._lock = Lock()
+        self._helpers = 0  # in the midst of a chunk, or about to take one
+        self._is_over = False
+        self._last_is_gone = Lock()
+        self._last_is_gone.acquire()
+        self.error: BaseException | None = None  # of a helper
 
     def peek(self, most: int) -> int:
         """How many chunks there are, counted up to ``most``."""
@@ -98,11 +102,42 @@ class _Work:
             while (chunk := self._take()) is not None:
                 chunk()
         except BaseException:
-            self.stop()
+            self._stop()
             raise
 
-    def stop(self) -> None:
-        """Leave what nobody has begun."""
+    def help(self) -> None:
+        """As :meth:`run`, for the thread that calls :meth:`finish`."""
+        if self._join():
+            try:
+                self.run()
+            except BaseException as error:  # noqa: BLE001 - the caller raises it
+                self.error = error
+            self._leave()
+
+    def finish(self) -> None:
+        """Leave what nobody has begun, and wait for what others have. Who comes later does not count."""
+        with self._lock:
+            self._chunks = iter(())
+            self._is_over = True
+            is_waiting = self._helpers > 0
+        if is_waiting:
+            self._last_is_gone.acquire()
+
+    def _join(self) -> bool:
+        with self._lock:
+            if self._is_over:
+                return False
+            self._helpers += 1
+            return True
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._helpers -= 1
+            is_last = self._is_over and not self._helpers
+        if is_last:
+            self._last_is_gone.release()
+
+    def _stop(self) -> None:
         with self._lock:
             self._chunks = iter(())
 
@@ -111,21 +146,66 @@ class _Work:
             return next(self._chunks, None)
 
 
-def _submit(run: Callable[[], None]) -> Future[None] | None:
+class _Helper:
+    """A thread that waits for work, and gets it in half of the time that an executor's future takes."""
+
+    def __init__(self) -> None:
+        self._work: _Work | None = None
+        self._begin = Lock()
+        self._begin.acquire()
+        Thread(target=self._run, name="tritoninit", daemon=True).start()
+
+    def begin(self, work: _Work) -> None:
+        """Have it help with work; it is idle."""
+        self._work = work
+        self._begin.release()
+
+    def _run(self) -> None:
+        while True:
+            self._begin.acquire()
+            work, self._work = self._work, None
+            if work is not None:
+                work.help()
+            del work  # and with it whose memory was written
+            _POOL.idle.append(self)
+
+
+class _Pool:
+    """Helpers, as many as the machine can use; shared by all callers. One is idle, or with a caller."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Helper] = []
+        self.left = max(1, (os.cpu_count() or 1) - 1)  # to be started
+        self.lock = Lock()
+
+
+_POOL = _Pool()
+
+
+def _idle_helper() -> _Helper | None:
+    """One that nobody else has any more; None if all are busy."""
+    pool = _POOL
     try:
-        return _pool().submit(run)
+        return pool.idle.pop()
+    except IndexError:
+        pass
+    with pool.lock:
+        if not pool.left:
+            return None
+        pool.left -= 1
+    try:
+        return _Helper()
     except RuntimeError:  # the interpreter is ending, and starts no thread any more
         return None
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads that wait for work, as many as the machine can use; shared by all callers."""
-    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), "tritoninit")
+def _forget_helpers() -> None:
+    global _POOL
+    _POOL = _Pool()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_forget_helpers)  # threads do not survive a fork
 
 
 def _chunks(drawer: Drawer, target: Array, dtype: str, draw: Draw) -> Iterator[Callable[[], None]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -50,7 +50,10 @@ f32, i32, i64, u8 = np.float32, np.int32, np.int64, np.uint8
 u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
-SHORT = CHUNK // 4  # elements of which one call is made at once
+SHORT = CHUNK // 4  # elements that are set to a constant at once
+# Uniforms, normals and truncated normals that a thread draws alone: another has to wake, which takes as long as
+# to draw dozens of thousands.
+ALONE = (1 << 17, 1 << 17, 1 << 16)
 
 CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
@@ -523,7 +526,7 @@ def run(out: Array, dtype: str, draw: Draw, first: int) -> None:
         rows(out[None], dtype, draw, np.array([first], np.uint64), (np.zeros(1, np.intp),))
         return
     if dtype == "float64":
-        _doubles().run_kernel(address, out.size, distribution, first, *_numbers(draw))
+        _doubles().call_run(address, out.size, distribution, first, *_numbers(draw))
         return
     call_run(address, out.size, DTYPES[dtype], distribution, first, *_numbers(draw))
 
@@ -551,8 +554,8 @@ def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     chunks.fill(DRAWER, items, threads)
 
 
-def fill_short(target: torch.Tensor, draw: Draw) -> bool:
-    """Write ``draw`` into a CPU tensor if one call does it: contiguous, in the stream's order, and not large.
+def fill_contiguous(target: torch.Tensor, draw: Draw) -> bool:
+    """Write ``draw`` into a CPU tensor if it is contiguous and in the stream's order.
 
     To make an array of a few elements, and chunks of the array, takes longer than to draw them.
 
@@ -574,29 +577,53 @@ def fill_run(
     stream: int,
     first: int = 0,
 ) -> bool:
-    """:func:`fill_short` of a contiguous tensor, from the element ``first`` of the stream on."""
-    size = target.numel()
-    if size > SHORT:
-        return False
-    code, number = DISTRIBUTIONS.get(distribution), DTYPES.get(dtype)
+    """:func:`fill_contiguous` of a contiguous tensor, from the element ``first`` of the stream on."""
+    size, code, number = target.numel(), DISTRIBUTIONS.get(distribution), DTYPES.get(dtype)
     if code is None:
-        _set_constant(target, *parameters)
-        return True
+        return size <= SHORT and _set_constant(target, *parameters)
+    write, codes = (call_run, (number, code)) if number is not None else (_doubles().call_run, (code,))
     begin, rest = target.data_ptr(), _REST[len(parameters)]
-    if number is None:
-        _doubles().run_kernel(begin, size, code, first, seed, stream, *parameters, *rest)
+    threads = torch.get_num_threads() if size > ALONE[code] else 1
+    if threads == 1 and size <= CHUNK:
+        write(begin, size, *codes, first, seed, stream, *parameters, *rest)
     else:
-        call_run(begin, size, number, code, first, seed, stream, *parameters, *rest)
+        numbers = seed, stream, *parameters, *rest
+        step = _step(size, threads)
+        parts = _parts(write, begin, size, target.itemsize, codes, first, numbers, step)
+        chunks.share(parts, threads)
     return True
 
 
-def _set_constant(target: torch.Tensor, value: float) -> None:
+def _parts(
+    write: Callable[..., None],
+    begin: int,
+    size: int,
+    itemsize: int,
+    codes: tuple[int, ...],
+    first: int,
+    numbers: tuple[float, ...],
+    step: int,
+) -> Iterator[Callable[[], None]]:
+    """What writes a run, ``step`` elements at a time."""
+    for at in range(0, size, step):
+        count = min(step, size - at)
+        yield partial(write, begin + at * itemsize, count, *codes, first + at, *numbers)
+
+
+def _step(size: int, threads: int) -> int:
+    """How many elements a thread draws at a time: two such parts for each, of whole tiles."""
+    part = -(-size // (2 * threads))
+    return min(-(-part // (4 * BLOCKS)) * 4 * BLOCKS, CHUNK)
+
+
+def _set_constant(target: torch.Tensor, value: float) -> bool:
     """Set a contiguous tensor to a number, zeros by what takes half as long as torch's own."""
     if value == 0 and math.copysign(1, value) > 0:
         ctypes.memset(target.data_ptr(), 0, target.nbytes)
-        return
-    with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
-        target.detach().fill_(value)
+    else:
+        with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
+            target.detach().fill_(value)
+    return True
 
 
 # What a table says of each row: where it begins in memory, how many elements, where they begin in the stream
