@@ -104,30 +104,41 @@ def test_what_is_no_run_is_left_alone():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["uniform", "normal", "truncated"])
 def test_threads_share_a_tensor(name, dtype, monkeypatch):
-    """Of a few tiles and of many, from any place in the stream on; in each case both threads draw."""
-    shared = []
-    share = numba_kernels.chunks.share
+    """As soon as that pays, and from any place in the stream on; each gets a part, the caller the largest."""
+    draw = make_draw(name, dtype, 5, (1,))
+    wake = numba_kernels.WAKE[False][numba_kernels.DISTRIBUTIONS[draw.distribution]]
+    sizes = []
 
     def counted(chunks, threads):
         parts = list(chunks)
-        shared.append((len(parts), threads))
-        share(iter(parts), threads)
+        sizes.append([part.args[1] for part in parts])
+        assert len(parts) == threads
+        share(reversed(parts), threads)
 
+    share = numba_kernels.chunks.share
     monkeypatch.setattr(numba_kernels.chunks, "share", counted)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    for alone, sizes in (((2048,) * 3, (2049, 4096, 6000, 3 * 4096 + 1)), (numba_kernels.ALONE, (1 << 18,))):
-        monkeypatch.setattr(numba_kernels, "ALONE", alone)
-        for size in sizes:
-            draw = make_draw(name, dtype, 5, (1,))
-            found, expected = poisoned((size + 16,), dtype), poisoned((size + 16,), dtype)
-            part = torch.from_numpy(found)[8 : size + 8]
-            shared.clear()
-            assert numba_kernels.fill_contiguous(part.view(getattr(torch, dtype)), draw)
-            ((count, threads),) = shared
-            numba_kernels.fill_many([(expected[8 : size + 8], dtype, draw)])
-            assert_equal_bits(found, expected)
-            assert 2 <= count <= 4
-            assert threads == 2
+    for size, threads, expected in (
+        (2 * wake - 1, 2, 1),
+        (2 * wake, 2, 2),
+        (2 * wake + 1, 8, 2),
+        (4 * wake + 2049, 3, 3),
+    ):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found, other = poisoned((size + 16,), dtype), poisoned((size + 16,), dtype)
+        part = torch.from_numpy(found)[8 : size + 8]
+        sizes.clear()
+        assert numba_kernels.fill_contiguous(part.view(getattr(torch, dtype)), draw)
+        if expected == 1:
+            assert not sizes
+        else:
+            (parts,) = sizes
+            assert len(parts) == expected
+            assert sum(parts) == size
+            assert parts[0] == max(parts)
+            assert not any(each % 2048 for each in parts[1:])
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+        numba_kernels.run(other[8 : size + 8], dtype, draw, draw.start)
+        assert_equal_bits(found, other)
 
 
 def test_threads_and_chunks_change_nothing():

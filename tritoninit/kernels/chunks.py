@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
@@ -66,10 +67,7 @@ def fill(drawer: Drawer, items: Sequence[Item], threads: int = 1) -> None:
 def share(chunks: Iterator[Callable[[], None]], threads: int) -> None:
     """Do all chunks, in any order, on so many threads, the caller's one of them."""
     work = _Work(chunks)
-    for _ in range(min(threads, work.peek(threads)) - 1):
-        if (helper := _idle_helper()) is None:
-            break
-        helper.begin(work)
+    _HELPERS.call(work, min(threads, work.peek(threads)) - 1)
     try:
         work.run()
     finally:
@@ -146,62 +144,48 @@ class _Work:
             return next(self._chunks, None)
 
 
-class _Helper:
-    """A thread that waits for work, and gets it in half of the time that an executor's future takes."""
+class _Helpers:
+    """Threads that wait for work, as many as the machine can use; shared by all callers.
+
+    A queue wakes one in half of the time that an executor's future takes. Work that is over when somebody comes
+    to it is passed by.
+    """
 
     def __init__(self) -> None:
-        self._work: _Work | None = None
-        self._begin = Lock()
-        self._begin.acquire()
-        Thread(target=self._run, name="tritoninit", daemon=True).start()
+        self._queue: SimpleQueue[_Work] = SimpleQueue()
+        self._most = max(1, (os.cpu_count() or 1) - 1)
+        self._started = 0
+        self._lock = Lock()
 
-    def begin(self, work: _Work) -> None:
-        """Have it help with work; it is idle."""
-        self._work = work
-        self._begin.release()
+    def call(self, work: _Work, count: int) -> None:
+        """Have so many help with work, as soon as they can."""
+        if self._started < self._most:
+            self._start(count)
+        for _ in range(count):
+            self._queue.put(work)
 
-    def _run(self) -> None:
-        while True:
-            self._begin.acquire()
-            work, self._work = self._work, None
-            if work is not None:
-                work.help()
-            del work  # and with it whose memory was written
-            _POOL.idle.append(self)
-
-
-class _Pool:
-    """Helpers, as many as the machine can use; shared by all callers. One is idle, or with a caller."""
-
-    def __init__(self) -> None:
-        self.idle: list[_Helper] = []
-        self.left = max(1, (os.cpu_count() or 1) - 1)  # to be started
-        self.lock = Lock()
+    def _start(self, count: int) -> None:
+        with self._lock:
+            busy = 0 if self._queue.empty() else self._started
+            for _ in range(min(busy + count, self._most) - self._started):
+                try:
+                    Thread(target=_help, args=(self._queue,), name="tritoninit", daemon=True).start()
+                except RuntimeError:  # the interpreter is ending, and starts no thread any more
+                    return
+                self._started += 1
 
 
-_POOL = _Pool()
+def _help(queue: SimpleQueue[_Work]) -> None:
+    while True:
+        queue.get().help()
 
 
-def _idle_helper() -> _Helper | None:
-    """One that nobody else has any more; None if all are busy."""
-    pool = _POOL
-    try:
-        return pool.idle.pop()
-    except IndexError:
-        pass
-    with pool.lock:
-        if not pool.left:
-            return None
-        pool.left -= 1
-    try:
-        return _Helper()
-    except RuntimeError:  # the interpreter is ending, and starts no thread any more
-        return None
+_HELPERS = _Helpers()
 
 
 def _forget_helpers() -> None:
-    global _POOL
-    _POOL = _Pool()
+    global _HELPERS
+    _HELPERS = _Helpers()
 
 
 if hasattr(os, "register_at_fork"):

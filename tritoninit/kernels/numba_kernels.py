@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,6 @@ from tritoninit.kernels.numba_words import (
     words,
 )
 from tritoninit.kernels.stream import Draw
-from tritoninit.targets import dtype_name
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT keeps it from compiling")
@@ -51,16 +50,17 @@ u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
 SHORT = CHUNK // 4  # elements that are set to a constant at once
-# Uniforms, normals and truncated normals that a thread draws alone: another has to wake, which takes as long as
-# to draw dozens of thousands.
-ALONE = (1 << 17, 1 << 17, 1 << 16)
+# Uniforms, normals and truncated normals, of float32 and less and of float64, that a thread draws in some 40
+# microseconds. As long another takes to wake and to come back: a quarter of that is the way from core to core,
+# and all is twice as much where that one has slept. Of twice as many, two threads are a tenth sooner than one.
+WAKE = ((9 << 13, 3 << 14, 3 << 13), (3 << 13, 3 << 12, 5 << 9))
 
 CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 DTYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
 FLOAT8 = len(DTYPES)  # the first of them
 DTYPES |= {name: FLOAT8 + k for k, name in enumerate(stream.FLOAT8)}
-_TORCH_DTYPES = {getattr(torch, name): code for name, code in DTYPES.items()}
+_NAMES = {getattr(torch, name): name for name in (*DTYPES, "float64")}
 
 _LOG = tuple(f32(c) for c in stream.LOG)
 _LOG_SPLIT = i32(stream.LOG_SPLIT)
@@ -565,7 +565,7 @@ def fill_contiguous(target: torch.Tensor, draw: Draw) -> bool:
     distribution, parameters, seed, stream, first, strides, stochastic = draw
     if stochastic or target.stride() != strides or not target.is_contiguous():
         return False
-    return fill_run(target, dtype_name(target), distribution, parameters, seed, stream, first)
+    return fill_run(target, _NAMES[target.dtype], distribution, parameters, seed, stream, first)
 
 
 def fill_run(
@@ -581,39 +581,43 @@ def fill_run(
     size, code, number = target.numel(), DISTRIBUTIONS.get(distribution), DTYPES.get(dtype)
     if code is None:
         return size <= SHORT and _set_constant(target, *parameters)
-    write, codes = (call_run, (number, code)) if number is not None else (_doubles().call_run, (code,))
-    begin, rest = target.data_ptr(), _REST[len(parameters)]
-    threads = torch.get_num_threads() if size > ALONE[code] else 1
+    write, codes = (_doubles().call_run, (code,)) if number is None else (call_run, (number, code))
+    begin, rest, wake = target.data_ptr(), _REST[len(parameters)], WAKE[number is None][code]
+    threads = 1 if size < 2 * wake else min(torch.get_num_threads(), size // wake)
     if threads == 1 and size <= CHUNK:
         write(begin, size, *codes, first, seed, stream, *parameters, *rest)
     else:
-        numbers = seed, stream, *parameters, *rest
-        step = _step(size, threads)
-        parts = _parts(write, begin, size, target.itemsize, codes, first, numbers, step)
+        numbers, ends = (seed, stream, *parameters, *rest), _ends(size, threads, wake)
+        parts = _parts(write, begin, target.itemsize, codes, first, numbers, ends)
         chunks.share(parts, threads)
     return True
+
+
+def _ends(size: int, threads: int, wake: int) -> Iterable[int]:
+    """Where the parts of a run end, each of whole tiles but the last.
+
+    The first is the caller's, who draws ``wake`` elements before others have begun, so that all end together.
+    """
+    if threads == 1 or size > 4 * CHUNK:  # of which nobody waits long for the last
+        return chain(range(CHUNK, size, CHUNK), (size,))
+    share = max((size - wake) // threads // (4 * BLOCKS), 1) * 4 * BLOCKS
+    return [size - share * others for others in reversed(range(threads))]
 
 
 def _parts(
     write: Callable[..., None],
     begin: int,
-    size: int,
     itemsize: int,
     codes: tuple[int, ...],
     first: int,
     numbers: tuple[float, ...],
-    step: int,
+    ends: Iterable[int],
 ) -> Iterator[Callable[[], None]]:
-    """What writes a run, ``step`` elements at a time."""
-    for at in range(0, size, step):
-        count = min(step, size - at)
-        yield partial(write, begin + at * itemsize, count, *codes, first + at, *numbers)
-
-
-def _step(size: int, threads: int) -> int:
-    """How many elements a thread draws at a time: two such parts for each, of whole tiles."""
-    part = -(-size // (2 * threads))
-    return min(-(-part // (4 * BLOCKS)) * 4 * BLOCKS, CHUNK)
+    """What writes a run, in parts."""
+    at = 0
+    for end in ends:
+        yield partial(write, begin + at * itemsize, end - at, *codes, first + at, *numbers)
+        at = end
 
 
 def _set_constant(target: torch.Tensor, value: float) -> bool:
@@ -725,7 +729,7 @@ def is_run(target: torch.Tensor, draw: Draw) -> bool:
 
     As float64 is, and what is rounded stochastically.
     """
-    ours = target.dtype in _TORCH_DTYPES and not draw.stochastic
+    ours = _NAMES.get(target.dtype) in DTYPES and not draw.stochastic
     return ours and target.is_contiguous() and target.stride() == draw.strides
 
 
