@@ -147,8 +147,8 @@ class _Work:
 class _Helpers:
     """Threads that wait for work, as many as the machine can use; shared by all callers.
 
-    A queue wakes one in half of the time that an executor's future takes. Work that is over when somebody comes
-    to it is passed by.
+    A queue wakes one in half of the time that an executor's future takes. Work that is over when somebody
+    comes to it is passed by.
     """
 
     def __init__(self) -> None:

@@ -51,8 +51,8 @@ u16, u32, u64 = np.uint16, np.uint32, np.uint64
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
 SHORT = CHUNK // 4  # elements that are set to a constant at once
 # Uniforms, normals and truncated normals, of float32 and less and of float64, that a thread draws in some 40
-# microseconds. As long another takes to wake and to come back: a quarter of that is the way from core to core,
-# and all is twice as much where that one has slept. Of twice as many, two threads are a tenth sooner than one.
+# microseconds. As long another takes to wake and to come back: a quarter of that is the way from core to
+# core, and all is twice as much where that one has slept. Of twice as many, two are a tenth sooner than one.
 WAKE = ((9 << 13, 3 << 14, 3 << 13), (3 << 13, 3 << 12, 5 << 9))
 
 CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
