@@ -142,12 +142,25 @@ class Mapped(Independent):
     def check(self, target: Target, window: Window) -> None:
         dtype = dtype_name(target)
         check_real(type(self).__name__, target)
-        least, most = zip(*map(_ends, self.sources, self.drawn_in(dtype)), strict=True)
-        with np.errstate(all="ignore"):  # of what is out of range
-            ends = np.abs(self._computed([np.array(pair) for pair in zip(least, most, strict=True)], dtype))
+        ends = np.abs(self.ends(dtype))
         if not (ends <= torch.finfo(getattr(torch, dtype)).max).all():
             largest = np.nan_to_num(ends, nan=math.inf, posinf=math.inf).max()
             raise RangeError(f"{dtype} cannot hold the values of {self}, up to {largest:g}")
+
+    def ends(self, dtype: str) -> Any:
+        """Between what numbers elements for a tensor of a dtype lie, in either order, not yet rounded.
+
+        Args:
+            dtype: as "float32".
+
+        Returns:
+            Two float64 numbers; where one is out of range, infinite or NaN.
+        """
+        pairs_of_ends = [
+            np.array(_ends(*each)) for each in zip(self.sources, self.drawn_in(dtype), strict=True)
+        ]
+        with np.errstate(all="ignore"):  # of what is out of range
+            return self._computed(pairs_of_ends, dtype)
 
     def drawn_in(self, dtype: str) -> Sequence[torch.dtype]:
         last = torch.float64 if dtype == "float64" else torch.float32
