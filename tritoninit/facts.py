@@ -297,14 +297,18 @@ def rows(initializer: Initializer, shapes: Sequence[Sequence[int]] = ()) -> list
     Raises:
         ValueError: it does not take a shape that is given.
     """
-    name = type(initializer).__name__
     if shapes:
         return [numbers(initializer, shape) for shape in shapes]
-    usual = [shape for shape in _OWN_SHAPES.get(name, _SHAPES) if takes(initializer, shape)]
-    found = [numbers(initializer, shape) for shape in usual]
+    found = [numbers(initializer, shape) for shape in usual_shapes(initializer)]
     has_law = found[0].std is not None or law(initializer, found[0].shape) is not None
     alike = has_law and len({each[1:4] for each in found}) == 1
     return found[:1] if alike else found
+
+
+def usual_shapes(initializer: Initializer) -> list[tuple[int, ...]]:
+    """Those that an initializer is shown for, as far as it takes them."""
+    known = _OWN_SHAPES.get(type(initializer).__name__, _SHAPES)
+    return [shape for shape in known if takes(initializer, shape)]
 
 
 def takes(initializer: Initializer, shape: Sequence[int]) -> bool:

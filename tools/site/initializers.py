@@ -69,7 +69,7 @@ def reference() -> str:
 
 def shape_of(known: Facts) -> tuple[int, ...]:
     """Of which a page shows an initializer."""
-    return facts.rows(known.example)[0].shape
+    return facts.usual_shapes(known.example)[0]
 
 
 def page(known: Facts) -> str:
