@@ -27,6 +27,8 @@ QUICK_TABLES = (
 
 
 def quick(code: str, arch: str, dtype: str, kind: str) -> bool:
+    if kind == "long run":  # coefficients are PTX's, and are copied by whatever makes machine code of that
+        return (code, arch) == ("ptx", "sm_90") and dtype != "float16"
     if kind == "rows table":
         return (code, arch, dtype) in QUICK_TABLES
     if "rows" in kind:
@@ -47,6 +49,6 @@ def quick(code: str, arch: str, dtype: str, kind: str) -> bool:
 def test_every_bit(code, arch, dtype, kind):
     with emulated(code, arch) as gpu:
         CASES[kind](gpu, dtype)
-    if kind != "edges":
+    if kind not in ("edges", "long run"):
         executed = sum(len(program.executed) for program in gpu.programs.values())
         assert executed >= COVERED[code] * sum(len(program.actions) for program in gpu.programs.values())
