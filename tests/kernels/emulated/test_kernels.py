@@ -27,14 +27,12 @@ QUICK_TABLES = (
 
 
 def quick(code: str, arch: str, dtype: str, kind: str) -> bool:
-    if kind == "long run":  # coefficients are PTX's, and are copied by whatever makes machine code of that
-        return (code, arch) == ("ptx", "sm_90") and dtype != "float16"
     if kind == "rows table":
         return (code, arch, dtype) in QUICK_TABLES
     if "rows" in kind:
         return kind == "rows" and (code, arch) == ("ptx", "sm_90") and dtype != "float16"
     if code == "sass":
-        return (arch, kind, dtype) == ("sm_90", "run", "float32")
+        return (arch, dtype) == ("sm_90", "float32") and kind in ("run", "long run")
     # Of 16-bit dtypes bfloat16: float16 is drawn by the same code but for its rounding, and is a slow test.
     return (code, arch) in (("ptx", "sm_90"), ("gcn", "gfx942")) and dtype != "float16"
 
