@@ -140,6 +140,21 @@ def test_threads_share_a_tensor(name, dtype, monkeypatch):
         assert_equal_bits(found, other)
 
 
+@pytest.mark.parametrize("dtype", (*DTYPES, "float64"))
+def test_threads_share_a_constant(dtype, monkeypatch):
+    monkeypatch.setattr(numba_kernels, "WAKE_BYTES", 1 << 14)
+    monkeypatch.setattr(numba_kernels, "CHUNK_BYTES", 1 << 16)
+    kind = getattr(torch, dtype)
+    for threads, size in product((1, 2, 3), ((1 << 15) // kind.itemsize, 70_001, 300_000)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        memory = torch.full((size + 16,), math.nan, dtype=kind)
+        draw = Draw("constant", lowering.constant(1.5, dtype), 0, 0, 0, (1,))
+        assert numba_kernels.fill_contiguous(memory[8:-8], draw)
+        assert (memory[8:-8] == 1.5).all()
+        assert memory[:8].isnan().all()
+        assert memory[-8:].isnan().all()
+
+
 def test_threads_and_chunks_change_nothing():
     size = 3 * numba_kernels.CHUNK + 5
     draw = make_draw("normal", "float32", 3, (1,))

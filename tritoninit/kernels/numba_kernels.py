@@ -48,11 +48,12 @@ f32, i32, i64, u8 = np.float32, np.int32, np.int64, np.uint8
 u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
+CHUNK_BYTES = 1 << 24  # of a constant: memory is slower where threads take turns in it
 # Uniforms, normals and truncated normals, of float32 and less and of float64, that a thread draws in some 40
 # microseconds. As long another takes to wake and to come back: a quarter of that is the way from core to
 # core, and all is twice as much where that one has slept. Of twice as many, two are a tenth sooner than one.
-WAKE_BYTES = 5 << 18  # of a constant
 WAKE = ((9 << 13, 3 << 14, 3 << 13), (3 << 13, 3 << 12, 5 << 9))
+WAKE_BYTES = 5 << 18  # of a constant, likewise
 
 CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
@@ -592,13 +593,13 @@ def fill_run(
         chunks.share(parts, threads)
 
 
-def _ends(size: int, threads: int, wake: int) -> Iterable[int]:
+def _ends(size: int, threads: int, wake: int, most: int = CHUNK) -> Iterable[int]:
     """Where the parts of a run end, each of whole tiles but the last.
 
     The first is the caller's, who draws ``wake`` elements before others have begun, so that all end together.
     """
-    if threads == 1 or size > 4 * CHUNK:  # of which nobody waits long for the last
-        return chain(range(CHUNK, size, CHUNK), (size,))
+    if threads == 1 or size > 4 * most:  # of which nobody waits long for the last
+        return chain(range(most, size, most), (size,))
     share = max((size - wake) // threads // (4 * BLOCKS), 1) * 4 * BLOCKS
     return [size - share * others for others in reversed(range(threads))]
 
@@ -621,12 +622,12 @@ def _parts(
 
 def _set_constant(target: torch.Tensor, size: int, pattern: int) -> None:
     write, begin, itemsize = _call_constant(), target.data_ptr(), target.itemsize
-    wake = WAKE_BYTES // itemsize
+    wake, most = WAKE_BYTES // itemsize, CHUNK_BYTES // itemsize
     threads = 1 if size < 2 * wake else min(torch.get_num_threads(), size // wake)
-    if threads == 1 and size <= CHUNK:
+    if threads == 1 and size <= most:
         write(begin, size, itemsize, 0, pattern)
     else:
-        ends = _ends(size, threads, wake)
+        ends = _ends(size, threads, wake, most)
         chunks.share(_parts(write, begin, itemsize, (itemsize,), 0, (pattern,), ends), threads)
 
 
