@@ -140,7 +140,7 @@ def test_threads_share_a_tensor(name, dtype, monkeypatch):
         assert_equal_bits(found, other)
 
 
-@pytest.mark.parametrize("dtype", (*DTYPES, "float64"))
+@pytest.mark.parametrize("dtype", [*DTYPES, "float64"])
 def test_threads_share_a_constant(dtype, monkeypatch):
     monkeypatch.setattr(numba_kernels, "WAKE_BYTES", 1 << 14)
     monkeypatch.setattr(numba_kernels, "CHUNK_BYTES", 1 << 16)
