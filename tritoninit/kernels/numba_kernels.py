@@ -49,10 +49,10 @@ u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
 CHUNK_BYTES = 1 << 24  # of a constant: memory is slower where threads take turns in it
-# Uniforms, normals and truncated normals, of float32 and less and of float64, that a thread draws in some 40
-# microseconds. As long another takes to wake and to come back: a quarter of that is the way from core to
-# core, and all is twice as much where that one has slept. Of twice as many, two are a tenth sooner than one.
-WAKE = ((9 << 13, 3 << 14, 3 << 13), (3 << 13, 3 << 12, 5 << 9))
+# Uniforms, normals and truncated normals, of float32 and less and of float64, that a thread draws in 40 to 60
+# microseconds. As long another takes to wake and to come back: 12 are the way from core to core, and all is
+# twice as much where that one has slept. Of twice as many, two threads are a tenth sooner than one.
+WAKE = ((9 << 13, 3 << 14, 5 << 13), (5 << 13, 5 << 12, 1 << 12))
 WAKE_BYTES = 5 << 18  # of a constant, likewise
 
 CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
