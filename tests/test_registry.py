@@ -338,26 +338,26 @@ def test_every_available_cpu_backend_writes_the_same_bits():
     assert reference in others
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "",
-        "; tritoninit.normal_(torch.empty(9))",
-        "; tritoninit.backends()",
-        "; tritoninit.registry.resolve('cpu')",
-    ],
-)
-def test_triton_is_not_imported_before_a_gpu_tensor_appears(tmp_path, statement):
+def test_triton_is_not_imported_before_a_gpu_tensor_appears(tmp_path):
+    """After each statement, in one process."""
+    statements = (
+        "import tritoninit",
+        "tritoninit.registry.resolve('cpu')",
+        "tritoninit.backends()",
+        "tritoninit.normal_(torch.empty(9))",
+    )
     environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "TRITONINIT_BACKEND")}
     environment["PYTHONPATH"] = str(Path(tritoninit.__file__).parents[1])
     environment["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, backends() tries it
-    program = f"import sys, torch; before = set(sys.modules); import tritoninit{statement}; "
-    program += "print('\\n'.join(set(sys.modules) - before))"
+    program = "import sys, torch\nbefore = set(sys.modules)\n"
+    program += "\n".join(f"{each}\nprint(*set(sys.modules) - before)" for each in statements)
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
-    imported = done.stdout.split()
-    assert "tritoninit.registry" in imported
-    assert not [m for m in imported if m.split(".")[0] == "triton" or m.endswith("triton_kernels")]
+    for statement, line in zip(statements, done.stdout.splitlines(), strict=True):
+        imported = line.split()
+        assert "tritoninit.registry" in imported
+        found = [m for m in imported if m.split(".")[0] == "triton" or m.endswith("triton_kernels")]
+        assert not found, statement
 
 
 class TestNumba:

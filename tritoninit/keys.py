@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import index
@@ -133,6 +134,12 @@ def _of(stream: int, data: int | str) -> int:
 
 
 _of_name = lru_cache(maxsize=1 << 14)(_of)  # a model's names are the same for every seed
+
+
+def streams(key: Key, names: Iterable[str]) -> list[int]:
+    """Those of a key's children by name."""
+    stream = key.stream
+    return [_of_name(stream, name) if type(name) is str else _of(stream, name) for name in names]
 
 
 @constant

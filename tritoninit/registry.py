@@ -69,11 +69,9 @@ class Seen(Protocol):
 class Kept(Protocol):
     """Draws that a backend keeps, to write them again and again by other seeds.
 
-    Args:
-        items: targets that do not overlap, and their draws, whose seeds do not count; each the first of
-            ``count`` of its kind.
-        strides: bytes from one of those to the next.
-        count: how many.
+    It is made of items, a count and strides. Items are targets that do not overlap, and their draws, whose
+    seeds do not count; each is the first of so many of its kind, and a stride is the bytes from one of these
+    to the next.
 
     Attributes:
         left: items, with their strides, that it does not serve.
