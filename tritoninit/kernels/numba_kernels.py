@@ -53,6 +53,7 @@ CHUNK_BYTES = 1 << 24  # of a constant: memory is slower where threads take turn
 # microseconds. As long another takes to wake and to come back: 12 are the way from core to core, and all is
 # twice as much where that one has slept. Of twice as many, two threads are a tenth sooner than one.
 WAKE = ((9 << 13, 3 << 14, 5 << 13), (5 << 13, 5 << 12, 1 << 12))
+_SOON = [2 * elements for elements in WAKE[0]]
 WAKE_BYTES = 5 << 18  # of a constant, likewise
 
 CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
@@ -582,15 +583,18 @@ def fill_run(
     if code is None:
         _set_constant(target, size, _pattern_of(dtype, parameters))
         return
+    begin, rest = target.data_ptr(), _REST[len(parameters)]
+    if number is not None and size < _SOON[code]:  # of most there is no more to ask
+        call_run(begin, size, number, code, first, seed, stream, *parameters, *rest)
+        return
     write, codes = (_doubles().call_run, (code,)) if number is None else (call_run, (number, code))
-    begin, rest, wake = target.data_ptr(), _REST[len(parameters)], WAKE[number is None][code]
-    threads = 1 if size < 2 * wake else min(torch.get_num_threads(), size // wake)
+    numbers, wake = (seed, stream, *parameters, *rest), WAKE[number is None][code]
+    threads = min(torch.get_num_threads(), size // wake) if size >= 2 * wake else 1
     if threads == 1 and size <= CHUNK:
-        write(begin, size, *codes, first, seed, stream, *parameters, *rest)
+        write(begin, size, *codes, first, *numbers)
     else:
-        numbers, ends = (seed, stream, *parameters, *rest), _ends(size, threads, wake)
-        parts = _parts(write, begin, target.itemsize, codes, first, numbers, ends)
-        chunks.share(parts, threads)
+        ends = _ends(size, threads, wake)
+        chunks.share(_parts(write, begin, target.itemsize, codes, first, numbers, ends), threads)
 
 
 def _ends(size: int, threads: int, wake: int, most: int = CHUNK) -> Iterable[int]:
