@@ -359,7 +359,8 @@ def test_shrink_and_perturb(dtype):
     rules = [ti.Rule("*.bias", ti.Zeros()), *ti.TORCH_DEFAULTS]
     found, nearest, exact = trained(), trained(), trained().to(torch.float32)
     numbers = {"seed": 5, "shrink": 0.99, "perturb": 0.01}
-    ti.shrink_and_perturb_(found, rules, **numbers, rounding="stochastic")
+    report = ti.shrink_and_perturb_(found, rules, **numbers, rounding="stochastic")
+    assert "0.01 of Zeros(), stochastic" in str(report)
     ti.shrink_and_perturb_(nearest, rules, **numbers)
     ti.shrink_and_perturb_(exact, rules, **numbers)
     for name, parameter in found.named_parameters():
