@@ -142,6 +142,12 @@ def goes_by_shape(kind: type[Initializer]) -> bool:
     return issubclass(kind, (Elementwise, FanScaled, Fill)) and kind.__module__.partition(".")[0] == _OURS
 
 
+@lru_cache(maxsize=4096)
+def goes_by_dtype(kind: type[Initializer]) -> bool:
+    """Whether an initializer of a class is the same for all tensors of a dtype and device, of any shape."""
+    return goes_by_shape(kind) and (issubclass(kind, Fill) or kind in (Zeros, Ones))
+
+
 _OURS = __name__.partition(".")[0]
 
 

@@ -22,7 +22,7 @@ from tritoninit.combinators import CopyOf, Keep, StochasticallyRounded, key_name
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
 from tritoninit.fans import TORCH_AXES, Axes, module_axes
 from tritoninit.fills import Initializer, add_held
-from tritoninit.initializers import FanScaled, goes_by_shape
+from tritoninit.initializers import FanScaled, goes_by_dtype, goes_by_shape
 from tritoninit.interception.entry import quietly
 from tritoninit.keys import Key, streams
 from tritoninit.models.materialize import (
@@ -735,7 +735,8 @@ class _Checks:
         """Raise why an initializer cannot set a slot."""
         tensor = slot.tensor
         if slot.is_usual and self._stays:
-            case: _Case = id(initializer), tensor.shape, tensor.dtype, tensor.device
+            any_shape = goes_by_dtype(type(initializer))
+            case: _Case = id(initializer), () if any_shape else tensor.shape, tensor.dtype, tensor.device
             known = self._alike.get(case)
             if known is not None:
                 if check_usual(tensor):

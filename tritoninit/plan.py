@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import islice, pairwise
-from operator import attrgetter, itemgetter, le
+from operator import add, attrgetter, itemgetter, le
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -172,7 +172,7 @@ class Plan:
         Args:
             step: of one of them.
             targets: the tensors, each of which can be written, contiguous, not empty, of torch's own classes
-                and none of inference mode's; of one shape, dtype and device.
+                and none of inference mode's; of one dtype and device.
             seed: of their keys.
             streams: of their keys; empty where nothing is drawn.
             places: asked where it matters, which is where memory is written twice: in which order they are
@@ -369,6 +369,9 @@ def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
     yield batch
 
 
+_nbytes = attrgetter("nbytes")
+
+
 def _are_apart(steps: Sequence[Step], alike: Sequence[Alike] = ()) -> bool:
     """Whether no target begins before another ends, as is so of most: whatever lies among their elements."""
     begins, ends = [], []
@@ -381,9 +384,9 @@ def _are_apart(steps: Sequence[Step], alike: Sequence[Alike] = ()) -> bool:
             begins.append(span.begin)
             ends.append(span.end)
     for each in alike:
-        size, addresses = each.targets[0].nbytes, [*map(torch.Tensor.data_ptr, each.targets)]
+        addresses = [*map(torch.Tensor.data_ptr, each.targets)]
         begins += addresses
-        ends += [address + size for address in addresses]
+        ends += map(add, addresses, map(_nbytes, each.targets))
     # Where two share memory, more have begun than others have ended, somewhere.
     begins.sort()
     ends.sort()

@@ -7,7 +7,7 @@ import torch
 
 import tritoninit as ti
 from tests.kernels.kernel_cases import make_draw
-from tritoninit.kernels.stream import Draw
+from tritoninit.kernels.stream import Alike, Draw
 
 pytest.importorskip("triton")
 from tritoninit.kernels import triton_kernels, triton_launch
@@ -113,6 +113,33 @@ def test_many_tensors(kernels):
     assert grid == grid_again
     bound.pop("table"), bound_again.pop("table")
     assert bound == bound_again
+
+
+@pytest.mark.parametrize("shifts", [(0, 0, 0), (0, 1, 1), (1, 1, 1), (0, 0, 1), (1, 0, 0)])
+@pytest.mark.parametrize("shapes", [((3, 4), (5,), (2, 3, 7)), ((40, 70),) * 3])
+def test_alike_are_as_one_by_one(shifts, shapes):
+    """Of several shapes, on 16 bytes' grid or beside it: the same rows of the same launches, or alone."""
+    memory = torch.zeros(3, 4096)
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    targets = [
+        row[shift : shift + size].view(shape)
+        for row, shift, size, shape in zip(memory, shifts, sizes, shapes, strict=True)
+    ]
+    draw = make_draw("normal", "float32", 0, targets[0].stride())
+    alike = Alike(targets, draw, [5, 5, 2**64 - 1], [7, 2**63, 9])
+    assert [each.strides for _, each in alike.items()] == [x.stride() for x in targets]
+
+    def found(items, alike):
+        groups, alone = triton_kernels._group(items, alike, triton_kernels.COUNTERS)
+        rows = {
+            group: sorted(
+                row.tobytes() for row in triton_kernels._table(runs, 2048, 1)[0][["origin", "stop", "seed"]]
+            )
+            for group, runs in groups.items()
+        }
+        return rows, [(x.data_ptr(), each) for x, each in alone]
+
+    assert found([], [alike]) == found(alike.items(), [])
 
 
 def test_what_stands_for_a_kernel_is_asked_each_time(kernels, monkeypatch):

@@ -214,9 +214,9 @@ class Alike(NamedTuple):
     """Draws that differ in where they go and by which numbers, and in nothing else.
 
     Attributes:
-        targets: torch tensors of one shape, dtype and device, contiguous and not empty, none of them an
-            inference tensor.
-        draw: what all of them have in common.
+        targets: torch tensors of one dtype and device and of any shapes, contiguous and not empty, none of
+            them an inference tensor.
+        draw: what all of them have in common: not the strides, which are each's own.
         seeds: of each.
         streams: of each.
     """
@@ -228,8 +228,11 @@ class Alike(NamedTuple):
 
     def items(self) -> list[tuple[Any, Draw]]:
         """Each with its draw."""
-        keys = zip(self.targets, self.seeds, self.streams, strict=True)
-        return [(x, self.draw._replace(seed=seed, stream=stream)) for x, seed, stream in keys]
+        distribution, parameters, _, _, start, _, stochastic = self.draw
+        return [
+            (x, Draw(distribution, parameters, seed, number, start, row_major_strides(x.shape), stochastic))
+            for x, seed, number in zip(self.targets, self.seeds, self.streams, strict=True)
+        ]
 
 
 def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:

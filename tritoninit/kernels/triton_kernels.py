@@ -1081,7 +1081,7 @@ class Runs(NamedTuple):
     Attributes:
         tensor: the first of them.
         draw: its, by whatever key.
-        size: elements of each.
+        sizes: elements of each.
         origins: where element 0 of the stream would lie, of each.
         seeds: of each.
         streams: of each.
@@ -1089,7 +1089,7 @@ class Runs(NamedTuple):
 
     tensor: torch.Tensor
     draw: Draw
-    size: int
+    sizes: list[int]
     origins: list[int]
     seeds: list[int]
     streams: list[int]
@@ -1272,15 +1272,17 @@ def _add_alike(groups: Groups, alike: Alike) -> None:
     if draw.start:
         before = draw.start * first.itemsize
         origins = [(origin - before) & 0xFFFFFFFFFFFFFFFF for origin in origins]
-    dtype, distribution, size = first.dtype, variant(draw), first.numel()
+    dtype, distribution, sizes = first.dtype, variant(draw), [*map(torch.Tensor.numel, targets)]
     if not reduce(or_, origins) % 16:  # as torch's allocators have it
-        groups[Group(dtype, distribution, True)].append(Runs(first, draw, size, origins, seeds, streams))
+        groups[Group(dtype, distribution, True)].append(Runs(first, draw, sizes, origins, seeds, streams))
         return
     for aligned in (True, False):
         which = [k for k, origin in enumerate(origins) if (origin % 16 == 0) == aligned]
         if which:
-            columns = [[column[k] for k in which] for column in (origins, seeds, streams)]
-            runs = Runs(targets[which[0]], draw, size, *columns)
+            columns = [[column[k] for k in which] for column in (sizes, origins, seeds, streams)]
+            first = targets[which[0]]
+            own = draw._replace(strides=stream.row_major_strides(first.shape))
+            runs = Runs(first, own, *columns)
             groups[Group(dtype, distribution, aligned)].append(runs)
 
 
@@ -1311,8 +1313,9 @@ def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
         kind = dtype, name, is_stochastic, id(parameters), start, size, origin % 16 == 0
         found = kinds.get(kind)
         if found is None:
-            found = kinds[kind] = Runs(tensor, draw, size, [], [], [])
+            found = kinds[kind] = Runs(tensor, draw, [], [], [], [])
             groups[Group(dtype, variant(draw), origin % 16 == 0)].append(found)
+        found.sizes.append(size)
         found.origins.append(origin)
         found.seeds.append(seed)
         found.streams.append(key_stream)
@@ -1375,15 +1378,20 @@ def _table(
     sizes = [len(run.origins) for run in runs]
     each = np.zeros(len(runs), dtype)  # what all tensors of a run have
     each["start"] = [run.draw.start for run in runs]
-    each["stop"] = each["start"] + [run.size for run in runs]
     parameters = np.array([run.draw.parameters for run in runs], dtype["parameters"].base)
     each["parameters"][:, : parameters.shape[1]] = parameters
-    first = each["start"] // tile
-    tiles = (each["stop"] - 1) // tile - first + 1
-    rows, first, tiles = (np.repeat(column, sizes) for column in (each, first, tiles))
-    for column, values in (("origin", "origins"), ("seed", "seeds"), ("stream", "streams")):
+    rows = np.repeat(each, sizes)
+    for column, values in (
+        ("origin", "origins"),
+        ("seed", "seeds"),
+        ("stream", "streams"),
+        ("stop", "sizes"),
+    ):
         found = chain.from_iterable([getattr(run, values) for run in runs])
-        rows[column] = np.fromiter(found, np.uint64, len(rows))
+        rows[column] = np.fromiter(found, rows.dtype[column], len(rows))
+    rows["stop"] += rows["start"]
+    first = rows["start"] // tile
+    tiles = (rows["stop"] - 1) // tile - first + 1
     if count > 1:
         rows, first, tiles = (np.repeat(column, count) for column in (rows, first, tiles))
         number = np.tile(np.arange(count, dtype=np.uint64), len(runs))
