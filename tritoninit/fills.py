@@ -414,7 +414,7 @@ class Fill(Atom):
             key: which random numbers; None to draw one.
             generator: of what it is drawn: PyTorch's default CPU generator if None.
         """
-        backend = registry.resolve(device_type(target))
+        backend = registry.serving(target)
         parameters, seed, stream = self.parameters(_FLOATS[target.dtype]), 0, 0
         if self.random:
             seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import index
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch.compiler import is_dynamo_compiling
 
+from tritoninit._on_import import SCRATCH
 from tritoninit.kernels.lowering import NumberError, ParameterError, integer, scalar, shown
 from tritoninit.tracing.private import constant, not_inlined
 
@@ -139,23 +139,12 @@ def _child(stream: int, data: int | str) -> int:
     return _of(stream, data)
 
 
-class _Scratch(threading.local):
-    """Where a thread draws bits of the default generator: to make a tensor takes longer than to draw."""
-
-    def __init__(self) -> None:
-        with torch.inference_mode(False):
-            self.bits = torch.empty((), dtype=torch.int64, device="cpu")
-
-
-_SCRATCH = _Scratch()
-
-
 @not_inlined
 def drawn_bits(generator: torch.Generator | None) -> int:
     """64 bits of a generator, PyTorch's default CPU generator if None, by one call of it."""
     if generator is None:
         try:
-            return int(_SCRATCH.bits.random_(-(2**63), None)) & _MASK
+            return int(SCRATCH.bits.random_(-(2**63), None)) & _MASK
         except RuntimeError:  # torch.func's transformations change only what is made within
             pass
     device = getattr(generator, "device", "cpu")

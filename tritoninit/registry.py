@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from tritoninit._on_import import BACKEND
+from tritoninit._on_import import ENVIRONMENT_VARIABLE as ENVIRONMENT_VARIABLE
 from tritoninit.kernels.stream import Alike, Draw
 from tritoninit.targets import Target, as_array, device_type, dtype_name
 from tritoninit.tracing.private import untraced
@@ -24,7 +26,6 @@ FillFunction = Callable[[Sequence[tuple[Target, Draw]]], None]
 # Writes what it was made for, by seeds: int64, one for each of the copies.
 SeedFunction = Callable[[torch.Tensor], None]
 
-ENVIRONMENT_VARIABLE = "TRITONINIT_BACKEND"
 _STAGE = 1 << 22  # elements that pass through host memory at a time, on the way to a device
 
 
@@ -82,9 +83,8 @@ class Kept(Protocol):
 
 
 _REGISTRY: dict[str, Backend] = {}
-# The environment is read once, on import: asking it costs as much as all else that a fill has to ask.
-_FROM_ENVIRONMENT = os.environ.get(ENVIRONMENT_VARIABLE, "")
-_OVERRIDE = contextvars.ContextVar("tritoninit_backend", default=_FROM_ENVIRONMENT)
+# The environment is read once: asking it costs as much as all else that a fill has to ask.
+_OVERRIDE = contextvars.ContextVar("tritoninit_backend", default=BACKEND)
 
 
 def register(backend: Backend) -> None:
@@ -160,6 +160,33 @@ def overriding() -> str | None:
     return _OVERRIDE.get() or None
 
 
+# What NumPy draws before numba is imported, in elements, of which a call counts for _CALL: a tenth of the
+# time that the import takes. None is left once somebody has asked for numba.
+_early = 1 << 21
+_CALL = 1 << 13
+
+
+def serving(target: torch.Tensor) -> Backend:
+    """Who is to write a tensor now: as :func:`resolve`, or NumPy, while that is done before numba is there.
+
+    Args:
+        target: to be filled, all of it.
+
+    Returns:
+        The backend.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`resolve`.
+    """
+    global _early
+    device = device_type(target)
+    if _early and device == "cpu" and not _OVERRIDE.get():
+        _early = max(0, _early - target.numel() - _CALL)
+        if _early:
+            return _NUMPY
+    return resolve(device)
+
+
 def resolve(device: str) -> Backend:
     """The backend that serves a device type: the :func:`override` if there is one, else the first available.
 
@@ -176,7 +203,8 @@ def resolve(device: str) -> Backend:
         ValueError: the override is unknown.
         RuntimeError: the override cannot run here.
     """
-    if (backend := override()) is not None:
+    if name := _OVERRIDE.get():
+        backend = get(name)
         # A CPU backend serves devices that are not its own by way of host memory.
         staged = "cpu" in backend.devices and device not in backend.devices
         reason = backend.unavailable("cpu" if staged else device)
@@ -410,8 +438,10 @@ def _keep_triton() -> Callable[..., Kept]:
 @cache
 @untraced
 def _numba_unavailable(device: str) -> str | None:
+    global _early
     if device != "cpu":
         return f"it does not serve {device!r}"
+    _early = 0
     try:
         if importlib.util.find_spec("numba") is None:
             return "numba is not installed (pip install numba)"
@@ -537,4 +567,5 @@ register(
     )
 )
 register(Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba, _keep_numba))
-register(Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy))
+_NUMPY = Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy)
+register(_NUMPY)
