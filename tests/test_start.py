@@ -190,8 +190,16 @@ def test_first_asked_for_by_torch_compile() -> None:
 
 SMALL = """
 import sys, torch, tritoninit as ti
-x = ti.normal_(torch.empty(1 << 20), key=ti.Key(0))
-ti.kaiming_uniform_(torch.empty(64, 64)), ti.zeros_(torch.empty(9)), ti.trunc_normal_(torch.empty(9))
+ti.normal_(torch.empty(1 << 20), key=ti.Key(0))
+ti.normal_(torch.empty(9).numpy(), key=ti.Key(0))
+ti.sparse_(torch.empty(9, 9), 0.1)
+ti.constant_(torch.empty(9), 2)
+ti.uniform_(torch.empty(9, dtype=torch.complex64), rounding="stochastic")
+ti.Normal()(torch.empty(9), window=ti.Window((18,), (9,)))
+ti.Stacked((ti.Normal(), ti.Zeros()))(torch.empty(2, 9))
+fills = ti.eye_, ti.kaiming_uniform_, ti.log_normal_, ti.orthogonal_, ti.permutation_, ti.trunc_normal_, ti.zeros_
+for fill in fills:
+    fill(torch.empty(9, 9))
 assert not {"numba", "scipy", "llvmlite"} & {*sys.modules}
 """
 LARGE = """

@@ -25,7 +25,7 @@ from tritoninit.kernels.stream import (
     row_major_strides,
 )
 from tritoninit.keys import Key, drawn_bits
-from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
+from tritoninit.plan import KeySource, Plan, PlanOfOne, check_fill, resolve_key
 from tritoninit.targets import Target, TracedError, as_target, device_type
 from tritoninit.tracing.private import modes
 from tritoninit.window import Window
@@ -88,8 +88,9 @@ class Initializer(metaclass=_Abstract):
             raise TypeError(f"window must be a tritoninit.Window, not {window!r}")
         if traced.is_traced(tensor) and not is_dtensor(tensor):
             return traced.initialize(self, tensor, generator, key, window)
-        plan, source = Plan(), key or partial(Key.from_generator, generator)
+        source = key or partial(Key.from_generator, generator)
         if isinstance(window, Windows) or is_dtensor(tensor):
+            plan = Plan()
             add_held(self, plan, writable(tensor, window), source)
             plan.run()
             return tensor
@@ -101,6 +102,7 @@ class Initializer(metaclass=_Abstract):
             window = Window.whole(target.shape)
         else:
             window.check(target.shape)
+        plan = PlanOfOne(target)
         self.add(plan, target, source, window)
         plan.run()
         return tensor
@@ -346,7 +348,7 @@ def taken_key(initializer: Initializer, key: KeySource, target: Target) -> Key:
     """The key of what is about to be written, drawn last: raises first if no backend can serve the target."""
     if not initializer.random:
         return Key(0)
-    registry.resolve(device_type(target))
+    registry.check_served(device_type(target))
     return resolve_key(key)
 
 

@@ -166,8 +166,8 @@ _early = 1 << 21
 _CALL = 1 << 13
 
 
-def serving(target: torch.Tensor) -> Backend:
-    """Who is to write a tensor now: as :func:`resolve`, or NumPy, while that is done before numba is there.
+def serving(target: Target) -> Backend:
+    """Who is to write a target now: as :func:`resolve`, or NumPy, while that is done before numba is there.
 
     Args:
         target: to be filled, all of it.
@@ -181,10 +181,24 @@ def serving(target: torch.Tensor) -> Backend:
     global _early
     device = device_type(target)
     if _early and device == "cpu" and not _OVERRIDE.get():
-        _early = max(0, _early - target.numel() - _CALL)
+        elements = target.numel() if isinstance(target, torch.Tensor) else target.size
+        _early = max(0, _early - elements - _CALL)
         if _early:
             return _NUMPY
     return resolve(device)
+
+
+def check_served(device: str) -> None:
+    """Raise what :func:`resolve` would, without a look at numba, in whose place NumPy always can.
+
+    Args:
+        device: torch's name of its type.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`resolve`.
+    """
+    if device != "cpu" or _OVERRIDE.get():
+        resolve(device)
 
 
 def resolve(device: str) -> Backend:
