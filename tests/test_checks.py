@@ -301,5 +301,10 @@ class TestHost:
         assert found[-1].difference.startswith("Sinusoids")
         assert "the bits hash to" in found[-1].difference
 
+    def test_factorisations_where_ours_are(self, monkeypatch):
+        whole = checks.host_check().cases
+        monkeypatch.setattr(checks, "has_kernels", lambda: False)
+        assert checks.host_check().cases == whole - 3
+
     def test_is_the_first_of_all(self):
         assert checks.backend_checks(0, quick=True)[0].backend == "host"

@@ -93,6 +93,38 @@ def test_one_call_a_dtype_and_no_fill_a_member(monkeypatch):
     ti.ensemble(model, range(100))
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "nothing"])
+def test_into_memory_that_is_there(name):
+    """What an earlier call gave, gradients and views of it included."""
+    model = MODELS[name]()
+    members = ti.ensemble(model, range(4))
+    places = {name: (id(x), x.data_ptr(), x.requires_grad) for name, x in members.items()}
+    assert ti.ensemble(model, SEEDS, out=members) is members
+    assert {name: (id(x), x.data_ptr(), x.requires_grad) for name, x in members.items()} == places
+    assert_members(model, members, SEEDS)
+
+
+def test_memory_that_is_another():
+    model = nn.Linear(3, 2)
+    members = ti.ensemble(model, range(4))
+    before = {name: x.detach().clone() for name, x in members.items()}
+    weight = members["weight"].detach()
+    others = [
+        ({"weight": weight}, "out has no 'bias'"),
+        (
+            {**members, "weight": weight[:3]},
+            r"out\['weight'\] is to be contiguous, torch.float32 \(4, 2, 3\)",
+        ),
+        ({**members, "weight": weight.double()}, "not torch.float64"),
+        ({**members, "weight": weight.transpose(1, 2).contiguous().transpose(1, 2)}, "contiguous"),
+        ({**members, "bias": members["bias"].to("meta")}, "on meta"),
+    ]
+    for out, message in others:
+        with pytest.raises(ValueError, match=message):
+            ti.ensemble(model, SEEDS, out=out)
+    assert all(x.equal(before[name]) for name, x in members.items())
+
+
 def test_seeds():
     model = nn.Linear(2, 2)
     for wrong in ([1.5], ["1"], [True], torch.tensor([1.0]), torch.tensor([[1]]), torch.tensor(1)):

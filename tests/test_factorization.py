@@ -1,9 +1,15 @@
 """Q of many matrices: the same bits for any number of threads, near the factorisation that it stands for."""
 
+import math
+import os
+import platform
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from hashlib import sha256
 
+import llvmlite.binding
 import numpy as np
 import pytest
 import torch
@@ -11,28 +17,20 @@ import torch
 import tritoninit as ti
 from tests.initializer_helpers import KEY
 from tritoninit import Experts, Key, Orthogonal, Rule, Stacked, cholesky_qr, factorization
-from tritoninit.factorization import (
-    Blocked,
-    Factorizations,
-    Matrix,
-    block_width,
-    orthogonal_factors,
-)
+from tritoninit.factorization import Factorizations, Matrix, orthogonal_factors
+from tritoninit.kernels import numba_householder
+from tritoninit.kernels.numba_householder import orthogonalize
 
 CPU = torch.device("cpu")
-# By one call of LAPACK's and by blocks, tall, wide and square, the last block of one column.
-SHAPES = [
-    (1, 1),
-    (40, 40),
-    (191, 192),
-    (384, 384),
-    (700, 256),
-    (90, 4000),
-    (4000, 90),
-    (449, 449),
-    (513, 400),
-    (257, 1600),
-]
+# Tall, wide and square; of whole and of broken blocks, vectors and strips, and of sums that are made of sums.
+SHAPES = [(1, 1), (40, 40), (191, 192), (96, 1024), (90, 4000), (4000, 90), (449, 449), (513, 400)]
+
+
+@pytest.fixture(params=["kernels", "lapack"])
+def way(request, monkeypatch):
+    """By our kernels, and by LAPACK, as without numba."""
+    monkeypatch.setattr(factorization, "has_kernels", lambda: request.param == "kernels")
+    return request.param
 
 
 @pytest.fixture
@@ -48,31 +46,70 @@ def matrices(shape, count=1, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_number_of_threads_does_not_count(shape, threads):
+def test_the_number_of_threads_does_not_count(shape, threads, way):
     found = []
-    for count in (1, 2, 3, 5):
+    for count in (1, 2, 5):
         threads(count)
         found.append(Orthogonal()(torch.empty(shape), key=KEY))
     assert all(each.equal(found[0]) for each in found)
 
 
-def test_nor_of_a_large_one(threads):
-    """Which has wider blocks."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_nor_do_those_that_share_a_matrix(shape, dtype, threads, monkeypatch):
+    """Its rows, that is; in these, one thread has fewer rows than a strip, or none."""
     found = []
-    for count in (1, 2):
+    for least, count in ((1 << 19, 1), (1, 2), (1, 3), (1, 100)):
+        monkeypatch.setattr(numba_householder, "_SHARED_FROM", least)
         threads(count)
-        found.append(Orthogonal()(torch.empty(1025, 1030), key=KEY))
-    assert found[0].equal(found[1])
+        found.append(Orthogonal()(torch.empty(shape, dtype=dtype), key=KEY))
+    assert all(each.equal(found[0]) for each in found)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_alone_or_among_others(shape, threads):
+def test_alone_or_among_others(shape, threads, way):
     threads(2)
     alone = [orthogonal_factors([matrix])[0] for matrix in matrices(shape, 3)]
     for count in (1, 2):
         threads(count)
         for each, together in zip(alone, orthogonal_factors(matrices(shape, 3)), strict=True):
             assert each.equal(together)
+
+
+PINNED = {
+    ((40, 40), torch.float32): "088b963d610e3dd6",
+    ((300, 1100), torch.float32): "cdf264ad74f72010",
+    ((900, 130), torch.float32): "e7a41f575c068603",
+    ((70, 90), torch.float64): "9eaad275a9212eaa",
+}
+
+
+def digests():
+    """Of each of the pinned ones."""
+    return [
+        sha256(Orthogonal()(torch.empty(shape, dtype=dtype), key=KEY).numpy().tobytes()).hexdigest()[:16]
+        for shape, dtype in PINNED
+    ]
+
+
+def test_pinned():
+    """On every processor."""
+    assert dict(zip(PINNED, digests(), strict=True)) == PINNED
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are processors of x86")
+@pytest.mark.parametrize("processor", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+def test_other_vectors_and_none_that_fuses(processor):
+    """By vectors of 16 bytes and the C library's fmaf, of 32, and of 64, if the processor has these."""
+    if processor == "x86-64-v4" and not llvmlite.binding.get_host_cpu_features().get("avx512f"):
+        pytest.skip("no AVX-512")
+    environment = {**os.environ, "NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
+    code = "from tests.test_factorization import digests; print(*digests())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == list(PINNED.values())
 
 
 def test_experts_stacks_and_models_are_the_matrices_one_by_one():
@@ -118,44 +155,56 @@ def test_what_is_written_later_lies_on_top():
     assert x[:2, :4].equal(first[:2])
 
 
-def by_blocks(transposed):
-    found = Blocked(transposed)
-    found.run()
-    return found.q
+def by_kernels(tall):
+    found = tall.clone()
+    orthogonalize([found.numpy().T], 1)
+    return found
 
 
-@pytest.mark.parametrize("shape", [(40, 40), (400, 400), (600, 385), (257, 1600), (2000, 130)], ids=str)
-def test_distance_to_the_factorisation_in_double(shape):
+@pytest.mark.parametrize("shape", [(40, 40), (400, 400), (600, 385), (1600, 257), (2000, 130)], ids=str)
+@pytest.mark.parametrize("find", [by_kernels, cholesky_qr.by_reflectors])
+def test_distance_to_the_factorisation_in_double(shape, find):
     """Householder's R is that of a matrix A + E whose columns have |E_j| <= c u |A_j| (Higham 2002, theorem
     19.4; c below 8 here), and Q moves by at most 2 cond(A) |E|_F / |A|_2, to first order (Sun, BIT 31, 1991).
     """
-    (matrix,) = matrices(shape)
-    drawn = matrix.oriented(matrix.transposed()).double()
-    tall = drawn if shape[0] >= shape[1] else drawn.T
+    tall = ti.Normal()(torch.empty(shape), key=KEY).double()
     q = cholesky_qr.by_reflectors(tall)
     values = torch.linalg.svdvals(tall)
-    for dtype, way in product((torch.float32, torch.float64), (by_blocks, factorization._factor)):
-        found = way(tall.T.to(dtype, memory_format=torch.contiguous_format, copy=True))  # which it writes to
-        (short,) = found[:, 0].shape
+    for dtype in (torch.float32, torch.float64):
+        found = find(tall.to(dtype)).double()
         u = torch.finfo(dtype).eps / 2
         bound = 2 * values[0] / values[-1] * 8 * u * tall.norm() / values[0]
         double = 2 * values[0] / values[-1] * 8 * 2.0**-53 * tall.norm() / values[0]
-        assert (found.T.double() - q).norm() <= bound + double, way
-        gram = found.double() @ found.double().T - torch.eye(short, dtype=torch.float64)
-        assert gram.abs().max() <= (max(shape) + 8) * u, way
+        assert (found - q).norm() <= bound + double
+        gram = found.T @ found - torch.eye(shape[1], dtype=torch.float64)
+        assert gram.abs().max() <= (max(shape) + 8) * u
 
 
-@pytest.mark.parametrize("way", [by_blocks, factorization._factor])
-def test_zero_columns(way):
+@pytest.mark.parametrize("find", [by_kernels, cholesky_qr.by_reflectors])
+@pytest.mark.parametrize("small", [0.0, 1e-21, 1e-38])
+def test_columns_and_rows_of_next_to_nothing(find, small):
     """Reflectors of no effect have no scale; Q is orthogonal all the same."""
     dense = torch.randn(400, 300, generator=torch.Generator().manual_seed(1))
-    dense[:, ::3] = 0
-    dense[50:] = 0
-    found = way(dense.T.contiguous())
-    assert torch.allclose(found @ found.T, torch.eye(300), atol=1e-5)
+    dense[:, ::3] *= small
+    dense[50:] *= small
+    found = find(dense)
+    assert torch.allclose(found.T @ found, torch.eye(300), atol=1e-5)
 
 
-def test_the_callers_threads_stay_as_they_are(threads):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_signs(dtype):
+    """R's diagonal is positive, that of a lone number is its sign's, of a zero column one."""
+    tall = torch.tensor([[-2.0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, -3.0]], dtype=dtype)
+    r = by_kernels(tall).T @ tall
+    assert torch.allclose(r.tril(-1), torch.zeros(3, 3, dtype=dtype), atol=1e-6)
+    assert r[0, 0] == 2
+    assert r[1, 1] == 0
+    assert r[2, 2] > 0
+    for number in (-0.5, 0.5):
+        assert by_kernels(torch.full((1, 1), number, dtype=dtype)).item() == math.copysign(1, number)
+
+
+def test_the_callers_threads_stay_as_they_are(threads, way):
     """Those of this thread, and those of threads that are yet to begin."""
     threads(3)
     factorization._pool.cache_clear()
@@ -167,7 +216,7 @@ def test_the_callers_threads_stay_as_they_are(threads):
     assert seen == [3, 3]
 
 
-def test_where_no_thread_starts_any_more(threads, monkeypatch):
+def test_where_no_thread_starts_any_more(threads, monkeypatch, way):
     """As in what atexit calls."""
     threads(2)
     right = Orthogonal()(torch.empty(400, 400), key=KEY)
@@ -178,7 +227,7 @@ def test_where_no_thread_starts_any_more(threads, monkeypatch):
     assert torch.get_num_threads() == 2
 
 
-def test_several_callers_at_once(threads):
+def test_several_callers_at_once(threads, way):
     threads(2)
     right = Orthogonal()(torch.empty(400, 400), key=KEY)
     found = {}
@@ -196,7 +245,7 @@ def test_several_callers_at_once(threads):
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (256, 256), (400, 400)], ids=str)
-def test_in_inference_mode(shape):
+def test_in_inference_mode(shape, way):
     right = Orthogonal()(torch.empty(shape), key=KEY)
     with torch.inference_mode():
         assert Orthogonal()(torch.empty(shape), key=KEY).equal(right)
@@ -209,7 +258,7 @@ def test_arrays_have_the_tensors_bits(shape):
 
 
 def test_the_callers_backend_draws(monkeypatch):
-    """On the factorisation's threads, too, whether one of the callers' own draws or not."""
+    """And does not factorise."""
     from tritoninit import registry
 
     names = []
@@ -221,19 +270,20 @@ def test_the_callers_backend_draws(monkeypatch):
             lambda backend, *rest, fill=fill: (names.append(backend.name), fill(backend, *rest)),
         )
     with ti.use_backend("numpy"):
-        Experts(Orthogonal())(torch.empty(3, 10, 10), key=KEY)
-        Orthogonal()(torch.empty(400, 400), key=KEY)
-    assert names == ["numpy"] * 4
+        drawn = Orthogonal()(torch.empty(400, 400), key=KEY)
+    assert names == ["numpy"]
+    assert drawn.equal(Orthogonal()(torch.empty(400, 400), key=KEY))
 
 
 def test_an_error_of_a_thread_is_the_callers(monkeypatch):
     def failing(x):
         raise RuntimeError("no LAPACK")
 
-    monkeypatch.setattr(torch, "geqrf", failing)
-    for shape in ((4, 4), (256, 256), (400, 400), (3, 256, 256), (3, 400, 400)):
+    monkeypatch.setattr(cholesky_qr, "by_reflectors", failing)
+    monkeypatch.setattr(factorization, "has_kernels", lambda: False)
+    for shape in ((1, 4, 4), (3, 256, 256)):
         with pytest.raises(RuntimeError, match="no LAPACK"):
-            Experts(Orthogonal(), 1)(torch.empty(1, *shape[-2:]) if len(shape) < 3 else torch.empty(shape))
+            Experts(Orthogonal(), 1)(torch.empty(shape))
 
 
 def test_what_is_asked_for_is_given_once():
@@ -244,14 +294,6 @@ def test_what_is_asked_for_is_given_once():
     assert not together._done
     for matrix, q in zip(reversed(matrices((5, 4), 3)), found, strict=True):
         assert q.equal(orthogonal_factors([matrix])[0])
-
-
-def test_blocks_are_as_wide_as_they_say():
-    for columns, width in ((129, 64), (1024, 64), (1025, 128), (1281, 128)):
-        blocked = Blocked(torch.zeros(columns, columns + 1))
-        widths = [len(blocked.q[place]) for place in blocked._places]
-        assert widths == [width] * (columns // width) + [columns % width] * (columns % width > 0)
-        assert block_width(columns) == width
 
 
 @pytest.mark.parametrize("shape", [(7, 40, 40), (3, 130, 100), (2, 90, 1)], ids=str)
@@ -293,9 +335,10 @@ def test_who_is_factorised_so(monkeypatch):
     )
     monkeypatch.setattr(factorization, "_are_many_small", lambda found: len(found) > 1)
     for shape in ((30, 20), (20, 30)):
-        by_us = factorization._by_the_device(matrices(shape, 3))
-        for q, matrix in zip(by_us, matrices(shape, 3), strict=True):
-            assert q.shape == shape
+        alike = matrices(shape, 3)
+        drawn = torch.stack([ti.Normal()(torch.empty(shape), key=matrix.key) for matrix in alike])
+        by_us = factorization._by_the_device(alike, drawn if shape[0] > shape[1] else drawn.mT)
+        for q, matrix in zip(by_us if shape[0] > shape[1] else by_us.mT, alike, strict=True):
             assert torch.allclose(q, orthogonal_factors([matrix])[0], atol=1e-5)
     assert asked == [(3, 30, 20)] * 2
     monkeypatch.undo()

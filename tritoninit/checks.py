@@ -37,6 +37,7 @@ from tritoninit.distributions import (
     RandInt,
 )
 from tritoninit.extents import extent
+from tritoninit.factorization import has_kernels
 from tritoninit.fills import Constant, Fill, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.kernels.lowering import FLOAT_DTYPES
 from tritoninit.kernels.stream import GRIDS, Draw, row_major_strides
@@ -44,6 +45,7 @@ from tritoninit.keys import Key
 from tritoninit.mapped import LogOfUniform, LogUniform, RingDecay, TimeStepBias
 from tritoninit.plan import Plan
 from tritoninit.registry import FillFunction
+from tritoninit.structured import Orthogonal
 from tritoninit.tables import S4D, STFT, Sinusoids
 from tritoninit.targets import Target
 from tritoninit.window import Window
@@ -324,10 +326,21 @@ _PINNED_DOUBLES: Final[tuple[tuple[Initializer, int], ...]] = (
 )
 
 
+# By kernels of ours, where numba is installed; LAPACK's are each build's own.
+_PINNED_FACTORS: Final[tuple[tuple[tuple[int, ...], torch.dtype, int], ...]] = (
+    ((300, 200), torch.float32, 0xC8F35DAD6E22D8D0),
+    ((96, 1024), torch.float32, 0x8BBA0DB511AFCD59),
+    ((60, 130), torch.float64, 0x58330756040D03E2),
+)
+
+
 def host_check() -> BackendCheck:
-    """The functions of this machine's mathematical library, against the bits that they gave elsewhere."""
-    count = len(_PINNED) + len(_PINNED_DOUBLES)
-    return BackendCheck("host", "cpu, functions in float64", count, _compare_host, "pinned bits")
+    """What only the host computes, against the bits that it gave elsewhere.
+
+    Functions of this machine's mathematical library, and QR factorisations if numba is installed.
+    """
+    count = len(list(_pinned()))
+    return BackendCheck("host", "cpu, functions and factorisations", count, _compare_host, "pinned bits")
 
 
 def _pinned() -> Iterator[tuple[Initializer, tuple[int, ...], torch.dtype, int]]:
@@ -335,6 +348,9 @@ def _pinned() -> Iterator[tuple[Initializer, tuple[int, ...], torch.dtype, int]]
         yield initializer, (4096,), torch.float64, pinned
     for initializer, shape, pinned in _PINNED:
         yield initializer, shape, torch.float32, pinned
+    if has_kernels():
+        for shape, dtype, pinned in _PINNED_FACTORS:
+            yield Orthogonal(), shape, dtype, pinned
 
 
 def _compare_host() -> Iterator[Outcome]:

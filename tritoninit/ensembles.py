@@ -35,6 +35,7 @@ def ensemble(
     only: Selection | None = None,
     skip: Selection = (),
     rounding: str = NEAREST,
+    out: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The parameters and buffers of many members of one model, stacked, by the names that the model has.
 
@@ -55,14 +56,17 @@ def ensemble(
         only: likewise; the others are the model's own in every member.
         skip: likewise.
         rounding: likewise.
+        out: what an earlier call gave for as many members, to be written anew: on a CPU new memory takes
+            longer than what is drawn into it.
 
     Returns:
         By name tensors [members, *shape]; those of parameters require a gradient where the model's do. Tied
-        ones are there once.
+        ones are there once. ``out`` itself, if it is given.
 
     Raises:
         TypeError: a seed is no integer.
-        ValueError: what :func:`~tritoninit.initialize_` would raise, or no seed is given.
+        ValueError: what :func:`~tritoninit.initialize_` would raise, no seed is given, or a tensor of ``out``
+            is missing, of another shape, dtype or device, or not contiguous.
 
     >>> members = ensemble(nn.Linear(2, 3), seeds=range(4))
     >>> {name: tuple(x.shape) for name, x in members.items()}
@@ -72,18 +76,34 @@ def ensemble(
     numbers = _numbers(seeds)
     rules = RuleSet.of(rules)
     found, choice = asked(module, rules, only, skip, WHOLE, rounding=rounding)
-    names = _names(module)
+    count = len(numbers)
+    held = dict(module.named_parameters()) | dict(module.named_buffers())
+    members_of = {
+        name: _empty(x, count) if out is None else _checked(out, name, x, count) for name, x in held.items()
+    }
     if any(_is_unusual(slot, choice) for slot in found):
-        return _one_by_one(module, numbers, rules, only, skip, names, rounding)
+        _one_by_one(module, numbers, rules, only, skip, rounding, members_of)
+    else:
+        _together(found, choice, numbers, {id(x): members_of[name] for name, x in held.items()})
+    if out is not None:
+        return out
+    return {name: members.requires_grad_(held[name].requires_grad) for name, members in members_of.items()}
+
+
+def _together(
+    found: Iterable[Slot],
+    choice: Choice,
+    numbers: np.typing.NDArray[np.uint64],
+    members_of: dict[int, torch.Tensor],
+) -> None:
+    """Draw all members, by the ids of the model's tensors, at once."""
     count = len(numbers)
     steps: list[Step] = []
     strides: list[int] = []
     built = Plan()
-    stacked: dict[str, torch.Tensor] = {}
     for slot in found:
         how, model_s = choice.initializers.get(slot), slot.tensor
-        members = _empty(model_s, count)
-        stacked[names[id(model_s)]] = members
+        members = members_of[id(model_s)]
         kept = [] if how is None or isinstance(how, Keep) else _steps(slot, how, members)
         if how is None or isinstance(how, Keep) or (kept and _is_partial(how, slot)):
             members.copy_(model_s.detach().expand_as(members))
@@ -94,8 +114,6 @@ def ensemble(
             strides += [members.stride(0) * members.itemsize] * len(kept or ())
     KeptPlan(steps, strides, count).run(torch.from_numpy(numbers.view(np.int64)))
     built.run()
-    gradients = {names[id(slot.tensor)]: slot.tensor.requires_grad for slot in found if not slot.is_buffer}
-    return {name: members.requires_grad_(gradients.get(name, False)) for name, members in stacked.items()}
 
 
 def _numbers(seeds: Sequence[int] | torch.Tensor) -> np.typing.NDArray[np.uint64]:
@@ -118,10 +136,18 @@ def _numbers(seeds: Sequence[int] | torch.Tensor) -> np.typing.NDArray[np.uint64
     return found
 
 
-def _names(module: nn.Module) -> dict[int, str]:
-    """What a model calls its tensors, by their ids; the first of several names."""
-    held = (*module.named_parameters(), *module.named_buffers())
-    return {id(tensor): name for name, tensor in reversed(held)}
+def _checked(out: dict[str, torch.Tensor], name: str, tensor: torch.Tensor, count: int) -> torch.Tensor:
+    """The memory that is given for members of a tensor."""
+    wanted = ((count, *tensor.shape), tensor.dtype, tensor.device)
+    given = out.get(name)
+    if given is None:
+        raise ValueError(f"out has no {name!r}")
+    if (tuple(given.shape), given.dtype, given.device) != wanted or not given.is_contiguous():
+        raise ValueError(
+            f"out[{name!r}] is to be contiguous, {wanted[1]} {wanted[0]} on {wanted[2]}, not {given.dtype} "
+            f"{tuple(given.shape)} on {given.device}"
+        )
+    return given.detach()
 
 
 def _is_unusual(slot: Slot, choice: Choice) -> bool:
@@ -171,12 +197,10 @@ def _one_by_one(
     rules: RuleSet,
     only: Selection | None,
     skip: Selection,
-    names: dict[int, str],
     rounding: str,
-) -> dict[str, torch.Tensor]:
+    members_of: dict[str, torch.Tensor],
+) -> None:
     """The same of a model that a stack of fills does not make."""
-    held = dict(module.named_parameters()) | dict(module.named_buffers())
-    stacked = {name: _empty(held[name], len(seeds)) for name in held}
     copy = deepcopy(module)
     theirs = dict(copy.named_parameters()) | dict(copy.named_buffers())
     before = {name: each.detach().clone() for name, each in theirs.items()}
@@ -186,5 +210,4 @@ def _one_by_one(
                 each.copy_(before[name])
         initialize_(copy, rules, seed=seed, only=only, skip=skip, rounding=rounding)
         for name, each in theirs.items():
-            stacked[name][number] = each.detach()
-    return {name: members.requires_grad_(held[name].requires_grad) for name, members in stacked.items()}
+            members_of[name][number] = each.detach()

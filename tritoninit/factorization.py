@@ -1,14 +1,15 @@
 """Q of the QR factorisations of many matrices of normals: on a CPU the same bits for any number of threads.
 
-LAPACK and BLAS round by the number of threads. Here each of their calls runs on one thread, and threads share
-out the calls: the matrices, or the columns of one. What a call computes, and in which order those
-of one block come, depends on the shape alone.
+Real matrices on a CPU are factorised by kernels of ours (``numba_householder``), if numba is installed.
+LAPACK, which factorises complex ones, and all without numba, rounds by the number of threads: each of its
+calls runs on one thread, and threads share out the matrices.
 
 | | bits |
 |---|---|
 | on a CPU, another number of threads, alone or among others | the same |
-| on a GPU, alone or among others | equal to rounding: other routines serve either |
-| another processor, LAPACK or GPU | equal to rounding |
+| on another processor, real, with numba | the same |
+| else on another processor or LAPACK, and with numba or without | equal to rounding |
+| on a GPU, alone or among others, or another one | equal to rounding: other routines serve either |
 """
 
 from __future__ import annotations
@@ -18,21 +19,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import cache, partial
-from threading import Barrier, Condition, Lock, Thread
+from threading import Barrier, Lock, Thread
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tritoninit import cholesky_qr
-from tritoninit.cholesky_qr import signs
+from tritoninit import cholesky_qr, registry
 from tritoninit.fills import Normal
 from tritoninit.keys import Key
 from tritoninit.plan import Plan
 
-_FEW, _MANY = 64, 128  # columns of a block: more take less time in all, fewer keep more threads busy
-_MANY_FROM = 1025  # columns of a matrix
-_ONE_CALL = 384  # as many columns, of half as many rows again, take longer by blocks
 _CHOLESKY_UP_TO = 1024  # columns: of 8 square ones, 2.4 times as fast as by reflectors on an H200
 _TOGETHER = {"cpu": 1 << 24, "cuda": 1 << 26}  # elements of matrices that are factorised at a time
 
@@ -60,16 +57,6 @@ class Matrix(NamedTuple):
     @property
     def alike(self) -> tuple[object, ...]:
         return self[:-1]
-
-    def transposed(self) -> Tensor:
-        """The normals, of shape (short, long)."""
-        drawn = torch.empty(self.rows, self.columns, dtype=self.dtype, device=self.device)
-        Normal()(drawn, key=self.key)
-        return drawn.T if self.rows >= self.columns else drawn
-
-    def oriented(self, q: Tensor) -> Tensor:
-        """Q, of the matrix's shape, of the transposed factor of the tall one."""
-        return q.T if self.rows >= self.columns else q
 
 
 class Factorizations:
@@ -108,25 +95,34 @@ class Factorizations:
 
 def orthogonal_factors(matrices: list[Matrix]) -> list[Tensor]:
     """Q of each of some matrices that are alike but for their keys."""
-    if matrices[0].device.type != "cpu":
-        return _by_the_device(matrices)
-    threads = torch.get_num_threads()
-    if len(matrices) >= threads or _is_small(*matrices[0].tall):
-        return _side_by_side(matrices, threads)
-    return [_by_blocks(matrix, threads) for matrix in matrices]
-
-
-def _by_the_device(matrices: list[Matrix]) -> list[Tensor]:
-    """In a few calls for all of them, and one to draw them."""
     first = matrices[0]
-    drawn = torch.empty(len(matrices), first.rows, first.columns, dtype=first.dtype, device=first.device)
+    shape = (len(matrices), first.rows, first.columns)
+    with torch.inference_mode(False):  # or other threads could not write it
+        drawn = torch.empty(shape, dtype=first.dtype, device=first.device)
     plan = Plan()
     for memory, matrix in zip(drawn, matrices, strict=True):
         plan.add(memory, Normal(), matrix.key)
     plan.run()
     tall = drawn if first.rows >= first.columns else drawn.mT
-    q = cholesky_qr.orthogonal(tall) if _are_many_small(matrices) else cholesky_qr.by_reflectors(tall)
-    return list(q if first.rows >= first.columns else q.mT)
+    if first.device.type != "cpu":
+        q = _by_the_device(matrices, tall)
+        return list(q if tall is drawn else q.mT)
+    if not drawn.is_complex() and has_kernels():
+        from tritoninit.kernels import numba_householder
+
+        numba_householder.orthogonalize(list(tall.mT.numpy()), torch.get_num_threads())
+    else:
+        _side_by_side(list(tall))
+    return list(drawn)
+
+
+def has_kernels() -> bool:
+    """Whether numba is here to compile ours, whichever backend draws: the bits hang on what is installed."""
+    return registry.get("numba").unavailable("cpu") is None
+
+
+def _by_the_device(matrices: list[Matrix], tall: Tensor) -> Tensor:
+    return cholesky_qr.orthogonal(tall) if _are_many_small(matrices) else cholesky_qr.by_reflectors(tall)
 
 
 def _are_many_small(matrices: list[Matrix]) -> bool:
@@ -139,151 +135,20 @@ def _are_many_small(matrices: list[Matrix]) -> bool:
     return of_float32 and len(matrices) > 1 and short <= _CHOLESKY_UP_TO
 
 
-def _is_small(long: int, short: int) -> bool:
-    return short <= _ONE_CALL and long * short <= 3 * _ONE_CALL * _ONE_CALL // 2
-
-
-def _side_by_side(matrices: list[Matrix], threads: int) -> list[Tensor]:
-    """A matrix a thread."""
-    found: dict[int, Tensor] = {}
-    numbers = iter(range(len(matrices)))
+def _side_by_side(matrices: list[Tensor]) -> None:
+    """Write Q over each, a matrix a thread."""
+    left = iter(matrices)
     lock = Lock()
 
     def run() -> None:
         while True:
             with lock:
-                number = next(numbers, None)
-            if number is None:
+                matrix = next(left, None)
+            if matrix is None:
                 return
-            matrix = matrices[number]
-            found[number] = matrix.oriented(_factor(matrix.transposed()))
+            matrix.copy_(cholesky_qr.by_reflectors(matrix))
 
-    _on_threads(run, min(threads, len(matrices)))
-    return [found[number] for number in range(len(matrices))]
-
-
-def _factor(transposed: Tensor) -> Tensor:
-    """The transposed factor of a matrix, on this thread alone, which is the only one of its LAPACK."""
-    short, long = transposed.shape
-    if not _is_small(long, short):
-        blocked = Blocked(transposed)
-        blocked.run()
-        return blocked.q
-    reflectors, scales = torch.geqrf(transposed.T)
-    q: Tensor = torch.linalg.householder_product(reflectors, scales).T
-    return q.mul_(signs(reflectors.diagonal())[:, None])
-
-
-def _by_blocks(matrix: Matrix, threads: int) -> Tensor:
-    """A block of columns a thread."""
-    with torch.inference_mode(False):  # or other threads could not write it
-        blocked = Blocked(matrix.transposed())
-    _on_threads(blocked.run, min(threads, blocked.count))
-    return matrix.oriented(blocked.q)
-
-
-def block_width(columns: int) -> int:
-    """Of the blocks of a matrix; a function of nothing else, since bits depend on it."""
-    return _MANY if columns >= _MANY_FROM else _FEW
-
-
-class Blocked:
-    """Householder's QR factorisation by blocks of columns, which threads that call :meth:`run` share.
-
-    A block is updated by the reflectors of those before it, in order, and then factorised: I - V T V^T in the
-    compact form of Schreiber and Van Loan (SIAM J. Sci. Stat. Comput. 10, 1989), V^H for V^T of complex
-    numbers. T is the inverse of D^-1 + U, with U the part of V^T V above its diagonal and D the reflectors'
-    scales, as (I + D U)^-1 D, since a scale may be zero. A block of Q is that of the identity, updated by the
-    same reflectors from the last that reach it to the first; it waits for none after them.
-
-    Attributes:
-        q: the transposed factor, once all threads have come back.
-        count: how many blocks there are.
-    """
-
-    def __init__(self, transposed: Tensor) -> None:
-        """``transposed``: the (short, long) matrix, which may be used up."""
-        self._matrix = transposed.contiguous()
-        self.q = torch.zeros_like(self._matrix)
-        step = block_width(len(transposed))
-        starts = range(0, len(transposed), step)
-        self.count = len(starts)
-        self._places = [slice(start, start + step) for start in starts]
-        self._compact: list[Tensor] = []  # T of the blocks that are factorised
-        self._signs: list[Tensor] = []
-        self._updates = [0] * self.count  # of each block, by how many of those before it
-        self._taken = [False] * self.count
-        self._formed = 0
-        self._failed = False
-        self._changed = Condition()
-
-    def run(self) -> None:
-        """Do what is there to do until nothing is left that nobody has begun."""
-        try:
-            while (work := self._next()) is not None:
-                work()
-        except BaseException:
-            with self._changed:
-                self._failed = True
-                self._changed.notify_all()
-            raise
-
-    def _next(self) -> Callable[[], None] | None:
-        with self._changed:
-            while self._formed < self.count and not self._failed:
-                if (work := self._ready()) is not None:
-                    return work
-                self._changed.wait()
-        return None
-
-    def _ready(self) -> Callable[[], None] | None:
-        """The first block that can be updated or factorised, for which others wait; else one of Q's."""
-        done = len(self._compact)
-        for number in range(done, self.count):
-            if self._taken[number]:
-                continue
-            before = self._updates[number]
-            if before == number or before < done:
-                self._taken[number] = True
-                return partial(self._factor if before == number else self._update, number)
-        if self._formed < done:
-            self._formed += 1
-            return partial(self._form, self._formed - 1)
-        return None
-
-    def _factor(self, number: int) -> None:
-        place = self._places[number]
-        block = self._matrix[place, place.start :]
-        reflectors, scales = torch.geqrf(block.T)
-        found = signs(reflectors.diagonal())
-        block.copy_(reflectors.T).triu_(1).diagonal().fill_(1.0)
-        above = (block.conj() @ block.T).triu_(1).mul_(scales[:, None])
-        compact = torch.linalg.solve_triangular(above, torch.diag(scales), upper=True, unitriangular=True)
-        with self._changed:
-            self._signs.append(found)
-            self._compact.append(compact)
-            self._changed.notify_all()
-
-    def _update(self, number: int) -> None:
-        by = self._updates[number]
-        self._reflect(self._matrix[self._places[number]], by, self._compact[by].conj())
-        with self._changed:
-            self._updates[number] += 1
-            self._taken[number] = False
-            self._changed.notify_all()
-
-    def _form(self, number: int) -> None:
-        place = self._places[number]
-        rows = self.q[place]
-        rows[:, place].fill_diagonal_(1.0)
-        for by in range(number, -1, -1):
-            self._reflect(rows, by, self._compact[by].T)
-        rows.mul_(self._signs[number][:, None])
-
-    def _reflect(self, rows: Tensor, by: int, compact: Tensor) -> None:
-        place = self._places[by]
-        vectors, rest = self._matrix[place, place.start :], rows[:, place.start :]
-        rest.addmm_((rest @ vectors.T.conj()) @ compact, vectors, alpha=-1.0)
+    _on_threads(run, min(torch.get_num_threads(), len(matrices)))
 
 
 def _on_threads(run: Callable[[], None], count: int) -> None:

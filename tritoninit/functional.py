@@ -559,7 +559,7 @@ def orthogonal_(
 
     Saxe, McClelland and Ganguli, ICLR 2014: Q of the QR factorisation of standard normals, in float32, with
     the signs of R's diagonal made positive (Mezzadri, Notices of the AMS 54, 2007). The normals are equal
-    everywhere; Q is LAPACK's or cuSOLVER's: on a CPU the same for any number of threads, elsewhere equal to
+    everywhere; Q has the same bits on all CPUs with numba, and is else LAPACK's or cuSOLVER's, equal to
     rounding. For each of the matrices that leading dimensions number: ``Experts(Orthogonal(), dims)``.
 
     Args:

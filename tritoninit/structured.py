@@ -356,10 +356,11 @@ class Orthogonal(Structured):
     complex matrices are (semi-)unitary, of complex normals, in complex128 or complex64 likewise. Matrices of
     a plan, of a model or of experts that have one shape are factorised together.
 
-    The normals G are the stream's, equal everywhere; Q is LAPACK's or cuSOLVER's, on a GPU of many small
-    matrices that of Cholesky factorisations in float64. On a CPU its bits do not depend on the number of
-    threads, nor on what is factorised beside it; between processors, libraries and GPUs it differs, in
-    Frobenius' norm, by at most 32 u |G|_F / sigma_min(G), u being 2**-24.
+    The normals G are the stream's, equal everywhere. On a CPU Q's bits do not depend on the number of
+    threads, nor on what is factorised beside it; of real matrices, where numba is installed, neither on the
+    processor. Else Q is LAPACK's or cuSOLVER's, on a GPU of many small matrices that of Cholesky
+    factorisations in float64: between these it differs, in Frobenius' norm, by at most
+    32 u |G|_F / sigma_min(G), u being 2**-24.
 
     With a window, or of a DTensor, each process that holds elements builds the whole global matrix, once
     however many parts of it there are, and keeps its own: in vain are at most all of its normals, one QR

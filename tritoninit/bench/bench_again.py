@@ -104,4 +104,4 @@ def _of_members(trial: Trial) -> Callable[[], object]:
         for name, parameter in model.named_parameters():
             if not torch.equal(members[name][number], parameter):
                 raise WrongValues(f"{name} of member {number} is another than the model's alone")
-    return lambda: tritoninit.ensemble(model, range(MEMBERS))
+    return lambda: tritoninit.ensemble(model, range(MEMBERS), out=members)

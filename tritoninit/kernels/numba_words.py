@@ -108,7 +108,7 @@ def kernel(*signature: Any, constants: Any = stream, beside: Sequence[Any] = ())
     checksum = _checksum(constants, beside)
 
     def compiled(function: Any) -> Any:
-        function.__qualname__ += f"_{checksum:08x}"  # part of the name of the cache's file
+        function.__qualname__ = f"{function.__name__}_{checksum:08x}"  # part of the name of the cache's file
         dispatcher = njit(nogil=True, error_model="numpy")(function)
         with suppress(RuntimeError, OSError):  # "no locator available": slower to start
             dispatcher._cache = KernelCache(function)
