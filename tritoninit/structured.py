@@ -476,11 +476,11 @@ class Sparse(Structured):
         plan.afterwards(partial(self._set, parts, key))
 
     def _set(self, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        plan = PlanOfOne()
-        for target, window in parts:
-            plan.append(target, Normal(0.0, self.std), key, window)
+        (whole, window), *_ = parts
+        plan = PlanOfOne(whole)
+        for target, inside in parts:
+            plan.append(target, Normal(0.0, self.std), key, inside)
         plan.run()
-        (_, window), *_ = parts
         zero_smallest(parts, math.ceil(self.sparsity * window.global_shape[0]), key.fold_in("sparse"))
 
 
