@@ -60,8 +60,9 @@ COMPILE = """
 import json
 from tritoninit.kernels import numba_kernels
 assembly = {}
-for name in ("run_kernel", "rows_kernel"):
-    (assembly[name],) = getattr(numba_kernels, name).inspect_asm().values()
+kernels = {"run_kernel": numba_kernels.run_kernel, "rows_kernel": numba_kernels.rows_kernel()}
+for name, kernel in kernels.items():
+    (assembly[name],) = kernel.inspect_asm().values()
 print(json.dumps(assembly))
 """
 
