@@ -31,9 +31,10 @@ i64, u64 = np.int64, np.uint64
 
 Matrix = npt.NDArray[Any]
 
+# On these two hang the bits.
 VECTOR: Final = 64  # bytes: one of AVX-512, two of AVX2, four of NEON
-STRIP: Final = 6  # rows: with AVX2 twelve sums, two vectors and a number are all of its registers
 _DEPTH: Final = 512  # summands of one sum, of which others are then made: errors grow with it
+STRIP: Final = 6  # rows: with AVX2 twelve sums, two vectors and a number are all of its registers
 _SHARED_FROM: Final = 1 << 19  # elements: in less, to hand rows over takes longer than it saves
 
 _SET, _ADD, _SUBTRACT = range(3)
@@ -98,16 +99,28 @@ def _product(mode: int) -> Any:
 
 
 @intrinsic
-def lanes_of(context: Any, array: Any) -> Any:
-    """How many elements of an array a vector holds, known where code is compiled."""
+def lanes_of(context: Any, given: Any) -> Any:
+    """How many numbers like this, or elements of this array, a vector holds: known where code is compiled."""
+    real = getattr(given, "dtype", given)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return context.get_constant(types.int64, VECTOR * 8 // array.dtype.bitwidth)
+        return context.get_constant(types.int64, VECTOR * 8 // real.bitwidth)
 
-    return types.int64(array), generate
+    return types.int64(given), generate
 
 
 set_product, add_product, subtract_product = _product(_SET), _product(_ADD), _product(_SUBTRACT)
+
+
+@_helper
+def long_product(out, strip, row, columns, length, one):
+    """A strip times as many columns as a vector has lanes, which lie side by side."""
+    lanes = lanes_of(one)
+    size = u64(VECTOR // lanes)
+    set_product(out, lanes, strip, row, columns, lanes, min(length, _DEPTH), one)
+    for k in range(_DEPTH, length, _DEPTH):
+        part = columns + u64(k * lanes) * size
+        add_product(out, lanes, strip + u64(k) * size, row, part, lanes, min(length - k, _DEPTH), one)
 
 
 @_helper
@@ -194,11 +207,7 @@ def reflect(rows, begin, end, matrix, first, across, compact):
     vectors = u64(matrix.ctypes.data) + u64(first * row + first) * size
     for number in range(begin, end, STRIP):
         strip = u64(rows.ctypes.data) + u64(number * row + first) * size
-        set_product(sums, lanes, strip, row, columns, lanes, min(length, _DEPTH), one)
-        for k in range(_DEPTH, length, _DEPTH):
-            part = columns + u64(k * lanes) * size
-            depth = min(length - k, _DEPTH)
-            add_product(sums, lanes, strip + u64(k) * size, row, part, lanes, depth, one)
+        long_product(sums, strip, row, columns, length, one)
         set_product(scaled, lanes, sums, lanes, triangle, lanes, lanes, one)
         for k in range(0, length, lanes):
             moved = u64(k) * size
@@ -226,7 +235,7 @@ def factor(matrix, first, count, across, compact, signs):
     for number in range(0, count, STRIP):
         products = u64(gram.ctypes.data) + u64(number * lanes) * size
         strip = vectors + u64(number * row) * size
-        set_product(products, lanes, strip, row, u64(across.ctypes.data), lanes, row - first, one)
+        long_product(products, strip, row, u64(across.ctypes.data), row - first, one)
     compact[:] = 0
     for number in range(count):
         for other in range(number):
