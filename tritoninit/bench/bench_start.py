@@ -1,8 +1,8 @@
 """What a process pays before its first values: imports, and a first fill, its kernels on disk or not.
 
-Each row is a whole process, Python's own start and ``import torch`` included: subtract the rows. Where kernels
-are on disk, the default backend is not asked for by name: its rows are what somebody gets who imports and draws,
-and few elements come from NumPy.
+Each row is a whole process, Python's own start and ``import torch`` included: subtract the rows. Where
+kernels are on disk, the default backend is not asked for by name: its rows are what somebody gets who imports
+and draws, and few elements come from NumPy.
 """
 
 from __future__ import annotations
