@@ -21,6 +21,10 @@ FUNCTIONS = [
     ti.Geometric(0.3),
     ti.Bernoulli(0.3),
     ti.RandInt(-1000, 1000),
+    ti.LogUniform(1e-3, 0.1),
+    ti.LogOfUniform(),
+    ti.TimeStepBias(),
+    ti.RingDecay(),
 ]
 # Of one power of two and of all, with and without a high half, near the ends of a dtype.
 RANGES = [(0, 1), (-5, 2**31), (-(2**40), 2**45 + 7), (-(2**63), 2**63), (-(2**63), -1), (0, 2**32)]
@@ -71,11 +75,29 @@ def test_bits(initializer, asked):
         ti.Bernoulli(0.0),
         ti.Bernoulli(1.0),
         ti.Bernoulli(2.0**-18),
+        ti.LogUniform(1e-30, 1e30),
+        ti.LogUniform(0.25, 0.25),
+        ti.LogUniform(1e-45, 1e-40),  # subnormal in float32
+        ti.LogOfUniform(1e-299, 1e30),
+        ti.LogOfUniform(1.0, 1.0 + 2.0**-52),
+        ti.TimeStepBias(1e-30, 30.0, 0.0),
+        ti.TimeStepBias(100.0, 2000.0),  # whose exponentials are zero
+        ti.TimeStepBias(1e-3, 0.1, 0.05),
+        ti.TimeStepBias(1e-3, 0.1, 0.5),
+        ti.RingDecay(1e-200, 0.5),
+        ti.RingDecay(0.5, 1 - 2.0**-53),
+        ti.RingDecay(0.7, 0.7),
     ],
     ids=str,
 )
 def test_bits_at_the_ends(initializer):
     assert same(*both(initializer))
+
+
+@pytest.mark.parametrize("initializer", [ti.LogOfUniform(1e-310), ti.TimeStepBias(1e-310, 0.1, 0.0)])
+def test_logarithms_of_subnormal_numbers_are_left_to_numpy(initializer, asked):
+    assert same(*both(initializer))
+    assert not asked
 
 
 @pytest.mark.parametrize("bounds", RANGES, ids=str)
@@ -85,7 +107,14 @@ def test_integers_of_any_range(bounds):
 
 @pytest.mark.parametrize("name", FLOATS)
 def test_floats_of_every_dtype(name):
-    for initializer in (ti.Exponential(), ti.LogNormal(0.0, 0.5), ti.Geometric(0.5)):
+    some = (
+        ti.Exponential(),
+        ti.LogNormal(0.0, 0.5),
+        ti.Geometric(0.5),
+        ti.LogUniform(0.1, 2.0),
+        ti.TimeStepBias(),
+    )
+    for initializer in some:
         assert same(*both(initializer, dtype=getattr(torch, name))), initializer
 
 
@@ -171,6 +200,10 @@ def test_polynomials_are_those_of_numpy():
     y = np.concatenate([np.random.default_rng(1).uniform(-760, 720, 500), [0.0, -0.0, np.inf, -np.inf]])
     with np.errstate(over="ignore"):
         assert [numba_functions.exp(v) for v in y] == exact.exp(y).tolist()
+    z = -np.concatenate(
+        [np.random.default_rng(2).exponential(5, 500), 2.0 ** np.arange(-60, 10), [0.0, 745.0]]
+    )
+    assert [numba_functions.expm1(v) for v in z] == exact.expm1(z).tolist()
 
 
 class TestOrder:

@@ -53,10 +53,11 @@ def sections(doc: str) -> dict[str, str]:
     return {"": pieces[0], **dict(zip(pieces[1::2], pieces[2::2], strict=True))}
 
 
-def described(text: str) -> set[str]:
-    """The names of a section's entries: ``a, b: ...`` tells two."""
-    entries = re.findall(r"^    ([\w*][\w, *]*)(?: \(.*?\))?: ", text, flags=re.MULTILINE)
-    return {name.strip(" *") for entry in entries for name in entry.split(",")}
+def described(sections: dict[str, str]) -> set[str]:
+    """The names of arguments, of which the site's reader takes ``a, b: ...`` for one, and of attributes."""
+    arguments = re.findall(r"^    ([\w*]+)(?: \(.*?\))?: ", sections.get("Args", ""), re.MULTILINE)
+    attributes = re.findall(r"^    (\w[\w, ]*): ", sections.get("Attributes", ""), re.MULTILINE)
+    return {name.strip(" *") for entry in (*arguments, *attributes) for name in entry.split(",")}
 
 
 def arguments(thing: Any) -> set[str]:
@@ -83,7 +84,7 @@ def wanting_of_function(function: Any) -> list[str]:
     if not doc:
         return ["a docstring"]
     found = sections(doc)
-    wanting = sorted(arguments(function) - described(found.get("Args", "")))
+    wanting = sorted(arguments(function) - described(found))
     returned = inspect.signature(function).return_annotation
     if returned not in ("None", None, inspect.Signature.empty) and not {"Returns", "Yields"} & set(found):
         wanting.append("Returns")
@@ -99,7 +100,7 @@ def wanting_of_class(kind: type) -> list[str]:
     if issubclass(kind, BaseException):
         return []
     found = sections(doc)
-    known = described(found.get("Args", "")) | described(found.get("Attributes", ""))
+    known = described(found)
     try:
         wanting = sorted(arguments(kind) - known)
     except ValueError:
@@ -133,7 +134,8 @@ def test_what_is_wanting_is_found() -> None:
         """Something.
 
         Args:
-            first, second: two.
+            first: one.
+            second: another one.
 
         Returns:
             One.
@@ -141,4 +143,13 @@ def test_what_is_wanting_is_found() -> None:
         return first + second
 
     assert wanting_of_function(function) == ["rest", "Returns", "Raises"]
+
+    def jointly(first: int, second: int) -> None:
+        """Something.
+
+        Args:
+            first, second: two.
+        """
+
     assert wanting_of_function(right) == []
+    assert wanting_of_function(jointly) == ["first", "second"]

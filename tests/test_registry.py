@@ -21,6 +21,7 @@ from tritoninit import (
     Plan,
     Uniform,
     backends,
+    fills,
     registry,
     use_backend,
 )
@@ -267,6 +268,12 @@ SHAPES = [
 ]
 
 
+def call_it_abacus(monkeypatch):
+    """Have all tensors say that they are another device's."""
+    for module in (registry, fills):
+        monkeypatch.setattr(module, "device_type", lambda _: "abacus")
+
+
 class TestStaging:
     """Tensors that only a CPU backend can serve pass through host memory, a bounded piece at a time."""
 
@@ -280,7 +287,7 @@ class TestStaging:
         whole = Normal()(torch.empty(shape), key=KEY)
         staged = LAYOUTS[layout](shape)
         monkeypatch.setattr(registry, "_STAGE", stage)
-        monkeypatch.setattr(registry, "device_type", lambda _: "abacus")
+        call_it_abacus(monkeypatch)
         with use_backend("host"):
             Normal()(staged, key=KEY)
         assert staged.equal(whole)
@@ -291,7 +298,7 @@ class TestStaging:
         window = tritoninit.Window((9, 8, 7), (2, 3, 1))
         whole = Normal()(torch.empty(9, 8, 7), key=KEY)[2:6, 3:8, 1:4]
         monkeypatch.setattr(registry, "_STAGE", 4)
-        monkeypatch.setattr(registry, "device_type", lambda _: "abacus")
+        call_it_abacus(monkeypatch)
         with use_backend("numpy"):
             assert Normal()(torch.empty(4, 5, 3), key=KEY, window=window).equal(whole)
 
@@ -306,7 +313,7 @@ class TestStaging:
     def test_16_bits(self, monkeypatch, dtype):
         whole = Normal()(torch.empty(50, dtype=dtype), key=KEY)
         monkeypatch.setattr(registry, "_STAGE", 7)
-        monkeypatch.setattr(registry, "device_type", lambda _: "abacus")
+        call_it_abacus(monkeypatch)
         with use_backend("numpy"):
             assert Normal()(torch.empty(50, dtype=dtype), key=KEY).equal(whole)
 
@@ -331,26 +338,26 @@ def test_every_available_cpu_backend_writes_the_same_bits():
     assert reference in others
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "",
-        "; tritoninit.normal_(torch.empty(9))",
-        "; tritoninit.backends()",
-        "; tritoninit.registry.resolve('cpu')",
-    ],
-)
-def test_triton_is_not_imported_before_a_gpu_tensor_appears(tmp_path, statement):
+def test_triton_is_not_imported_before_a_gpu_tensor_appears(tmp_path):
+    """After each statement, in one process."""
+    statements = (
+        "import tritoninit",
+        "tritoninit.registry.resolve('cpu')",
+        "tritoninit.backends()",
+        "tritoninit.normal_(torch.empty(9))",
+    )
     environment = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "TRITONINIT_BACKEND")}
     environment["PYTHONPATH"] = str(Path(tritoninit.__file__).parents[1])
     environment["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, backends() tries it
-    program = f"import sys, torch; before = set(sys.modules); import tritoninit{statement}; "
-    program += "print('\\n'.join(set(sys.modules) - before))"
+    program = "import sys, torch\nbefore = set(sys.modules)\n"
+    program += "\n".join(f"{each}\nprint(*set(sys.modules) - before)" for each in statements)
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
-    imported = done.stdout.split()
-    assert "tritoninit.ops" in imported
-    assert not [m for m in imported if m.split(".")[0] == "triton" or m.endswith("triton_kernels")]
+    for statement, line in zip(statements, done.stdout.splitlines(), strict=True):
+        imported = line.split()
+        assert "tritoninit.ops" in imported
+        found = [m for m in imported if m.split(".")[0] == "triton" or m.endswith("triton_kernels")]
+        assert not found, statement
 
 
 class TestNumba:

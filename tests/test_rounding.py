@@ -30,7 +30,10 @@ FUNCTIONS = [
     (ti.xavier_normal_, (0.5,)),
     (ti.orthogonal_, ()),
     (ti.sparse_, (0.3, 0.1)),
+    (ti.exponential_, (0.7,)),
+    (ti.log_normal_, (0.0, 0.3)),
 ]
+WHOLE = [(ti.bernoulli_, (0.3,)), (ti.randint_, (-7, 9)), (ti.random_, (6,)), (ti.permutation_, ())]
 INITIALIZERS = [
     ti.Normal(0.1, 0.02),
     ti.Uniform(-0.3, 0.3),
@@ -109,6 +112,43 @@ def test_complex_numbers_of_halves():
         assert torch.view_as_real(part).equal(torch.view_as_real(whole)[9:14, 40:43])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e5m2], ids=str)
+def test_functions_of_large_numbers(dtype):
+    """Of which many are more than the dtype has in whole numbers."""
+    calls = [(ti.geometric_, (0.001,)), *[(ti.cauchy_, ())] * (dtype is torch.bfloat16)]
+    for function, arguments in calls:
+        found = function(torch.empty(SHAPE, dtype=dtype), *arguments, key=KEY, rounding="stochastic")
+        exact = function(torch.empty(SHAPE), *arguments, key=KEY)
+        assert_rounded(found, exact)
+        assert not same(found, function(torch.empty(SHAPE, dtype=dtype), *arguments, key=KEY))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.float32], ids=str)
+@pytest.mark.parametrize(("function", "arguments"), WHOLE, ids=[f.__name__ for f, _ in WHOLE])
+def test_whole_numbers_have_nothing_to_round(function, arguments, dtype):
+    nearest, found = torch.empty(2, 40, 16, dtype=dtype)
+    function(nearest, *arguments, key=KEY)
+    assert function(found, *arguments, key=KEY, rounding="stochastic").float().equal(nearest.float())
+
+
+def test_functions_where_torch_traces():
+    """Under torch.compile, and by their operators."""
+    calls = {"exponential": (0.7,), "log_normal": (0.0, 0.3), "geometric": (0.001,), "randint": (0, 9)}
+
+    def draw():
+        kept = {"key": KEY, "rounding": "stochastic"}
+        tensors = [torch.empty(SHAPE, dtype=torch.bfloat16) for _ in calls]
+        each = zip(tensors, calls.items(), strict=True)
+        return [getattr(ti, f"{name}_")(x, *given, **kept) for x, (name, given) in each]
+
+    wanted, compiled = draw(), torch.compile(draw, backend="eager", fullgraph=True)()
+    key = [word - 2**64 if word >= 2**63 else word for word in (KEY.seed, KEY.stream)]
+    for x, y, (name, given) in zip(wanted, compiled, calls.items(), strict=True):
+        assert same(y, x)
+        operator = getattr(torch.ops.tritoninit, name)
+        assert same(operator(torch.empty_like(x), *given, key=key, rounding="stochastic"), x)
+
+
 @pytest.mark.parametrize("draw", [ti.uniform_, ti.normal_, ti.trunc_normal_])
 def test_errors_name_no_class_that_nobody_knows(draw):
     with pytest.raises(NotImplementedError, match=r"^Stochastic[A-Za-z]* of int32: random fills serve"):
@@ -120,7 +160,13 @@ def test_other_words_raise_before_anything_is_drawn(word):
     model, state = nn.Linear(3, 2), torch.get_rng_state()
     before = model.weight.detach().clone()
     calls = [lambda f=f, a=a: f(model.weight.data, *a, rounding=word) for f, a in FUNCTIONS]
+    calls += [lambda f=f, a=a: f(torch.empty(5), *a, rounding=word) for f, a in WHOLE]
     calls += [
+        lambda: ti.cauchy_(torch.empty(5), rounding=word),
+        lambda: ti.geometric_(torch.empty(5), 0.5, rounding=word),
+        lambda: ti.reinitialize_(model, seed=0, rounding=word),
+        lambda: ti.shrink_and_perturb_(model, seed=0, rounding=word),
+        lambda: ti.lsuv_(model, torch.zeros(1, 3), seed=0, rounding=word),
         lambda: ti.kaiming_normal_(torch.empty(0, 3), rounding=word),
         lambda: ti.initialize_(model, seed=0, rounding=word),
         lambda: ti.prepare(model, rounding=word),
@@ -245,6 +291,112 @@ def test_models(dtype):
     assert all(wide.get_parameter(name).equal(each) for name, each in exact.named_parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def test_parts_that_are_drawn_again(dtype):
+    """What is drawn is what initialize_ draws, rounded as there; all else keeps its bits."""
+    trained = model(torch.float32)
+    with torch.no_grad():
+        for each in trained.parameters():
+            each.copy_(ti.normal_(torch.empty_like(each), 0.3, 0.1, key=KEY))
+    parts = {"rows": {"0.weight": [1, 40], "0.bias": [40]}, "columns": {"2.weight": [7]}}
+    own = {"rounding": "stochastic"}
+    fresh = model(torch.float32).to(dtype)
+    ti.initialize_(fresh, seed=ti.Key(2).fold_in("reinitialize").fold_in(9).stream, **own)
+    before, changed = (trained.to(dtype).state_dict() for _ in range(2))
+    before = {name: x.clone() for name, x in before.items()}
+    report = ti.reinitialize_(trained, seed=2, step=9, only="1", **parts, **own)
+    assert "stochastic" in str(report)
+    for name, value in changed.items():
+        mask = torch.zeros(value.shape, dtype=torch.bool)
+        if name.startswith("1."):
+            mask[...] = True
+        for index in parts["rows"].get(name, ()):
+            mask[index] = True
+        for index in parts["columns"].get(name, ()):
+            mask[:, index] = True
+        wanted = torch.where(mask, patterns(fresh.get_parameter(name)), patterns(before[name]))
+        assert patterns(value).equal(wanted), name
+    whole = model(torch.float32).to(dtype)
+    ti.reinitialize_(whole, seed=2, step=9, **own)
+    assert all(same(x.detach(), fresh.get_parameter(n).detach()) for n, x in whole.named_parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e5m2], ids=str)
+def test_shrink_and_perturb(dtype):
+    """The float32 sum, rounded once, of what rules draw nothing for, too; a part as it is in the whole."""
+
+    def trained():
+        layers = model(torch.float32)
+        with torch.no_grad():
+            for each in layers.parameters():
+                each.copy_(ti.normal_(torch.empty_like(each), 1.0, 0.3, key=KEY))
+        return layers.to(dtype)
+
+    rules = [ti.Rule("*.bias", ti.Zeros()), *ti.TORCH_DEFAULTS]
+    found, nearest, exact = trained(), trained(), trained().to(torch.float32)
+    numbers = {"seed": 5, "shrink": 0.99, "perturb": 0.01}
+    ti.shrink_and_perturb_(found, rules, **numbers, rounding="stochastic")
+    ti.shrink_and_perturb_(nearest, rules, **numbers)
+    ti.shrink_and_perturb_(exact, rules, **numbers)
+    for name, parameter in found.named_parameters():
+        assert_rounded(parameter.detach(), exact.get_parameter(name).detach())
+        assert not same(parameter.detach(), nearest.get_parameter(name).detach()), name
+    part = trained()[0]
+    part.weight = nn.Parameter(part.weight.detach()[10:20].clone())
+    window = ti.Window((48, 24), (10, 0))
+    ti.shrink_and_perturb_(
+        part,
+        rules,
+        **numbers,
+        rounding="stochastic",
+        only="0.weight",
+        prefix="0",
+        windows={"0.weight": window},
+    )
+    assert same(part.weight.detach(), found[0].weight.detach()[10:20])
+    wide = trained().to(torch.float32)
+    ti.shrink_and_perturb_(wide, rules, **numbers, rounding="stochastic")
+    assert all(x.equal(exact.get_parameter(name)) for name, x in wide.named_parameters())
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_shrink_and_perturb_of_complex_halves(rounding):
+    """In complex64, rounded once."""
+    weight = ti.normal_(torch.empty(16, 16, dtype=torch.complex32), 0.0, 1.0, key=KEY)
+    models = []
+    for dtype in (torch.complex32, torch.complex64):
+        layer = nn.Module()
+        layer.weight = nn.Parameter(weight.to(dtype, copy=True))
+        ti.shrink_and_perturb_(layer, [ti.Rule("*", ti.Normal())], seed=1, shrink=0.7, rounding=rounding)
+        models.append(layer.weight.detach())
+    found, exact = models
+    assert_rounded(torch.view_as_real(found), torch.view_as_real(exact), 1e-6)
+    nearest = torch.view_as_real(exact).to(torch.float16)
+    assert torch.view_as_real(found).equal(nearest) is (rounding == "nearest")
+
+
+def test_scaled_by_what_a_batch_says():
+    """LSUV: what is drawn, and each product, one of its two neighbours; the same by the same seed."""
+    batch = torch.randn(64, 24, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found, again, nearest = (model(torch.bfloat16) for _ in range(3))
+    ti.lsuv_(found, batch, seed=1, most_steps=1, rounding="stochastic")
+    ti.lsuv_(again, batch, seed=1, most_steps=1, rounding="stochastic")
+    ti.lsuv_(nearest, batch, seed=1, most_steps=1)
+    drawn = model(torch.bfloat16)
+    ti.initialize_(drawn, ti.lsuv.ORTHONORMAL, seed=1, rounding="stochastic")
+    for index in (0, 2):
+        weight, before = found[index].weight.detach(), drawn[index].weight.detach()
+        assert same(weight, again[index].weight.detach())
+        assert not same(weight, nearest[index].weight.detach())
+        factor = float((weight.double() * before.double()).sum() / before.double().square().sum())
+        assert_rounded(weight, before.float() * factor, 2e-5)
+    wide, plain = (model(torch.float32) for _ in range(2))
+    ti.lsuv_(wide, batch.float(), seed=1, rounding="stochastic")
+    ti.lsuv_(plain, batch.float(), seed=1)
+    assert all(x.equal(plain.get_parameter(name)) for name, x in wide.named_parameters())
+
+
 class Computing(nn.Module):
     """Whose own code computes from what it draws."""
 
@@ -270,6 +422,13 @@ def test_what_own_code_computes_and_copies():
     prepared = nn.Sequential(Computing()).bfloat16()
     ti.prepare(prepared, rules, rounding="stochastic")(2)
     assert prepared[0].weight.shape == (40, 40)
+    again = nn.Sequential(Computing()).bfloat16()
+    ti.reinitialize_(again, rules, seed=1, rows={"0.weight": [3, 5]}, rounding="stochastic")
+    fresh = nn.Sequential(Computing()).bfloat16()
+    ti.initialize_(
+        fresh, rules, seed=ti.Key(1).fold_in("reinitialize").fold_in(0).stream, rounding="stochastic"
+    )
+    assert same(again[0].weight.detach()[[3, 5]], fresh[0].weight.detach()[[3, 5]])
     copy = ti.CopyOf("other", ti.Normal())
     assert rounded(copy, "stochastic") == ti.CopyOf("other", ti.StochasticallyRounded(ti.Normal()))
 

@@ -1,10 +1,13 @@
 """Models to name on a command line, good and bad, in a folder of their own, and how tests name them."""
 
+import gc
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from tritoninit.cli import main
+from tritoninit.commands import timing
 
 ZOO = """
 import signal, weakref, torch
@@ -94,9 +97,14 @@ __path__ = []
 """
 
 
+# What is timed begins with a collection, which walks all that thousands of tests hold: a second each time.
+YOUNG = SimpleNamespace(collect=lambda: gc.collect(1), freeze=lambda: None, unfreeze=lambda: None)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty working directory with the modules zoo and broken in it."""
+    monkeypatch.setattr(timing, "gc", YOUNG)
     (tmp_path / "zoo.py").write_text(ZOO)
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "kit.py").write_text(KIT)

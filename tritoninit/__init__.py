@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tritoninit import _on_import, ops  # noqa: F401 - they take, and define, what has to be there
+from tritoninit._collector import collector_paused
 from tritoninit._names import FOLDERS, HOMES
 from tritoninit._version import __version__
 
@@ -271,7 +272,8 @@ def __getattr__(name: str) -> Any:
     home = HOMES.get(name)
     if home is None:
         return _module(__name__, name)
-    found = globals()[name] = getattr(import_module(home), name)
+    with collector_paused():
+        found = globals()[name] = getattr(import_module(home), name)
     return found
 
 
@@ -280,7 +282,8 @@ def _module(package: str, name: str) -> Any:
     full_name = f"{package}.{name}"
     if not name.startswith("_"):
         try:
-            return import_module(full_name)
+            with collector_paused():
+                return import_module(full_name)
         except ModuleNotFoundError as error:
             if error.name != full_name:
                 raise

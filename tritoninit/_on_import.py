@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 
@@ -22,14 +23,19 @@ INITIALIZERS = {
 
 
 class Scratch(threading.local):
-    """Where a thread draws bits of the default generator: to make a tensor takes longer than to draw.
+    """Where a thread draws bits of the CPU's generators: to make a tensor takes longer than to draw.
 
     One that a mode or a transformation of torch's makes is theirs, and whoever first draws may be in one.
+
+    Attributes:
+        bits: the tensor.
+        word: its memory, to read which takes a tenth of what it takes to ask the tensor.
     """
 
     def __init__(self) -> None:
         with torch.inference_mode(False):
             self.bits = torch.empty((), dtype=torch.int64, device="cpu")
+        self.word = ctypes.c_uint64.from_address(self.bits.data_ptr())
 
 
 SCRATCH = Scratch()

@@ -21,6 +21,7 @@ from tritoninit.keys import Key
 from tritoninit.meshes.mesh import KINDS
 from tritoninit.outputs import UsageError, writable
 from tritoninit.presets import LARGE, PRESETS
+from tritoninit.rounding import NEAREST, STOCHASTIC
 from tritoninit.schemes import SCHEMES
 from tritoninit.terminal import fail, let_go, one_line, place, provide_streams
 
@@ -94,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--seed", type=_seed, default=0, help="64 bits (default: 0)")
     init.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
     init.add_argument("--dtype", default="float32", choices=FLOAT_DTYPES, help="default: float32")
+    init.add_argument(
+        "--rounding",
+        default=NEAREST,
+        choices=(NEAREST, STOCHASTIC),
+        help="to 16 and 8 bits, of what rules draw; stochastic: up or down at random (default: nearest)",
+    )
     init.add_argument("--backend", help="which backend fills (default: the first that serves the device)")
     init.add_argument("--out", metavar="FILE", help="write the weights there, as safetensors")
     init.add_argument("--json", metavar="FILE", help="write this report there, as JSON")

@@ -35,6 +35,11 @@ class Compiled(NamedTuple):
     dtype: torch.dtype
 
 
+def in_float32(function: str, dtype: str, *numbers: float) -> Compiled | None:
+    """A function that kernels round to float32, of up to five numbers; none for a tensor of float64."""
+    return None if dtype == "float64" else Compiled(function, (*numbers, *(0.0,) * 5)[:5], torch.float32)
+
+
 def filled(target: Target, made: Compiled, keys: Sequence[Key], window: Window) -> bool:
     """Write a function of draws into a target.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tritoninit import exact, pairs
-from tritoninit.compiled import Compiled, argsort
+from tritoninit.compiled import Compiled, argsort, in_float32
 from tritoninit.fans import Axes
 from tritoninit.fills import Fill, Initializer, Normal, Uniform
 from tritoninit.kernels.lowering import ParameterError, RangeError, integer, make_plain
@@ -69,7 +69,7 @@ class Exponential(Mapped):
         return -exact.log(_of_48_bits(high, low)) / self.rate
 
     def compiled(self, dtype: str) -> Compiled | None:
-        return _in_float32("exponential", dtype, self.rate)
+        return in_float32("exponential", dtype, self.rate)
 
     def precise(self, high: Any, low: Any) -> Pair:
         return -pairs.log(_of_77_bits(high, low)) / self.rate
@@ -104,7 +104,7 @@ class LogNormal(Mapped):
             return exact.exp(self.mean + self.std * z)
 
     def compiled(self, dtype: str) -> Compiled | None:
-        return _in_float32("log_normal", dtype, self.mean, self.std)
+        return in_float32("log_normal", dtype, self.mean, self.std)
 
     def precise(self, z: Any) -> Pair:
         return pairs.exp(pairs.of(z) * self.std + self.mean)
@@ -147,7 +147,7 @@ class Cauchy(Mapped):
         return self.median + self.scale * np.copysign(np.where(outer, ends, middle), u - 0.5)
 
     def compiled(self, dtype: str) -> Compiled | None:
-        return _in_float32("cauchy", dtype, self.median, self.scale)
+        return in_float32("cauchy", dtype, self.median, self.scale)
 
     def precise(self, high: Any, low: Any) -> Pair:
         u = _of_77_bits(high, low)
@@ -189,7 +189,7 @@ class Geometric(Mapped):
         return np.maximum(np.ceil(exact.log(_of_48_bits(high, low)) / failing), 1.0)
 
     def compiled(self, dtype: str) -> Compiled | None:
-        return _in_float32("geometric", dtype, float(exact.log1p(np.array([-self.p]))[0]))
+        return in_float32("geometric", dtype, float(exact.log1p(np.array([-self.p]))[0]))
 
     def precise(self, high: Any, low: Any) -> Pair:
         trials = pairs.log(_of_77_bits(high, low)) / pairs.log(pairs.of([-self.p]) + 1.0)
@@ -364,11 +364,6 @@ def exact_integers(dtype: str) -> tuple[int, int]:
     except TypeError as error:
         raise NotImplementedError(f"integers in {dtype}: torch does not say which it holds") from error
     return info.min, info.max
-
-
-def _in_float32(function: str, dtype: str, *numbers: float) -> Compiled | None:
-    """A function that kernels round to float32, of up to two numbers."""
-    return None if dtype == "float64" else Compiled(function, (*numbers, 0.0)[:2], torch.float32)
 
 
 def _words(drawn: Sequence[Any]) -> Any:

@@ -13,7 +13,9 @@ import torch
 from torch.compiler import is_dynamo_compiling
 
 from tritoninit import distributions, traced
+from tritoninit.combinators import rounded
 from tritoninit.keys import Key
+from tritoninit.rounding import NEAREST, check_rounding
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
@@ -38,6 +40,7 @@ def exponential_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with the exponential distribution of density lambd exp(-lambd x).
 
@@ -51,6 +54,8 @@ def exponential_(
             the tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -66,8 +71,11 @@ def exponential_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("exponential", tensor, (lambd,), generator, key, window)
-    return distributions.Exponential(lambd)(tensor, key=key, window=window, generator=generator)
+        return traced.fill("exponential", tensor, (lambd,), generator, key, window, rounding=rounding)
+    initializer = distributions.Exponential(lambd)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def log_normal_(
@@ -78,6 +86,7 @@ def log_normal_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with exp of the normal distribution N(mean, std**2).
 
@@ -92,6 +101,8 @@ def log_normal_(
             the tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -107,8 +118,11 @@ def log_normal_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("log_normal", tensor, (mean, std), generator, key, window)
-    return distributions.LogNormal(mean, std)(tensor, key=key, window=window, generator=generator)
+        return traced.fill("log_normal", tensor, (mean, std), generator, key, window, rounding=rounding)
+    initializer = distributions.LogNormal(mean, std)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def cauchy_(
@@ -119,6 +133,7 @@ def cauchy_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with the Cauchy distribution: median + sigma tan(pi (u - 1/2)).
 
@@ -134,6 +149,8 @@ def cauchy_(
             the tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -149,8 +166,11 @@ def cauchy_(
     torch.Size([3, 2])
     """
     if is_dynamo_compiling():
-        return traced.fill("cauchy", tensor, (median, sigma), generator, key, window)
-    return distributions.Cauchy(median, sigma)(tensor, key=key, window=window, generator=generator)
+        return traced.fill("cauchy", tensor, (median, sigma), generator, key, window, rounding=rounding)
+    initializer = distributions.Cauchy(median, sigma)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def geometric_(
@@ -160,6 +180,7 @@ def geometric_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with how many trials the first success takes, from 1.
 
@@ -173,6 +194,8 @@ def geometric_(
             the tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": up or down at random, right in the mean; see
+            :class:`~tritoninit.StochasticallyRounded`. Of float32 and float64 it changes nothing.
 
     Returns:
         ``tensor``, set in place.
@@ -188,8 +211,11 @@ def geometric_(
     True
     """
     if is_dynamo_compiling():
-        return traced.fill("geometric", tensor, (p,), generator, key, window)
-    return distributions.Geometric(p)(tensor, key=key, window=window, generator=generator)
+        return traced.fill("geometric", tensor, (p,), generator, key, window, rounding=rounding)
+    initializer = distributions.Geometric(p)
+    if rounding != NEAREST:
+        return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
+    return initializer(tensor, key=key, window=window, generator=generator)
 
 
 def bernoulli_(
@@ -199,6 +225,7 @@ def bernoulli_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with ones with probability ``p``, and zeros.
 
@@ -212,6 +239,8 @@ def bernoulli_(
             the tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: "nearest" or "stochastic", which is the same here: the dtype has what is drawn, and nothing
+            is rounded.
 
     Returns:
         ``tensor``, set in place.
@@ -225,7 +254,8 @@ def bernoulli_(
     tensor(True)
     """
     if is_dynamo_compiling():
-        return traced.fill("bernoulli", tensor, (p,), generator, key, window)
+        return traced.fill("bernoulli", tensor, (p,), generator, key, window, rounding=rounding)
+    check_rounding(rounding)
     return distributions.Bernoulli(p)(tensor, key=key, window=window, generator=generator)
 
 
@@ -237,6 +267,7 @@ def randint_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with integers from ``low`` to ``high`` - 1, all as likely.
 
@@ -252,6 +283,8 @@ def randint_(
             the tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: "nearest" or "stochastic", which is the same here: the dtype has what is drawn, and nothing
+            is rounded.
 
     Returns:
         ``tensor``, set in place.
@@ -266,7 +299,8 @@ def randint_(
     tensor([0, 1, 2])
     """
     if is_dynamo_compiling():
-        return traced.fill("randint", tensor, (low, high), generator, key, window)
+        return traced.fill("randint", tensor, (low, high), generator, key, window, rounding=rounding)
+    check_rounding(rounding)
     return distributions.RandInt(low, high)(tensor, key=key, window=window, generator=generator)
 
 
@@ -276,6 +310,7 @@ def random_(
     generator: torch.Generator | None = None,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with integers, as ``torch.Tensor.random_``: all of the dtype's from 0, or between bounds.
 
@@ -292,6 +327,8 @@ def random_(
             the tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: "nearest" or "stochastic", which is the same here: the dtype has what is drawn, and nothing
+            is rounded.
 
     Returns:
         ``tensor``, set in place.
@@ -308,7 +345,8 @@ def random_(
     """
     if is_dynamo_compiling():
         numbers = distributions.lowest_and_end(bounds)
-        return traced.fill("randint", tensor, numbers, generator, key, window)
+        return traced.fill("randint", tensor, numbers, generator, key, window, rounding=rounding)
+    check_rounding(rounding)
     integers = distributions.RandInt.between(*bounds)
     return integers(tensor, key=key, window=window, generator=generator)
 
@@ -319,6 +357,7 @@ def permutation_(
     *,
     key: Key | None = None,
     window: Window | Windows | None = None,
+    rounding: str = NEAREST,
 ) -> T:
     """Fill with the indices 0 to n - 1 in random order, along the last dimension.
 
@@ -332,6 +371,8 @@ def permutation_(
             the tensor's device. Not together with ``key``.
         key: which random numbers: the same key gives the same elements on every device and shard.
         window: which part of a global tensor this one is; all of it if None.
+        rounding: "nearest" or "stochastic", which is the same here: the dtype has what is drawn, and nothing
+            is rounded.
 
     Returns:
         ``tensor``, set in place.
@@ -346,5 +387,6 @@ def permutation_(
     tensor([0, 1, 2, 3, 4])
     """
     if is_dynamo_compiling():
-        return traced.fill("permutation", tensor, (), generator, key, window)
+        return traced.fill("permutation", tensor, (), generator, key, window, rounding=rounding)
+    check_rounding(rounding)
     return distributions.Permutation()(tensor, key=key, window=window, generator=generator)

@@ -44,7 +44,7 @@ from tritoninit.combinators import (
     StochasticallyRounded,
     ZeroRow,
 )
-from tritoninit.distributions import Geometric
+from tritoninit.distributions import Bernoulli, Geometric, Permutation, RandInt
 from tritoninit.experts import Experts
 from tritoninit.fills import (
     Constant,
@@ -59,7 +59,8 @@ from tritoninit.fills import (
 from tritoninit.initializers import KaimingNormal, Ones, XavierUniform, Zeros
 from tritoninit.kernels.lowering import FARTHEST_NORMAL, ParameterError
 from tritoninit.keys import Key
-from tritoninit.mapped import LogUniform
+from tritoninit.laws import Law, law
+from tritoninit.mapped import LogUniform, Mapped
 from tritoninit.structured import Orthogonal, Sparse, Value
 from tritoninit.tables import STFT
 from tritoninit.window import Window
@@ -97,6 +98,9 @@ _EXAMPLES: Final[Mapping[type[Initializer], Initializer]] = {
         Experts(KaimingNormal(nonlinearity="relu")),
     )
 }
+# Whose elements have one law that is worth a table.
+_OF_ONE_LAW: Final = ("Fills", "Of one uniform number each", "Other distributions")
+QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 # What is shown of whom, as far as it takes these.
 _SHAPES: Final = ((768, 768), (3072, 768), (768, 3072), (64, 3, 7, 7), (1024,))
 _OWN_SHAPES: Final[Mapping[str, tuple[tuple[int, ...], ...]]] = {
@@ -293,13 +297,18 @@ def rows(initializer: Initializer, shapes: Sequence[Sequence[int]] = ()) -> list
     Raises:
         ValueError: it does not take a shape that is given.
     """
-    name = type(initializer).__name__
     if shapes:
         return [numbers(initializer, shape) for shape in shapes]
-    usual = [shape for shape in _OWN_SHAPES.get(name, _SHAPES) if takes(initializer, shape)]
-    found = [numbers(initializer, shape) for shape in usual]
-    alike = len({each[1:4] for each in found}) == 1 and found[0].std is not None
+    found = [numbers(initializer, shape) for shape in usual_shapes(initializer)]
+    has_law = found[0].std is not None or law(initializer, found[0].shape) is not None
+    alike = has_law and len({each[1:4] for each in found}) == 1
     return found[:1] if alike else found
+
+
+def usual_shapes(initializer: Initializer) -> list[tuple[int, ...]]:
+    """Those that an initializer is shown for, as far as it takes them."""
+    known = _OWN_SHAPES.get(type(initializer).__name__, _SHAPES)
+    return [shape for shape in known if takes(initializer, shape)]
 
 
 def takes(initializer: Initializer, shape: Sequence[int]) -> bool:
@@ -321,8 +330,8 @@ def numbers(initializer: Initializer, shape: Sequence[int]) -> Numbers:
     found = measure(values)
     low, high = bounds(initializer, shape)
     fill = sole_fill(initializer, tuple(shape))
-    law = expected(fill, torch.float32) if fill is not None else None
-    std = None if law is None else law.std
+    meant = law(initializer, shape) if fill is None else expected(fill, torch.float32)
+    std = None if meant is None else meant.std
     measured = (0.0 if each is None else each for each in (found.min, found.max, found.std))
     return Numbers(tuple(shape), low, high, std, *measured)
 
@@ -338,15 +347,15 @@ def drawn(initializer: Initializer, shape: Sequence[int]) -> torch.Tensor:
 
 
 def bounds(initializer: Initializer, shape: Sequence[int]) -> tuple[float | None, float | None]:
-    """What no element is below or above; None where that is not known of all pieces."""
-    ends = [_ends(piece.initializer) for piece in pieces_of(initializer, tuple(shape))]
+    """What no element is below or above, in float32; None where that is not known of all pieces."""
+    ends = [_ends(piece.initializer, piece.shape) for piece in pieces_of(initializer, tuple(shape))]
     if any(end is None for end in ends):
         return None, None
     lows, highs = zip(*(end for end in ends if end is not None), strict=True)
     return min(lows), max(highs)
 
 
-def _ends(initializer: Initializer) -> tuple[float, float] | None:
+def _ends(initializer: Initializer, shape: Sequence[int]) -> tuple[float, float] | None:
     match initializer:
         case Constant(value) if not isinstance(value, complex):
             return value, value
@@ -358,7 +367,18 @@ def _ends(initializer: Initializer) -> tuple[float, float] | None:
             return max(a, mean - FARTHEST_NORMAL * std), min(b, mean + FARTHEST_NORMAL * std)
         case Orthogonal(gain):
             return -abs(gain), abs(gain)
+        case Mapped():
+            low, high = sorted(initializer.ends("float32").astype(np.float32).tolist())
+            return low, high
+        case Bernoulli() | RandInt() | Permutation():
+            meant = law(initializer, shape)
+            return None if meant is None else (meant.least, meant.greatest)
     return None
+
+
+def shown_law(known: Facts, initializer: Initializer, shape: Sequence[int]) -> Law | None:
+    """The law of each element, of what is shown with one."""
+    return law(initializer, shape) if known.group in _OF_ONE_LAW else None
 
 
 def density(fill: Fill, x: Floats) -> Floats:

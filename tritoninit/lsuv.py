@@ -15,13 +15,16 @@ from torch.nn.utils import parametrize
 from tritoninit.distributed.held import is_dtensor
 from tritoninit.initializers import Zeros
 from tritoninit.kernels.lowering import ParameterError, integer, plain
+from tritoninit.keys import Key
 from tritoninit.model_initialization import initialize_
 from tritoninit.models.rules import Rule, RuleSet
 from tritoninit.models.slots import Selection, select, slots
+from tritoninit.rounding import NEAREST, STOCHASTIC, check_rounding, rounded_for, widened
 from tritoninit.schemes.published import TORCH_DEFAULTS, class_named
 from tritoninit.structured import Orthogonal
 from tritoninit.targets import TargetError
 from tritoninit.tracing.private import untraced
+from tritoninit.window import Window
 
 _LAYERS: Final = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -65,6 +68,7 @@ def lsuv_(
     most_steps: int = 10,
     only: Selection | None = None,
     skip: Selection = (),
+    rounding: str = NEAREST,
     **inputs: Any,
 ) -> tuple[LayerVariance, ...]:
     """Layer-sequential unit-variance initialisation, in place: Mishkin and Matas, ICLR 2016, algorithm 1.
@@ -88,6 +92,7 @@ def lsuv_(
         most_steps: how many times a weight is scaled at most.
         only: set, and scale, these alone, as in ``initialize_``.
         skip: keep these.
+        rounding: as in ``initialize_``; weights that are scaled are rounded so, too.
         inputs: what it is called with by name.
 
     Returns:
@@ -104,13 +109,14 @@ def lsuv_(
     >>> [each.name for each in found], all(abs(each.after - 1) < 0.1 for each in found)
     (['0.weight', '2.weight'], True)
     """
+    check_rounding(rounding)
     tolerance, most_steps = plain("tolerance", tolerance), integer("most_steps", most_steps)
     if not 0 < tolerance < math.inf or most_steps < 0:
         raise ParameterError(f"a tolerance is positive, steps are not negative: {tolerance}, {most_steps}")
     for slot in slots(module):
         if slot.shard is not None or is_dtensor(slot.tensor):
             raise TargetError(f"{slot.name}: a part of it is here, and outputs tell of the whole model alone")
-    initialize_(module, rules, seed=seed, only=only, skip=skip)
+    report = initialize_(module, rules, seed=seed, only=only, skip=skip, rounding=rounding)
     found = slots(module)
     chosen = set(found) if only is None else select(found, only, "only")
     chosen -= select(found, skip, "skip")
@@ -126,7 +132,8 @@ def lsuv_(
             name = names.get((id(layer), "weight"))
             if name is not None and name not in done:
                 done.add(name)
-                scaled.append(_scale(layer, name, forward, tolerance, most_steps))
+                own = Key(report.seed).fold_in(name).fold_in("lsuv") if rounding == STOCHASTIC else None
+                scaled.append(_scale(layer, name, forward, tolerance, most_steps, own))
     return tuple(scaled)
 
 
@@ -165,12 +172,14 @@ def _in_order(module: nn.Module, forward: Any) -> list[nn.Module]:
     return list(reached)
 
 
-def _scale(layer: nn.Module, name: str, forward: Any, tolerance: float, most_steps: int) -> LayerVariance:
+def _scale(
+    layer: nn.Module, name: str, forward: Any, tolerance: float, most_steps: int, key: Key | None
+) -> LayerVariance:
     before = variance = _variance(layer, name, forward)
     steps, power = 0, 2.0  # of the weight, that the variance goes with; of one that its inputs hang on, more
     while variance > 0 and abs(variance - 1) > tolerance and steps < most_steps:
         factor, last = variance ** (-1 / power), variance
-        _multiply(layer, factor)
+        _multiply(layer, factor, None if key is None else key.fold_in(steps))
         steps += 1
         variance = _variance(layer, name, forward)
         if variance > 0:
@@ -178,12 +187,21 @@ def _scale(layer: nn.Module, name: str, forward: Any, tolerance: float, most_ste
     return LayerVariance(name, before, variance, steps, "" if variance else "its outputs are all one number")
 
 
-def _multiply(layer: nn.Module, factor: float) -> None:
+def _multiply(layer: nn.Module, factor: float, key: Key | None) -> None:
+    """Multiply a layer's weight; by a key, round up or down at random what comes of it."""
     weight: Any = layer.weight
-    if parametrize.is_parametrized(layer, "weight"):
-        layer.weight = weight * factor
+    if key is not None:
+        values = widened(weight.detach()) * factor
+        product = rounded_for(weight, values, key, Window.whole(weight.shape)).to(weight.dtype)
+    elif parametrize.is_parametrized(layer, "weight"):
+        product = weight * factor
     else:
         weight.mul_(factor)
+        return
+    if parametrize.is_parametrized(layer, "weight"):
+        layer.weight = product
+    else:
+        weight.copy_(product)
 
 
 def _variance(layer: nn.Module, name: str, forward: Any) -> float:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from tritoninit import exact, pairs
-from tritoninit.compiled import Compiled, filled
+from tritoninit.compiled import Compiled, filled, in_float32
 from tritoninit.fans import Axes
 from tritoninit.fills import Fill, Initializer, Uniform
 from tritoninit.kernels.lowering import (
@@ -38,6 +38,7 @@ from tritoninit.window import Window
 
 # Elements at a time, whose intermediate numbers a processor's cache holds.
 _CHUNK: Final = {torch.float32: 1 << 16, torch.float64: 1 << 13}
+_LEAST: Final = 1e-300  # of which kernels have the logarithm: those of subnormal numbers they have not
 _BITS: Final = {torch.float32: 24, torch.float64: 53}
 
 
@@ -142,12 +143,25 @@ class Mapped(Independent):
     def check(self, target: Target, window: Window) -> None:
         dtype = dtype_name(target)
         check_real(type(self).__name__, target)
-        least, most = zip(*map(_ends, self.sources, self.drawn_in(dtype)), strict=True)
-        with np.errstate(all="ignore"):  # of what is out of range
-            ends = np.abs(self._computed([np.array(pair) for pair in zip(least, most, strict=True)], dtype))
+        ends = np.abs(self.ends(dtype))
         if not (ends <= torch.finfo(getattr(torch, dtype)).max).all():
             largest = np.nan_to_num(ends, nan=math.inf, posinf=math.inf).max()
             raise RangeError(f"{dtype} cannot hold the values of {self}, up to {largest:g}")
+
+    def ends(self, dtype: str) -> Any:
+        """Between what numbers elements for a tensor of a dtype lie, in either order, not yet rounded.
+
+        Args:
+            dtype: as "float32".
+
+        Returns:
+            Two float64 numbers; where one is out of range, infinite or NaN.
+        """
+        pairs_of_ends = [
+            np.array(_ends(*each)) for each in zip(self.sources, self.drawn_in(dtype), strict=True)
+        ]
+        with np.errstate(all="ignore"):  # of what is out of range
+            return self._computed(pairs_of_ends, dtype)
 
     def drawn_in(self, dtype: str) -> Sequence[torch.dtype]:
         last = torch.float64 if dtype == "float64" else torch.float32
@@ -185,8 +199,14 @@ def _check_interval(initializer: Any, least: float) -> None:
 
 def _log_uniform(low: float, high: float, u: Any) -> Any:
     """low (high / low)**u, also where no float holds the ratio."""
+    first, span = _logarithms(low, high)
+    return np.clip(exact.exp(first + span * u), low, high)
+
+
+def _logarithms(low: float, high: float) -> tuple[float, float]:
+    """Of the first, and how far from it that of the other is."""
     first, last = exact.log(np.array([low, high]))
-    return np.clip(exact.exp(first + (last - first) * u), low, high)
+    return float(first), float(last - first)
 
 
 def _precise_log_uniform(low: float, high: float, u: Any) -> Pair:
@@ -218,6 +238,9 @@ class LogUniform(Mapped):
 
     def function(self, u: Any) -> Any:
         return _log_uniform(self.low, self.high, u)
+
+    def compiled(self, dtype: str) -> Compiled | None:
+        return in_float32("log_uniform", dtype, *_logarithms(self.low, self.high), self.low, self.high)
 
     def precise(self, u: Any) -> Pair:
         return _precise_log_uniform(self.low, self.high, u)
@@ -253,6 +276,11 @@ class LogOfUniform(Mapped):
 
     def function(self, u: Any) -> Any:
         return exact.log(self.low + (self.high - self.low) * u)
+
+    def compiled(self, dtype: str) -> Compiled | None:
+        if self.low < _LEAST:
+            return None
+        return in_float32("log_of_uniform", dtype, self.low, self.high - self.low)
 
     def precise(self, u: Any) -> Pair:
         return pairs.log((pairs.of(self.high) - self.low) * u + self.low)
@@ -295,6 +323,12 @@ class TimeStepBias(Mapped):
         step = np.maximum(_log_uniform(self.low, self.high, u), self.floor)
         return step + exact.log(-exact.expm1(-step))
 
+    def compiled(self, dtype: str) -> Compiled | None:
+        if max(self.low, self.floor) < _LEAST:
+            return None
+        numbers = (*_logarithms(self.low, self.high), self.low, self.high, self.floor)
+        return in_float32("time_step_bias", dtype, *numbers)
+
     def precise(self, u: Any) -> Pair:
         step = pairs.within(_precise_log_uniform(self.low, self.high, u), self.floor, math.inf)
         return step + pairs.log(-pairs.expm1(-step))
@@ -334,6 +368,10 @@ class RingDecay(Mapped):
         decay = np.sqrt(self.low**2 + (self.high**2 - self.low**2) * u)
         decay = np.clip(decay, self.low, self.high)  # of which the square of a small one may be zero
         return exact.log(1 / decay - 1)
+
+    def compiled(self, dtype: str) -> Compiled | None:
+        square = self.low**2
+        return in_float32("ring_decay", dtype, square, self.high**2 - square, self.low, self.high)
 
     def precise(self, u: Any) -> Pair:
         least = pairs.of(self.low) / self.high  # of decays that are all divided by the greatest

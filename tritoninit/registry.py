@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import gc
 import importlib.util
 import os
 import warnings
@@ -16,12 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from tritoninit._collector import collector_paused
 from tritoninit._on_import import BACKEND
 from tritoninit._on_import import ENVIRONMENT_VARIABLE as ENVIRONMENT_VARIABLE
-from tritoninit.kernels.stream import Alike, Draw
+from tritoninit.kernels.stream import Alike, Draw, row_major_strides
 from tritoninit.targets import Target, as_array, device_type, dtype_name
 from tritoninit.tracing.private import untraced
 
+increment_version = torch.autograd.graph.increment_version
 FillFunction = Callable[[Sequence[tuple[Target, Draw]]], None]
 # Writes what it was made for, by seeds: int64, one for each of the copies.
 SeedFunction = Callable[[torch.Tensor], None]
@@ -42,6 +43,9 @@ class Backend:
         keep: likewise returns what writes the same draws again and again; None if it has no such.
         many: likewise returns what writes, beside ``items``, many that are alike, ``many(items, alike)``;
             None if all are items to it.
+        short: likewise returns what writes all of one tensor of the CPU, contiguous and not empty, if it does
+            that sooner: ``short(target, dtype, distribution, parameters, seed, stream)``, which says whether
+            it did.
         look: likewise returns what finds out, without waiting for a device, which of its tensors are one
             number throughout: contiguous floats of 16 bits or more, of one dtype, none of them empty.
     """
@@ -53,6 +57,7 @@ class Backend:
     keep: Callable[[], Callable[..., Kept]] | None = None
     many: Callable[[], Callable[[Sequence[tuple[Target, Draw]], Sequence[Alike]], None]] | None = None
     look: Callable[[], Callable[[Sequence[torch.Tensor]], Seen]] | None = None
+    short: Callable[[], Callable[..., bool]] | None = None
 
 
 class Seen(Protocol):
@@ -65,11 +70,9 @@ class Seen(Protocol):
 class Kept(Protocol):
     """Draws that a backend keeps, to write them again and again by other seeds.
 
-    Args:
-        items: targets that do not overlap, and their draws, whose seeds do not count; each the first of
-            ``count`` of its kind.
-        strides: bytes from one of those to the next.
-        count: how many.
+    It is made of items, a count and strides. Items are targets that do not overlap, and their draws, whose
+    seeds do not count; each is the first of so many of its kind, and a stride is the bytes from one of these
+    to the next.
 
     Attributes:
         left: items, with their strides, that it does not serve.
@@ -162,7 +165,7 @@ def overriding() -> str | None:
 
 # What NumPy draws before numba is imported, in elements, of which a call counts for _CALL: a tenth of the
 # time that the import takes. None is left once somebody has asked for numba.
-_early = 1 << 21
+early = 1 << 21
 _CALL = 1 << 13
 
 
@@ -178,12 +181,12 @@ def serving(target: Target) -> Backend:
     Raises:
         ValueError, RuntimeError: as :func:`resolve`.
     """
-    global _early
+    global early
     device = device_type(target)
-    if _early and device == "cpu" and not _OVERRIDE.get():
+    if early and device == "cpu" and not _OVERRIDE.get():
         elements = target.numel() if isinstance(target, torch.Tensor) else target.size
-        _early = max(0, _early - elements - _CALL)
-        if _early:
+        early = max(0, early - elements - _CALL)
+        if early:
             return _NUMPY
     return resolve(device)
 
@@ -217,8 +220,7 @@ def resolve(device: str) -> Backend:
         ValueError: the override is unknown.
         RuntimeError: the override cannot run here.
     """
-    if name := _OVERRIDE.get():
-        backend = get(name)
+    if _OVERRIDE.get() and (backend := override()) is not None:
         # A CPU backend serves devices that are not its own by way of host memory.
         staged = "cpu" in backend.devices and device not in backend.devices
         reason = backend.unavailable("cpu" if staged else device)
@@ -280,14 +282,41 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]], alike: Sequence
         write(direct)
 
 
-def fill_one(backend: Backend, target: torch.Tensor, draw: Draw) -> None:
-    """As :func:`fill`, of one tensor: of a small one all else takes as long as the draw."""
-    if "cpu" in backend.devices and device_type(target) not in backend.devices:
-        fill(backend, [(target, draw)])
+def fill_one(
+    backend: Backend,
+    target: torch.Tensor,
+    device: str,
+    dtype: str,
+    is_usual: bool,
+    distribution: str,
+    parameters: tuple[Any, ...],
+    seed: int,
+    stream: int,
+    stochastic: bool,
+) -> None:
+    """As :func:`fill`, of all of one tensor: of a small one all else takes as long as the draw.
+
+    Args:
+        backend: that serves it.
+        target: the tensor.
+        device: its device's type.
+        dtype: its dtype's name.
+        is_usual: whether it is contiguous, not empty, and none of inference mode's.
+        distribution, parameters, seed, stream, stochastic: as a :class:`Draw` has them.
+    """
+    is_staged = device not in backend.devices and "cpu" in backend.devices
+    if not is_staged and (is_usual or not target.is_inference()):
+        increment_version(target)
+    short = backend.short if is_usual and device == "cpu" and not stochastic else None
+    if short is not None and short()(target, dtype, distribution, parameters, seed, stream):
         return
-    if not target.is_inference():
-        torch.autograd.graph.increment_version(target)
-    backend.load()([(target, draw)])
+    # Of what is contiguous its own strides are as good: those of one element lead nowhere.
+    strides = target.stride() if is_usual or target.is_contiguous() else row_major_strides(target.shape)
+    items = [(target, Draw(distribution, parameters, seed, stream, 0, strides, stochastic))]
+    if is_staged:
+        fill(backend, items)
+    else:
+        backend.load()(items)
 
 
 def keep(
@@ -380,32 +409,29 @@ def _load_numpy() -> FillFunction:
     return partial(_fill_arrays, reference.fill_many)
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Among torch's many objects, collections would take half of the time of a large import."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 @cache
 @untraced
 def _load_numba() -> FillFunction:
-    with _collector_paused():
+    with collector_paused():
         from tritoninit.kernels import numba_kernels
 
     def write(items: Sequence[tuple[Target, Draw]]) -> None:
         if len(items) == 1:
             ((target, draw),) = items
-            if isinstance(target, torch.Tensor) and numba_kernels.fill_short(target, draw):
+            if isinstance(target, torch.Tensor) and numba_kernels.fill_contiguous(target, draw):
                 return
         _fill_arrays(numba_kernels.fill_many, items)
 
     return write
+
+
+@cache
+@untraced
+def _short_numba() -> Callable[..., bool]:
+    _load_numba()
+    from tritoninit.kernels import numba_kernels
+
+    return numba_kernels.fill_run
 
 
 def _fill_arrays(fill_many: Callable[..., None], items: Sequence[tuple[Target, Draw]]) -> None:
@@ -452,10 +478,10 @@ def _keep_triton() -> Callable[..., Kept]:
 @cache
 @untraced
 def _numba_unavailable(device: str) -> str | None:
-    global _early
+    global early
     if device != "cpu":
         return f"it does not serve {device!r}"
-    _early = 0
+    early = 0
     try:
         if importlib.util.find_spec("numba") is None:
             return "numba is not installed (pip install numba)"
@@ -580,6 +606,8 @@ register(
         _look_triton,
     )
 )
-register(Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba, _keep_numba))
+register(
+    Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba, _keep_numba, short=_short_numba)
+)
 _NUMPY = Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy)
 register(_NUMPY)

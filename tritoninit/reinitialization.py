@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -13,19 +13,20 @@ import torch
 from torch import nn
 
 from tritoninit.auditing.report import Report
-from tritoninit.combinators import CopyOf, Keep
+from tritoninit.combinators import CopyOf, Keep, key_name, rounded
 from tritoninit.fans import Axes
 from tritoninit.fills import Initializer, Piece
-from tritoninit.kernels.lowering import ROUNDED_DTYPES, ParameterError, plain
+from tritoninit.kernels.lowering import ParameterError, plain
 from tritoninit.keys import Key
 from tritoninit.model_initialization import check_code, initialize_
 from tritoninit.models.rules import OwnCode, Rule, RuleSet, SlotRule
 from tritoninit.models.scopes import Names, Scope
 from tritoninit.models.slots import Selection, Slot, at_rest, select, slots
 from tritoninit.own_code import ask, drawn
+from tritoninit.rounding import NEAREST, STOCHASTIC, check_rounding, rounded_for, widened
 from tritoninit.schemes import TORCH_DEFAULTS
 from tritoninit.structured import Structured
-from tritoninit.targets import LAZY, Target, TargetError, dtype_name
+from tritoninit.targets import LAZY, Target, TargetError
 from tritoninit.tracing.private import untraced
 from tritoninit.window import Window
 from tritoninit.windows import Windows
@@ -47,6 +48,7 @@ def reinitialize_(
     masks: Mapping[str, torch.Tensor] | None = None,
     prefix: Names = "",
     windows: Mapping[str, Window | Windows] | None = None,
+    rounding: str = NEAREST,
 ) -> Report:
     """Draw a model again, or layers of it, or rows, columns and elements of its parameters; in place.
 
@@ -70,6 +72,7 @@ def reinitialize_(
         masks: a Boolean for each element, of the parameter's (global) shape, true where it is drawn.
         prefix: as in ``initialize_``: names, here too, are the full ones.
         windows: as in ``initialize_``; indices and masks are of the whole.
+        rounding: as in ``initialize_``, of what is drawn; all else keeps its bits.
 
     Returns:
         As ``initialize_``; what is drawn in part is said so.
@@ -78,6 +81,7 @@ def reinitialize_(
         ValueError: as ``initialize_``; a name that is no parameter's, indices or a mask that do not fit, one
             that ``only`` names, too. Nothing was written then.
     """
+    check_rounding(rounding)
     found = slots(module, Scope(prefix, windows or {}))
     key = Key(seed).fold_in("reinitialize").fold_in(step)
     parts = _parts(found, rows or {}, columns or {}, masks or {})
@@ -95,7 +99,13 @@ def reinitialize_(
     front = SlotRule(choose=lambda slot: chosen.get(slot.name))
     selected = [slot.name for slot in found if slot in whole or slot.name in partly]
     return initialize_(
-        *(module, [front, *rules]), seed=key.stream, only=selected, skip=skip, prefix=prefix, windows=windows
+        *(module, [front, *rules]),
+        seed=key.stream,
+        only=selected,
+        skip=skip,
+        prefix=prefix,
+        windows=windows,
+        rounding=rounding,
     )
 
 
@@ -112,6 +122,7 @@ def shrink_and_perturb_(
     skip: Selection = (),
     prefix: Names = "",
     windows: Mapping[str, Window | Windows] | None = None,
+    rounding: str = NEAREST,
 ) -> Report:
     """Every parameter becomes ``shrink`` times itself plus ``perturb`` times what rules draw for it; in
     place.
@@ -132,6 +143,9 @@ def shrink_and_perturb_(
         skip: keep these.
         prefix: as in ``initialize_``.
         windows: as in ``initialize_``.
+        rounding: to 16 and 8 bits, "nearest", or "stochastic": the sum goes up or down at random, right in
+            the mean, so that steps count that are small beside the distance of two numbers. That of a
+            parameter for which rules draw nothing, such as a bias, too.
 
     Returns:
         As ``initialize_``.
@@ -139,6 +153,7 @@ def shrink_and_perturb_(
     Raises:
         ValueError: as ``initialize_``; ``shrink`` or ``perturb`` is no such number. Nothing was written then.
     """
+    check_rounding(rounding)
     shrink, perturb = plain("shrink", shrink), plain("perturb", perturb)
     if not math.isfinite(shrink) or not 0 <= perturb < math.inf:
         raise ParameterError(f"shrink is finite, perturb not negative, unlike {shrink} and {perturb}")
@@ -149,8 +164,18 @@ def shrink_and_perturb_(
     rules = RuleSet.of(rules)
     weights = [slot for slot in found if slot in chosen and not slot.is_buffer and _is_float(slot.tensor)]
     wanted = _wanted(module, rules, weights, key.stream)
+    own = Key(key.stream)  # as initialize_ has it
     moved = {
-        slot.name: _by_its_key(how, partial(_Moved, exact=exact, shrink=shrink, perturb=perturb))
+        slot.name: _by_its_key(
+            how,
+            partial(
+                _Moved,
+                exact=exact,
+                shrink=shrink,
+                perturb=perturb,
+                at_random=own.fold_in(key_name(slot.name, how)) if rounding == STOCHASTIC else None,
+            ),
+        )
         for slot, (how, exact) in wanted.items()
     }
     front = SlotRule(choose=lambda slot: moved.get(slot.name))
@@ -323,6 +348,10 @@ class _Renewed(_Changed):
 
     parts: tuple[_Part, ...]
 
+    def stochastically(self) -> Structured:
+        """What is drawn is rounded before it is put among what is kept."""
+        return replace(self, initializer=rounded(self.initializer, STOCHASTIC))
+
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         assert isinstance(target, torch.Tensor)
         here = target.detach()
@@ -343,15 +372,16 @@ class _Moved(_Changed):
 
     shrink: float
     perturb: float
+    at_random: Key | None = None  # by which the sum is rounded, also of what takes no key
 
     def build(self, target: Target, key: Key, window: Window) -> torch.Tensor:
         assert isinstance(target, torch.Tensor)
         here = target.detach()
         if isinstance(self.initializer, Keep):
             return here
-        exact = torch.float32 if dtype_name(here) in ROUNDED_DTYPES else here.dtype
-        fresh = self.drawn(here, key, window, exact)
-        return here.to(exact) * self.shrink + fresh * self.perturb
+        wide = widened(here)
+        values = wide * self.shrink + self.drawn(here, key, window, wide.dtype) * self.perturb
+        return values if self.at_random is None else rounded_for(here, values, self.at_random, window)
 
     def __repr__(self) -> str:
         return f"{self.shrink:g} of what was, and {self.perturb:g} of {self.initializer!r}"

@@ -25,6 +25,14 @@ def check_rounding(rounding: str) -> None:
         raise ParameterError(f'rounding is "{NEAREST}" or "{STOCHASTIC}", not {rounding!r}')
 
 
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """A tensor in the dtype that its values are computed in, before they are rounded to its own once."""
+    name = dtype_name(x)
+    if name in GRIDS:
+        return x.to(torch.float32)
+    return x.to(torch.complex64) if name == "complex32" else x
+
+
 def rounded_for(target: Target, values: torch.Tensor, key: Key, window: Window) -> torch.Tensor:
     """Values for a window, as float32 numbers that the target's dtype has, by ``key.fold_in("rounding")``.
 

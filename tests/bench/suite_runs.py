@@ -3,7 +3,10 @@
 import contextlib
 import io
 from dataclasses import replace
+from functools import cache
+from unittest.mock import patch
 
+import cpuinfo
 import torch
 
 import tritoninit as ti
@@ -15,10 +18,17 @@ SMALL = "[uniform-float32-2^8"  # one size of one distribution: a fill by each c
 CALLS = "call[uniform-float32"  # two rows: ours, then torch's
 
 
+_processor = cache(cpuinfo.get_cpu_info)  # which asks in half a second and several processes what stays
+
+
 def run(pattern, out=None, **options):
     """The exit code and what was printed; on standard error nothing is, where it is no terminal."""
     printed, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(errors),
+        patch("cpuinfo.get_cpu_info", _processor),
+    ):
         code = suite.run(True, [pattern], out, **options)
     assert errors.getvalue() == ""
     return code, printed.getvalue()

@@ -49,6 +49,27 @@ def test_json(capsys, tmp_path):
     assert [each["name"] for each in json.loads(path.read_text(encoding="utf-8"))] == [*facts.catalogue()]
 
 
+def test_laws(capsys, tmp_path):
+    """Of what has one: mean, variance, ends and quantiles, none where there is none."""
+    path = tmp_path / "facts.json"
+    assert main(["catalogue", "geometric", "--json", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = (k for k, line in enumerate(lines) if line.startswith("law "))
+    assert lines[at].split() == [
+        *("law", "from", "to", "mean", "variance", "5", "%", "25", "%", "median", "75", "%", "95", "%"),
+    ]
+    assert lines[at + 1].split() == ["1", "inf", "4", "12", "1", "1", "3", "5", "11"]
+    told = json.loads(path.read_text(encoding="utf-8"))["law"]
+    assert (told["least"], told["greatest"], told["mean"], told["variance"]) == (1.0, None, 4.0, 12.0)
+    assert told["quantiles"]["0.5"] == 3.0
+    assert main(["catalogue", "cauchy"]) == 0
+    out = capsys.readouterr().out
+    assert "none" in out
+    assert out.count("\n768") == 1  # one row, since no shape matters
+    assert main(["catalogue", "orthogonal"]) == 0
+    assert "\nlaw " not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["glorot_uniform", "keras.GlorotUniform", "GlorotUniform"])
 def test_names_of_others(name, capsys):
     assert main(["catalogue", name, "--shape", "30,20"]) == 0

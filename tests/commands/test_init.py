@@ -131,6 +131,27 @@ class TestInit:
         near = (other["3.weight"].double() - wide["3.weight"].double()).abs().max()
         assert near < (0.2 if dtype.startswith("float8") else 1e-5)
 
+    def test_rounding(self, capsys):
+        """Of what rules draw; of a model's own code it is refused, before that runs."""
+        rules = ("--rules", "torch", "--dtype", "bfloat16")
+        for name, more in (("a", ()), ("b", ("--rounding", "nearest")), ("c", ("--rounding", "stochastic"))):
+            assert init("zoo:tiny", *rules, *more, "--out", name, "--json", f"{name}.json", "--compare") == 0
+        assert Path("a").read_bytes() == Path("b").read_bytes()
+        assert [json.loads(Path(f"{name}.json").read_text())["rounding"] for name in "bc"] == [
+            *("nearest", "stochastic")
+        ]
+        assert "error" not in json.loads(Path("c.json").read_text())["torch_nn_init"]
+        out = capsys.readouterr().out
+        assert "zoo:tiny, seed 0, bfloat16 (stochastic rounding) on " in out
+        assert "KaimingUniform ±0.125, stochastic" in out
+        model = sys.modules["zoo"].tiny().bfloat16()
+        ti.initialize_(model, TORCH_DEFAULTS, seed=0, rounding="stochastic")
+        saved = load_file("c")
+        assert all(torch.equal(saved[name], x) for name, x in model.state_dict().items())
+        assert not torch.equal(saved["0.weight"], load_file("a")["0.weight"])
+        assert main(["init", "zoo:raises", "--rounding", "stochastic"]) == 2
+        assert "is initialised by its own code: give --rules" in capsys.readouterr().err
+
     def test_tied_parameters_once_and_buffers_too(self):
         assert init("zoo:tied", "--out", "w", "--json", "r") == 0
         saved = load_file("w")
@@ -240,7 +261,7 @@ PINNED = {
 }
 
 
-def skip_writing(module, rules, *, seed):
+def skip_writing(module, rules, *, seed, rounding):
     """What initialize_ returns, without what it does."""
     named = module.named_parameters()
     return Report([ti.Assignment(name, p, ti.Zeros(), None, "none") for name, p in named], seed=seed)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from emulated_cases import edge_cases, run_cases
+from emulated_cases import LONG, edge_cases, long_run_cases, run_cases
 
 from tritoninit.emulated.engine import Fault, Undecoded
 from tritoninit.emulated.launch import Emulated
@@ -73,6 +73,8 @@ class Mutant:
 def reason(gpu: Emulated, fill: str, dtype: str) -> str | None:
     try:
         run_cases(gpu, dtype, (fill,))
+        if LONG.get(dtype) == fill:
+            long_run_cases(gpu, dtype)
         edge_cases(gpu, dtype, (fill,))
     except (AssertionError, Fault, Undecoded) as error:
         return f"{type(error).__name__}: {error}"

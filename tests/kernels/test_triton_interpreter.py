@@ -1,4 +1,4 @@
-"""Runs the tests in interpreted/ in a process of their own, where Triton is an interpreter from the start."""
+"""Runs the tests in interpreted/ in processes of their own, where Triton is an interpreter from the start."""
 
 from __future__ import annotations
 
@@ -28,9 +28,18 @@ def run_interpreted(marks: str, *files: Path) -> None:
     print(result.stdout.splitlines()[-1])  # how many passed: `pytest -rP` shows it  # noqa: T201
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("test_*.py")), ids=lambda path: path.stem)
-def test_interpreted(file):
-    run_interpreted("not slow", file)
+# Two processes, each of which takes seconds to begin, and as long as the other.
+FIRST = ("test_interpreted_dtypes.py", "test_interpreted_fill_many.py")
+FILES = {
+    "many": [path for path in sorted(FOLDER.glob("test_*.py")) if path.name in FIRST],
+    "the others": [path for path in sorted(FOLDER.glob("test_*.py")) if path.name not in FIRST],
+}
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_interpreted(part):
+    assert len(FILES["many"]) == len(FIRST)
+    run_interpreted("not slow", *FILES[part])
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ def test_page_of_an_initializer(name):
     for drawing in DRAWINGS.findall(page):
         ElementTree.fromstring(drawing)
         assert "nan" not in drawing
+    assert ("| from | to | mean | variance |" in page) == bool([*initializers._law(known)])
     assert "\n\n" not in "".join(DRAWINGS.findall(page))
     assert not re.search(r":\w+:`|``", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
     names = {}
@@ -59,6 +60,17 @@ def test_page_of_an_initializer(name):
     assert names["initializer"] == known.example or name == "Value"
     for target in re.findall(r"\]\(([\w/.]+)(?:#\S+)?\)", page):
         assert (DOCS / "initializers" / target).exists() or target.removesuffix(".md") in facts.catalogue()
+
+
+def test_laws():
+    """Of what has one, with the words for what has no mean and no end."""
+    *_, row, _ = initializers._law(facts.catalogue()["Cauchy"])
+    minus, infinity = "\N{MINUS SIGN}", "\N{INFINITY}"
+    wanted = [f"{minus}{infinity}", infinity, "none", "none", f"{minus}6.314", f"{minus}1", "0", "1", "6.314"]
+    assert row.strip("| ").split(" | ") == wanted
+    *_, row, _ = initializers._law(facts.catalogue()["Permutation"])
+    assert row.startswith("| 0 | 767 | 383.5 | 4.915e4 |")
+    assert not [*initializers._law(facts.catalogue()["Orthogonal"])]
 
 
 @pytest.mark.slow  # all the pictures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -68,7 +69,7 @@ def reference() -> str:
 
 def shape_of(known: Facts) -> tuple[int, ...]:
     """Of which a page shows an initializer."""
-    return facts.rows(known.example)[0].shape
+    return facts.usual_shapes(known.example)[0]
 
 
 def page(known: Facts) -> str:
@@ -89,7 +90,7 @@ def page(known: Facts) -> str:
             for name, default, text in known.arguments
         ]
         lines.append("")
-    lines += [*_elsewhere(known), "## Bounds and variance", "", *_table(known), ""]
+    lines += [*_elsewhere(known), "## Bounds and variance", "", *_table(known), "", *_law(known)]
     if known.text:
         lines += ["## In detail", "", _words(known.text), ""]
     lines += [
@@ -186,11 +187,36 @@ def _table(known: Facts) -> Iterator[str]:
     )
     found = facts.rows(known.example)
     for row in found:
-        shape = _shape(row.shape) + (", or any" if len(found) == 1 and known.group == "Fills" else "")
+        shape = _shape(row.shape) + (", or any" if len(found) == 1 and _has_law(known) else "")
         yield f"| {shape} | {' | '.join(_number(each) for each in row[1:])} |"
 
 
+def _has_law(known: Facts) -> bool:
+    return known.group == "Fills" or facts.shown_law(known, known.example, shape_of(known)) is not None
+
+
+def _law(known: Facts) -> Iterator[str]:
+    """Mean, variance and quantiles of the law, and where it ends."""
+    law = facts.shown_law(known, known.example, shape_of(known))
+    if law is None:
+        return
+    shares = [f"{100 * p:g} %" if p != 0.5 else "median" for p in facts.QUANTILES]
+    yield from (
+        f"The law of `{_written(known.example)}`, from end to end, with its quantiles:",
+        "",
+        f"| from | to | mean | variance | {' | '.join(shares)} |",
+        f"|{'---:|' * (4 + len(shares))}",
+    )
+    quantiles = [law.quantile(p) for p in facts.QUANTILES]
+    cells = [_number(law.least), _number(law.greatest)]
+    cells += ["none" if each is None else _number(each) for each in (law.mean, law.variance)]
+    yield f"| {' | '.join((*cells, *map(_number, quantiles)))} |"
+    yield ""
+
+
 def _number(x: float | None) -> str:
+    if x is not None and math.isinf(x):
+        return "\N{INFINITY}" if x > 0 else "\N{MINUS SIGN}\N{INFINITY}"
     return short(x, 4).replace("-", "\N{MINUS SIGN}") if x is not None else "\N{EN DASH}"
 
 

@@ -60,7 +60,8 @@ def verify(
         model: any module, whose tensors have memory. All ranks of the group have to call this.
         group: the ranks to compare; by default the default process group. A rank outside of it, or without
             any, compares with nobody.
-        prefix, windows: as :func:`~tritoninit.initialize_` has them.
+        prefix: as :func:`~tritoninit.initialize_` has it.
+        windows: likewise.
 
     Returns:
         16 hexadecimal digits: the fingerprint of the one model that the ranks hold together, which is that of

@@ -51,7 +51,7 @@ def compile_kernel(
     large: bool = False,
     stochastic: bool = False,
 ) -> Any:
-    """Compile one of ``triton_kernels`` as its launcher would; never from Triton's cache.
+    """Compile one of ``triton_kernels`` as its launcher would: what has been launched is in Triton's cache.
 
     Args:
         kernel: one of them; of "rows_kernel" that for a matrix, all of whose rows can be stored 16 bytes at a
@@ -94,16 +94,16 @@ def compile_kernel(
         pointer, attributes = "*i64", _pointer_attributes(arch, True, False)  # of the table
     signature = {p.name: "constexpr" if p.is_constexpr else p.annotation_type for p in function.params}
     signature[function.arg_names[0]] = pointer
+    constexprs = {(function.arg_names.index(name),): value for name, value in constants.items()}
+    nothing: dict[tuple[int, ...], list[list[Any]]] = {place: [] for place in sorted(constexprs)}
     source = ASTSource(
         fn=function,
         signature=signature,
-        constexprs={(function.arg_names.index(name),): value for name, value in constants.items()},
-        attrs={(0,): attributes},
+        constexprs=constexprs,
+        attrs={(0,): attributes} | nothing,  # as a launch has them, whose key in the cache this is
     )
     options = {"num_warps": triton_kernels.NUM_WARPS, "enable_fp_fusion": False}
-    with triton.knobs.compilation.scope():
-        triton.knobs.compilation.always_compile = True
-        return triton.compile(source, target=TARGETS[arch], options=options)
+    return triton.compile(source, target=TARGETS[arch], options=options)
 
 
 def _pointer_attributes(arch: str, aligned: bool, large: bool) -> list[list[Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from tritoninit.combinators import ZeroRow
+from tritoninit.combinators import StochasticallyRounded, ZeroRow
 from tritoninit.fills import Constant, Initializer, Normal, TruncatedNormal, Uniform
 from tritoninit.structured import Dirac, Eye, Orthogonal, Sparse
 
@@ -42,4 +42,6 @@ def torch_equivalent(initializer: Initializer) -> Callable[[Tensor], Tensor]:
                 return x
 
             return but_for_a_row
+        case StochasticallyRounded(inner):  # which torch rounds to nearest
+            return torch_equivalent(inner)
     raise NotImplementedError(f"torch.nn.init has no {type(initializer).__name__}")

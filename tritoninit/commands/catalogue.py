@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from tritoninit import facts
 from tritoninit.facts import Facts, Numbers
 from tritoninit.fills import Initializer
+from tritoninit.laws import Law
 from tritoninit.outputs import UsageError, writable
 from tritoninit.terminal import print_lines, table, terminal_width
 from tritoninit.words import shape_in_words, short
@@ -34,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
             rows = facts.rows(initializer, arguments.shape)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        summary = {**_told(known), **_numbers(initializer, rows)}
+        summary = {**_told(known), **_numbers(known, initializer, rows)}
         print_lines(*_one(known, initializer, rows))
     if out is not None:
         Path(out).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -54,13 +56,22 @@ def _told(known: Facts) -> dict[str, Any]:
     }
 
 
-def _numbers(initializer: Initializer, rows: Sequence[Numbers]) -> dict[str, Any]:
+def _numbers(known: Facts, initializer: Initializer, rows: Sequence[Numbers]) -> dict[str, Any]:
     found = _histogram(initializer, rows)
+    law = facts.shown_law(known, initializer, rows[0].shape)
     return {
         "initializer": repr(initializer),
         "shapes": [each._asdict() for each in rows],
+        "law": None if law is None else _law_as_data(law),
         "histogram": {"edges": found.edges.tolist(), "counts": found.counts.tolist()},
     }
+
+
+def _law_as_data(law: Law) -> dict[str, Any]:
+    """Numbers; null where there is none, or it is infinite."""
+    numbers = {name: getattr(law, name) for name in ("least", "greatest", "mean", "variance")}
+    finite = {name: x if x is not None and math.isfinite(x) else None for name, x in numbers.items()}
+    return {**finite, "quantiles": {str(p): law.quantile(p) for p in facts.QUANTILES}}
 
 
 def _histogram(initializer: Initializer, rows: Sequence[Numbers]) -> facts.Histogram:
@@ -99,8 +110,20 @@ def _one(known: Facts, initializer: Initializer, rows: Sequence[Numbers]) -> Ite
         ("shape", ">least", ">greatest", ">std", ">least drawn", ">greatest drawn", ">std drawn"),
         [[shape_in_words(each.shape), *(short(x, 4) for x in each[1:])] for each in rows],
     )
+    yield from _law(facts.shown_law(known, initializer, rows[0].shape))
     yield ""
     yield from _drawn(_histogram(initializer, rows))
+
+
+def _law(found: Law | None) -> Iterator[str]:
+    """Mean, variance and quantiles."""
+    if found is None:
+        return
+    shares = [f">{100 * p:g} %" if p != 0.5 else ">median" for p in facts.QUANTILES]
+    numbers = [found.least, found.greatest, found.mean, found.variance, *map(found.quantile, facts.QUANTILES)]
+    cells = ["none" if each is None else short(each, 4) for each in numbers]
+    yield ""
+    yield from table(("law", ">from", ">to", ">mean", ">variance", *shares), [["", *cells]])
 
 
 def _drawn(found: facts.Histogram) -> Iterator[str]:

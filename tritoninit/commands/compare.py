@@ -32,7 +32,10 @@ def run(
     Args:
         files: one or more, each of another run; with ``fail_below`` two, the baseline, then the candidate.
             Besides, files of counts that ``tritoninit inspect`` wrote, whose GPUs are predicted.
-        html, png, md, csv: what to write, as a page, a figure, tables, and all rows of all contenders.
+        html: what to write as a page.
+        png: as a figure.
+        md: as tables.
+        csv: as all rows of all contenders.
         contender: whose speed to show; by default each machine's own default backend.
         fail_below: the part of the baseline's speed that the candidate must keep, see ``verdict.kept``.
 

@@ -24,6 +24,7 @@ from tritoninit.keys import Key
 from tritoninit.model_initialization import initialize_
 from tritoninit.models.rules import RuleSet
 from tritoninit.outputs import UsageError, replacing, writable
+from tritoninit.rounding import NEAREST
 from tritoninit.targets import as_target
 from tritoninit.terminal import one_line, progress_display, stage
 
@@ -38,11 +39,16 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError("--out and --json name the same file")
         weights.import_safetensors()
     subject = subjects.named(arguments.spec, dict(arguments.set), arguments.rules)
+    if subject.rules is None and arguments.rounding != NEAREST:
+        raise UsageError(
+            f"--rounding is of what rules draw, and {subject.name} is initialised by its own code: give"
+            " --rules"
+        )
     device = _device(arguments.device)
     dtype: torch.dtype = getattr(torch, arguments.dtype)
     with _backend(arguments.backend, device), progress_display() as progress:
         small = torch.empty(4096, device=device, dtype=dtype)
-        done = _initialized(subject, arguments.seed, small, progress)
+        done = _initialized(subject, arguments.seed, arguments.rounding, small, progress)
         with stage(progress, "measuring"):
             audit = done.report.audit
         if out is not None:
@@ -109,7 +115,9 @@ class _Initialized(NamedTuple):
     passed_on: Sequence[PassedOn] = ()
 
 
-def _initialized(subject: Subject, seed: int, small: Tensor, progress: Progress | None) -> _Initialized:
+def _initialized(
+    subject: Subject, seed: int, rounding: str, small: Tensor, progress: Progress | None
+) -> _Initialized:
     if subject.rules is None:
         return _by_own_code(subject, seed, small, progress)
     with stage(progress, f"building {subject.name}"):
@@ -122,7 +130,7 @@ def _initialized(subject: Subject, seed: int, small: Tensor, progress: Progress 
             with _usage_errors(f"cannot initialise {subject.name}"):
                 initialize_(model, rules, seed=0, device=small.device, dtype=small.dtype)
         _touch(model)
-    return _by_rules(model, rules, subject.name, seed, small, progress)
+    return _by_rules(model, rules, subject.name, seed, rounding, small, progress)
 
 
 def _by_own_code(subject: Subject, seed: int, small: Tensor, progress: Progress | None) -> _Initialized:
@@ -143,13 +151,19 @@ def _by_own_code(subject: Subject, seed: int, small: Tensor, progress: Progress 
 
 
 def _by_rules(
-    model: nn.Module, rules: RuleSet, name: str, seed: int, small: Tensor, progress: Progress | None
+    model: nn.Module,
+    rules: RuleSet,
+    name: str,
+    seed: int,
+    rounding: str,
+    small: Tensor,
+    progress: Progress | None,
 ) -> _Initialized:
     """Initialise the model; timed is that, from looking up the rules to the last element."""
     reports: list[Report] = []
 
     def run() -> None:
-        reports[:] = [initialize_(model, rules, seed=seed)]
+        reports[:] = [initialize_(model, rules, seed=seed, rounding=rounding)]
 
     with stage(progress, "initialising"), _usage_errors(f"cannot initialise {name}"):
         for fill in WARM_UP:

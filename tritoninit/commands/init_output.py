@@ -16,6 +16,7 @@ from tritoninit.auditing.report import Report
 from tritoninit.commands.timing import Timing
 from tritoninit.interception.intercepted import PassedOn
 from tritoninit.machine import device_name, software
+from tritoninit.rounding import NEAREST
 from tritoninit.terminal import print_lines, terminal_width
 from tritoninit.words import short
 
@@ -39,6 +40,7 @@ def summary(
     return {
         "spec": arguments.spec,
         "dtype": arguments.dtype,
+        "rounding": arguments.rounding,
         "device": str(device),
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
@@ -73,7 +75,7 @@ def show(audit: Audit, summary: Mapping[str, Any], scheme: str | None) -> None:
     """
     totals, theirs = summary["totals"], summary["torch_nn_init"]
     print_lines(
-        f"{summary['spec']}, seed {summary['seed']}, {summary['dtype']} on {summary['device_name']}",
+        f"{summary['spec']}, seed {summary['seed']}, {_dtype(summary)} on {summary['device_name']}",
         f"Scheme: {scheme or 'its own code, intercepted; timed is its construction'}",
         "",
         *audit.table(terminal_width()),
@@ -91,6 +93,12 @@ def show(audit: Audit, summary: Mapping[str, Any], scheme: str | None) -> None:
         *audit.findings,
         audit.summary(),
     )
+
+
+def _dtype(summary: Mapping[str, Any]) -> str:
+    """The dtype, and how it was rounded to, if otherwise than to nearest."""
+    rounding = summary["rounding"]
+    return summary["dtype"] if rounding == NEAREST else f"{summary['dtype']} ({rounding} rounding)"
 
 
 def _speed(rates: Mapping[str, float]) -> str:

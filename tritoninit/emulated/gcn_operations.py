@@ -131,10 +131,18 @@ def _is_double_of_class(a: Longs, classes: Words) -> Array:
     return found
 
 
-def _division_scaled(a: Longs, divisor: Longs, number: Longs) -> tuple[Longs, Array]:
-    """v_div_scale_f64 of what it need not scale, which is all that our kernels divide; NaN of a zero."""
+_ALL_LANES: Final = np.ones(1, np.bool_)
+
+
+def _division_scaled(
+    a: Longs, divisor: Longs, number: Longs, lanes: Array = _ALL_LANES
+) -> tuple[Longs, Array]:
+    """v_div_scale_f64 of what it need not scale, which is all that our kernels divide; NaN of a zero.
+
+    What lies in lanes that are off, whatever was left there, counts for nothing.
+    """
     x, y = ar.floats(divisor), ar.floats(number)
-    zero = (x == 0) | (y == 0)
+    zero = (x == 0) | (y == 0) | ~lanes
     sizes = np.abs(np.frexp(x)[1]), np.frexp(y)[1]
     if (~zero & ((sizes[0] > 500) | (np.abs(sizes[1]) > 500) | ~np.isfinite(x) | ~np.isfinite(y))).any():
         raise Fault("a division by a number, or of one, that hardware scales")
@@ -293,6 +301,7 @@ COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     # The upper half is cleared (AMD Instinct MI200 ISA, of legacy instructions; LLVM, as below).
     "v_add_u16": ("v=ii", lambda a, b: (a + b) & u32(0xFFFF)),
     "v_lshlrev_b16": ("v=ii", lambda count, a: (a << (count & u32(15))) & u32(0xFFFF)),
+    "v_lshrrev_b16": ("v=ii", lambda count, a: (a & u32(0xFFFF)) >> (count & u32(15))),
     "v_mad_legacy_u16": ("v=iii", lambda a, b, c: (a * b + c) & u32(0xFFFF)),
     "v_cndmask_b32": ("v=iim", lambda a, b, lanes: np.where(lanes, b, a)),
     "v_cmp_class_f32": ("m=fi", _is_of_class),
@@ -303,7 +312,7 @@ COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "v_max_f64": ("w=dd", ar.maximum),
     "v_fma_f64": ("w=ddd", ar.fma_long),
     "v_fmac_f64": ("w=ddE", ar.fma_long),
-    "v_div_scale_f64": ("wm=ddd", _division_scaled),
+    "v_div_scale_f64": ("wm=dddL", _division_scaled),
     "v_div_fmas_f64": ("w=dddV", _division_summed),
     "v_div_fixup_f64": ("w=ddd", _division_fixed),
     "v_ldexp_f64": ("w=di", _scaled_double),

@@ -326,7 +326,8 @@ def _shifted_add(i: Instruction) -> Action:
     targets, carries = i.targets(), i.flags()
     if len(carries) > 1:
         raise Undecoded("two carries")
-    x, y = i.word(), i.addend("" if upper or extended else "-")
+    plain = not (upper or extended)
+    x, y = i.word("-" if plain and not carries else ""), i.addend("-" if plain else "")
     z = i.word() if upper and not sign else itemgetter(ZERO)
     by = u64(i.immediate(5))
 

@@ -130,7 +130,9 @@ class Tape:
         """A call of torch's function.
 
         Args:
-            arguments, keywords: frozen.
+            function: which one, or its name.
+            arguments: frozen.
+            keywords: likewise.
             changed: which of its tensors it changed, and whether it looked at them.
             results: what it returned that is new memory, by place.
         """

@@ -40,8 +40,18 @@ u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 CHUNK: Final = 1 << 16  # elements a call, 0.1 ms and more
 
-EXPONENTIAL, LOG_NORMAL, CAUCHY, GEOMETRIC = range(4)
-FLOATS = {"exponential": EXPONENTIAL, "log_normal": LOG_NORMAL, "cauchy": CAUCHY, "geometric": GEOMETRIC}
+# Of two uniforms, of a normal, and of one uniform.
+EXPONENTIAL, CAUCHY, GEOMETRIC, LOG_NORMAL, LOG_UNIFORM, LOG_OF_UNIFORM, TIME_STEP, RING = range(8)
+FLOATS = {
+    "exponential": EXPONENTIAL,
+    "cauchy": CAUCHY,
+    "geometric": GEOMETRIC,
+    "log_normal": LOG_NORMAL,
+    "log_uniform": LOG_UNIFORM,
+    "log_of_uniform": LOG_OF_UNIFORM,
+    "time_step_bias": TIME_STEP,
+    "ring_decay": RING,
+}
 BERNOULLI, INTEGERS = range(2)
 WHOLE = {"bernoulli": BERNOULLI, "integers": INTEGERS}
 # How an integer lies in memory: by so many bytes, whatever its sign, or as a float.
@@ -115,6 +125,20 @@ def exp(x):
 
 
 @inlined
+def expm1(x):
+    """The exponential less one of numbers that are not positive."""
+    x = SMALLEST if x < SMALLEST else x
+    shifted = x * LOG2_E + _TO_INTEGER
+    power = shifted - _TO_INTEGER
+    rest = (x - power * LN2_HIGH) - power * LN2_LOW
+    near = rest * polynomial_15(EXPM1, rest)
+    n = i64(double_bits(shifted) - _INTEGER_BITS)
+    half = i64(n >> i64(1))
+    first, second = power_of_two(half), power_of_two(i64(n - half))
+    return near * first * second + (first * second - 1)
+
+
+@inlined
 def cotangent(turns):
     """The cotangent of pi times numbers in (0, 1/4]."""
     angle = _PI * turns
@@ -138,6 +162,28 @@ def cauchy(u, median, scale):
     found = found if outer else (1 / found if inner > 0 else 0.0)
     found = found if u >= 0.5 else -found
     return median + scale * found
+
+
+@inlined
+def of_24_bits(word):
+    """A uniform number in [0, 1), of one word."""
+    return f64(i32(word >> u32(8))) * 2.0**-24
+
+
+@inlined
+def between(x, low, high):
+    x = low if x < low else x
+    return high if x > high else x
+
+
+@inlined
+def time_step_bias(step):
+    return step + log(-expm1(-step))
+
+
+@inlined
+def ring_decay(u, square, span, low, high):
+    return log(1 / between(np.sqrt(square + span * u), low, high) - 1)
 
 
 @inlined
@@ -173,14 +219,16 @@ def draw_in_place(x, count, key):
 _PLACED = (types.uint64, types.int64[::1], types.uint64[::1], *(types.int64,) * 4)
 
 
-@kernel(*_PLACED, *(types.uint64,) * 3, *(types.float64,) * 2, constants=exact, beside=(numba_kernels,))
-def floats_kernel(address, offsets, places, length, stride, dtype, function, seed, stream, second, p0, p1):
+@kernel(*_PLACED, *(types.uint64,) * 3, *(types.float64,) * 5, constants=exact, beside=(numba_kernels,))
+def floats_kernel(
+    address, offsets, places, length, stride, dtype, function, seed, stream, second, p0, p1, p2, p3, p4
+):
     """``length`` elements from each of the places on, to memory of a stride in bytes, computed in float64.
 
     Args:
         address, offsets, places: a row begins so many bytes behind the address, at a place in the stream.
         stream, second: of the first and the second number of each element.
-        p0, p1: what the function takes.
+        p0, p1, p2, p3, p4: what the function takes.
     """
     key, other = key_words(seed, stream), key_words(seed, second)
     x, y = np.empty((4, BLOCKS), np.uint32), np.empty((4, BLOCKS), np.uint32)
@@ -192,7 +240,7 @@ def floats_kernel(address, offsets, places, length, stride, dtype, function, see
     row = done = 0
     while row < places.size:
         count, number, row, done = gather_tile(x, pieces, places, row, done, length)
-        if function != LOG_NORMAL:
+        if function <= GEOMETRIC:
             draw_words(y, x, count, other)
         draw_in_place(x, count, key)
         if function == LOG_NORMAL:
@@ -212,11 +260,29 @@ def floats_kernel(address, offsets, places, length, stride, dtype, function, see
                 for j in range(count):
                     trials = np.ceil(log(of_48_bits(high[j], low[j])) / p0)
                     values[j] = f32(trials if trials > 1 else 1.0)
-        else:
+        elif function == CAUCHY:
             for lane in range(4):
                 high, low, values = x[lane], y[lane], z[lane]
                 for j in range(count):
                     values[j] = f32(cauchy(of_48_bits(high[j], low[j]), p0, p1))
+        elif function == LOG_OF_UNIFORM:
+            for lane in range(4):
+                word, values = x[lane], z[lane]
+                for j in range(count):
+                    values[j] = f32(log(p0 + p1 * of_24_bits(word[j])))
+        elif function == RING:
+            for lane in range(4):
+                word, values = x[lane], z[lane]
+                for j in range(count):
+                    values[j] = f32(ring_decay(of_24_bits(word[j]), p0, p1, p2, p3))
+        else:
+            for lane in range(4):
+                word, values = x[lane], z[lane]
+                for j in range(count):
+                    step = between(exp(p0 + p1 * of_24_bits(word[j])), p2, p3)
+                    if function == TIME_STEP:
+                        step = time_step_bias(step if step > p4 else p4)
+                    values[j] = f32(step)
         store_tile(z, wide, narrow, short, dtype, 0)
         for k in range(number):
             first = address + u64(offsets[pieces[k, 0]] + pieces[k, 1] * stride)

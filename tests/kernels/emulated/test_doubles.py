@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from emulated_cases import emulated
+from emulated_cases import CASES, emulated
 
 import tritoninit as ti
 from tritoninit.emulated import arithmetic
@@ -130,6 +130,9 @@ def test_amds_divisions():
     assert np.array_equal(found, (number / divisor).view(np.uint64))
     with pytest.raises(Fault, match="that hardware scales"):
         scale(d, longs(2.0**-1000), n)
+    off = np.arange(300) > 0  # the lane that has it
+    tiny = np.where(off, d, longs(2.0**-1000))
+    assert scale(tiny, tiny, n, off)[0][1:].tolist() == scaled_d[1:].tolist()
     for a, b in ((1.0, 0.0), (-1.0, 0.0), (0.0, 0.0), (1.0, math.inf), (math.inf, -2.0), (math.nan, 1.0)):
         got = fixed(longs(0.5), longs(b), longs(a)).view(np.float64)
         with np.errstate(all="ignore"):
@@ -174,3 +177,25 @@ def test_every_bit(code, arch, dtype):
             with emulated(code, arch) as gpu:
                 gpu.fill(found, draw)
             assert found.view(torch.uint8).equal(expected.view(torch.uint8)), fill
+
+
+KINDS = {
+    "table": ("constant", "uniform", "normal", "truncated"),
+    "rows": ("uniform", "normal", "truncated"),
+    "rows table": ("uniform", "normal"),
+    "scattered": ("normal", "truncated"),
+    "edges": ("uniform", "normal", "truncated"),
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "arch", "kind"),
+    [
+        pytest.param(*case, marks=[] if case == ("gcn", "gfx942", "scattered") else [pytest.mark.slow])
+        for case in ((code, arch, kind) for code, arch in TARGETS for kind in KINDS)
+    ],
+)
+def test_rows_and_tables_in_float64(code, arch, kind):
+    """By all launches; what lanes hold that are off may be no number that is divided."""
+    with emulated(code, arch) as gpu:
+        CASES[kind](gpu, "float64", KINDS[kind])

@@ -150,6 +150,7 @@ def test_shifted_sums() -> None:
             "LEA R7, P1, R1, R3, 0x14",
             "LEA.HI.X.SX32 R9, R1, RZ, 0x14, P1",
             "LEA R10, P2, R1, -R3, 0x4",
+            "ULEA R11, -R1, R3, 0x2",
         ),
         R1=x,
         R2=y,
@@ -163,6 +164,10 @@ def test_shifted_sums() -> None:
         assert (got("R7")[k], got("R9")[k]) == halves((signed(i) << 20) + m)
         assert got("R10")[k] == ((i << 4) - m) % 2**32
         assert got("P2")[k] == ((i << 4) % 2**32 >= m)  # nothing borrowed
+        assert got("R11")[k] == ((-i << 2) + m) % 2**32
+    for unknown in ("LEA R4, P0, -R1, R3, 0x4", "LEA.HI R4, -R1, R3, R2, 0x4"):  # carries of negatives
+        with pytest.raises(Undecoded, match="operand -R1"):
+            decoded(unknown)
 
 
 @pytest.mark.parametrize("by", [0, 1, 12, 31])
