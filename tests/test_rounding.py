@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -121,6 +122,29 @@ def test_functions_of_large_numbers(dtype):
         exact = function(torch.empty(SHAPE), *arguments, key=KEY)
         assert_rounded(found, exact)
         assert not same(found, function(torch.empty(SHAPE, dtype=dtype), *arguments, key=KEY))
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        ti.Exponential(0.7),
+        ti.LogNormal(0.0, 0.3),
+        ti.Geometric(0.02),
+        ti.LogUniform(1e-3, 0.1),
+        ti.RingDecay(),
+    ],
+    ids=repr,
+)
+def test_large_ones_have_the_same_bits_by_compiled_loops(initializer):
+    """And by NumPy, and in parts of any size: which of the two serves depends on it."""
+    whole = ti.StochasticallyRounded(initializer)
+    found = []
+    for backend in ("numpy", None):
+        with ti.use_backend(backend) if backend else nullcontext():
+            found.append(whole(torch.empty(300, 400, dtype=torch.bfloat16), key=KEY))
+    assert same(*found)
+    window = ti.Window((300, 400), (7, 5))
+    assert same(whole(torch.empty(3, 5, dtype=torch.bfloat16), key=KEY, window=window), found[0][7:10, 5:10])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.float32], ids=str)
@@ -335,7 +359,8 @@ def test_shrink_and_perturb(dtype):
     rules = [ti.Rule("*.bias", ti.Zeros()), *ti.TORCH_DEFAULTS]
     found, nearest, exact = trained(), trained(), trained().to(torch.float32)
     numbers = {"seed": 5, "shrink": 0.99, "perturb": 0.01}
-    ti.shrink_and_perturb_(found, rules, **numbers, rounding="stochastic")
+    report = ti.shrink_and_perturb_(found, rules, **numbers, rounding="stochastic")
+    assert "0.01 of Zeros(), stochastic" in str(report)
     ti.shrink_and_perturb_(nearest, rules, **numbers)
     ti.shrink_and_perturb_(exact, rules, **numbers)
     for name, parameter in found.named_parameters():

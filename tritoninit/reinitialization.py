@@ -384,4 +384,5 @@ class _Moved(_Changed):
         return values if self.at_random is None else rounded_for(here, values, self.at_random, window)
 
     def __repr__(self) -> str:
-        return f"{self.shrink:g} of what was, and {self.perturb:g} of {self.initializer!r}"
+        how = "" if self.at_random is None else ", stochastic"
+        return f"{self.shrink:g} of what was, and {self.perturb:g} of {self.initializer!r}{how}"

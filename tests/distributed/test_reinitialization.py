@@ -41,6 +41,12 @@ CHANGES = {
     ),
     "layer": lambda layer: ti.reinitialize_(layer, seed=4, only="weight"),
     "shrink": lambda layer: ti.shrink_and_perturb_(layer, seed=4, shrink=0.5, perturb=0.25),
+    "rows, rounded at random": lambda layer: ti.reinitialize_(
+        layer.bfloat16(), seed=4, rows={"weight": [0, 6, 13], "bias": [6]}, rounding="stochastic"
+    ),
+    "shrink, rounded at random": lambda layer: ti.shrink_and_perturb_(
+        layer.bfloat16(), seed=4, shrink=0.97, perturb=0.25, rounding="stochastic"
+    ),
 }
 
 

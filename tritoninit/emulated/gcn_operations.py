@@ -261,6 +261,7 @@ COMPUTATIONS: Final[dict[str, tuple[str, Callable[..., Any]]]] = {
     "v_mov_b64": ("w=l", np.asarray),
     "v_accvgpr_write_b32": ("a=i", np.asarray),
     "v_accvgpr_read_b32": ("v=a", np.asarray),
+    "v_accvgpr_mov_b32": ("a=a", np.asarray),
     "v_not_b32": ("v=i", np.invert),
     "v_and_b32": ("v=ii", operator.and_),
     "v_or_b32": ("v=ii", operator.or_),

@@ -82,6 +82,7 @@ A, B = 0x89ABCDEF, 0x01234567
         ("v_mul_lo_u32 v4, s8, v3", A * B % 2**32),
         ("v_add_u16_e32 v4, s8, v3", (A + B) % 2**16),
         ("v_mad_legacy_u16 v4, s8, v3, v2", (A * B + A) % 2**16),
+        ("v_accvgpr_write_b32 a0, v2\nv_accvgpr_mov_b32 a5, a0\nv_accvgpr_read_b32 v4, a5", A),
         ("v_lshrrev_b16_e32 v4, 20, v2", (A % 2**16) >> 4),  # 20 is 4 modulo 16
         ("v_bfrev_b32_e32 v4, s8", int(f"{A:032b}"[::-1], 2)),
         ("v_ashrrev_i32_e32 v4, 36, v2", ((A - 2**32) >> 4) % 2**32),  # 36 is 4 modulo 32
