@@ -355,7 +355,7 @@ def test_triton_is_not_imported_before_a_gpu_tensor_appears(tmp_path):
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     for statement, line in zip(statements, done.stdout.splitlines(), strict=True):
         imported = line.split()
-        assert "tritoninit.registry" in imported
+        assert "tritoninit.ops" in imported
         found = [m for m in imported if m.split(".")[0] == "triton" or m.endswith("triton_kernels")]
         assert not found, statement
 
@@ -443,7 +443,6 @@ class TestNumba:
 COMPILED = """
 import sys, warnings
 import torch, tritoninit
-from torch._dynamo.exc import Unsupported
 warnings.simplefilter("ignore")  # torch's own, of what it traces
 key = tritoninit.Key(3)
 linear = torch.nn.Linear(8, 8)
@@ -462,16 +461,12 @@ def whole_model(x):
     return linear(x)
 
 x = torch.ones(8, 8)
-try:
-    torch.compile(filled, backend="eager", fullgraph=True)(x)
-except Unsupported as error:
-    assert "numba" not in str(error), error
-else:
-    raise AssertionError("fills are in graphs: test that they are right")
+tritoninit.registry.early = 0  # as after many fills: the next one imports numba
 assert "numba" not in sys.modules
 first = {"filled": filled, "by_plan": by_plan, "whole_model": whole_model}[sys.argv[1]]
 for each in (first, filled, by_plan, whole_model):
     assert torch.equal(torch.compile(each, backend="eager")(x), each(x))
+assert torch.equal(torch.compile(filled, backend="eager", fullgraph=True)(x), filled(x))
 print(tritoninit.registry.resolve("cpu").name)
 """
 
@@ -479,7 +474,7 @@ print(tritoninit.registry.resolve("cpu").name)
 @pytest.mark.slow  # each a process that compiles numba's kernels and torch's graphs: 24 s
 @pytest.mark.parametrize("first", ["whole_model", "filled", "by_plan"])
 def test_the_first_fill_of_a_process_inside_torch_compile(first):
-    """numba's import is not traced; and where a graph may not break, it is torch that says why."""
+    """numba's import is not traced; and a fill breaks no graph."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITONINIT_BACKEND"}
     environment["PYTHONPATH"] = str(Path(tritoninit.__file__).parents[1])
     command = [sys.executable, "-c", COMPILED, first]

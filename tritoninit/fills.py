@@ -23,7 +23,7 @@ from tritoninit.kernels.stream import (
     UniformNumbers,
 )
 from tritoninit.keys import Key, drawn_bits
-from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
+from tritoninit.plan import KeySource, Plan, PlanOfOne, check_fill, resolve_key
 from tritoninit.targets import Target, TracedError, as_target, check_usual, device_type
 from tritoninit.tracing.private import modes
 from tritoninit.window import Window
@@ -103,8 +103,9 @@ class Initializer(metaclass=_Abstract):
             raise TypeError(f"window must be a tritoninit.Window, not {window!r}")
         if traced.is_traced(tensor) and not is_dtensor(tensor):
             return traced.initialize(self, tensor, generator, key, window)
-        plan, source = Plan(), key or partial(Key.from_generator, generator)
+        source = key or partial(Key.from_generator, generator)
         if isinstance(window, Windows) or is_dtensor(tensor):
+            plan = Plan()
             add_held(self, plan, writable(tensor, window), source)
             plan.run()
             return tensor
@@ -116,6 +117,7 @@ class Initializer(metaclass=_Abstract):
             window = Window.whole(target.shape)
         else:
             window.check(target.shape)
+        plan = PlanOfOne(target)
         self.add(plan, target, source, window)
         plan.run()
         return tensor
@@ -385,7 +387,7 @@ def taken_key(initializer: Initializer, key: KeySource, target: Target) -> Key:
     """The key of what is about to be written, drawn last: raises first if no backend can serve the target."""
     if not initializer.random:
         return Key(0)
-    registry.resolve(device_type(target))
+    registry.check_served(device_type(target))
     return resolve_key(key)
 
 
@@ -429,7 +431,7 @@ class Fill(Atom):
             generator: of what it is drawn: PyTorch's default CPU generator if None.
         """
         device = device_type(target)
-        backend = registry.resolve(device)
+        backend = registry.serving(target) if registry.early else registry.resolve(device)
         parameters, seed, stream = self.parameters(dtype), 0, 0
         if self.random:
             seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 from torch.compiler import is_dynamo_compiling
 
+from tritoninit._on_import import SCRATCH
 from tritoninit.kernels.lowering import NumberError, ParameterError, integer, scalar, shown
 from tritoninit.tracing.private import constant, not_inlined
 
@@ -148,29 +147,12 @@ def _child(stream: int, data: int | str) -> int:
     return _of(stream, data)
 
 
-class _Scratch(threading.local):
-    """Where a thread draws bits of the CPU's generators: to make a tensor takes longer than to draw.
-
-    Attributes:
-        bits: the tensor.
-        word: its memory, to read which takes a tenth of what it takes to ask the tensor.
-    """
-
-    def __init__(self) -> None:
-        with torch.inference_mode(False):
-            self.bits = torch.empty((), dtype=torch.int64, device="cpu")
-        self.word = ctypes.c_uint64.from_address(self.bits.data_ptr())
-
-
-_SCRATCH = _Scratch()
-
-
 @not_inlined
 def drawn_bits(generator: torch.Generator | None) -> int:
     """64 bits of a generator, PyTorch's default CPU generator if None, by one call of it."""
     device = "cpu" if generator is None else str(getattr(generator, "device", "cpu"))
     if device == "cpu":
-        bits, word = _SCRATCH.bits, _SCRATCH.word
+        bits, word = SCRATCH.bits, SCRATCH.word
         try:
             if generator is None:
                 drawn = bits.random_(_LEAST, None)

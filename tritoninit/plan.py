@@ -126,7 +126,7 @@ class Plan:
         if served is None:
             dtype = dtype_name(target)
             by_ours = dtype in FLOAT_DTYPES
-            served = self._served[kind] = dtype, registry.resolve(kind[1]) if by_ours else None
+            served = self._served[kind] = dtype, self._backend(target) if by_ours else None
         dtype, backend = served
         if backend is not None:
             parameters = fill.parameters(dtype)
@@ -142,6 +142,9 @@ class Plan:
         step = Step(target, fill, draw, backend)
         self.steps.append(step)
         return step
+
+    def _backend(self, target: Target) -> Backend:
+        return registry.resolve(device_type(target))
 
     def repeat(self, step: Step, target: Target, key: Key) -> None:
         """Append what a step is for another target of the same shape, dtype and device, by another key.
@@ -251,6 +254,21 @@ class Plan:
                 found.append((place, Step(target, first.fill, draw, first.backend)))
         found.sort(key=itemgetter(0))
         return [step for _, step in found]
+
+
+class PlanOfOne(Plan):
+    """Fills of one tensor and its parts: how large it is decides who is to serve them.
+
+    Args:
+        whole: the tensor.
+    """
+
+    def __init__(self, whole: Target) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def _backend(self, target: Target) -> Backend:
+        return registry.serving(self._whole)
 
 
 class KeptPlan:

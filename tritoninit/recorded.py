@@ -14,6 +14,7 @@ import torch
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import get_overridable_functions, resolve_name
 
+from tritoninit._on_import import INITIALIZERS
 from tritoninit.fills import Initializer
 from tritoninit.keys import Key
 from tritoninit.structured import Structured
@@ -44,15 +45,6 @@ _REACHES_FURTHER = frozenset(
     )
 )
 _OF_ENGINES = ("fbgemm_", "miopen_", "quantized_", "sym_")
-# Now, since others may stand in for them for a while.
-_INITIALIZERS = {
-    f"torch.nn.init.{name}": getattr(torch.nn.init, name)
-    for name in (
-        *("constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_"),
-        *("orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_"),
-        "zeros_",
-    )
-}
 _RANDOM = frozenset(
     (
         *("bernoulli", "binomial", "cauchy", "dropout", "alpha_dropout", "feature_dropout", "exponential"),
@@ -76,7 +68,7 @@ _NAMESPACES = (
 def _functions() -> dict[str, Callable[..., Any]]:
     """What a recording may call, by name: functions of tensors, and nothing that reaches beyond them."""
     found: dict[str, Callable[..., Any]] = {
-        **_INITIALIZERS,
+        **INITIALIZERS,
         **{
             f"torch.{name}": getattr(torch, name)
             for name in (*_FACTORIES, *_UNLISTED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import gc
 import importlib.util
 import os
 import warnings
@@ -16,6 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from tritoninit._collector import collector_paused
+from tritoninit._on_import import BACKEND
+from tritoninit._on_import import ENVIRONMENT_VARIABLE as ENVIRONMENT_VARIABLE
 from tritoninit.kernels.stream import Alike, Draw, row_major_strides
 from tritoninit.targets import Target, as_array, device_type, dtype_name
 from tritoninit.tracing.private import untraced
@@ -25,7 +27,6 @@ FillFunction = Callable[[Sequence[tuple[Target, Draw]]], None]
 # Writes what it was made for, by seeds: int64, one for each of the copies.
 SeedFunction = Callable[[torch.Tensor], None]
 
-ENVIRONMENT_VARIABLE = "TRITONINIT_BACKEND"
 _STAGE = 1 << 22  # elements that pass through host memory at a time, on the way to a device
 
 
@@ -85,9 +86,8 @@ class Kept(Protocol):
 
 
 _REGISTRY: dict[str, Backend] = {}
-# The environment is read once, on import: asking it costs as much as all else that a fill has to ask.
-_FROM_ENVIRONMENT = os.environ.get(ENVIRONMENT_VARIABLE, "")
-_OVERRIDE = contextvars.ContextVar("tritoninit_backend", default=_FROM_ENVIRONMENT)
+# The environment is read once: asking it costs as much as all else that a fill has to ask.
+_OVERRIDE = contextvars.ContextVar("tritoninit_backend", default=BACKEND)
 
 
 def register(backend: Backend) -> None:
@@ -161,6 +161,47 @@ def override() -> Backend | None:
 def overriding() -> str | None:
     """The name of the :func:`override`, whether it is known or not."""
     return _OVERRIDE.get() or None
+
+
+# What NumPy draws before numba is imported, in elements, of which a call counts for _CALL: a tenth of the
+# time that the import takes. None is left once somebody has asked for numba.
+early = 1 << 21
+_CALL = 1 << 13
+
+
+def serving(target: Target) -> Backend:
+    """Who is to write a target now: as :func:`resolve`, or NumPy, while that is done before numba is there.
+
+    Args:
+        target: to be filled, all of it.
+
+    Returns:
+        The backend.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`resolve`.
+    """
+    global early
+    device = device_type(target)
+    if early and device == "cpu" and not _OVERRIDE.get():
+        elements = target.numel() if isinstance(target, torch.Tensor) else target.size
+        early = max(0, early - elements - _CALL)
+        if early:
+            return _NUMPY
+    return resolve(device)
+
+
+def check_served(device: str) -> None:
+    """Raise what :func:`resolve` would, without a look at numba, in whose place NumPy always can.
+
+    Args:
+        device: torch's name of its type.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`resolve`.
+    """
+    if device != "cpu" or _OVERRIDE.get():
+        resolve(device)
 
 
 def resolve(device: str) -> Backend:
@@ -368,22 +409,10 @@ def _load_numpy() -> FillFunction:
     return partial(_fill_arrays, reference.fill_many)
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Among torch's many objects, collections would take half of the time of a large import."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 @cache
 @untraced
 def _load_numba() -> FillFunction:
-    with _collector_paused():
+    with collector_paused():
         from tritoninit.kernels import numba_kernels
 
     def write(items: Sequence[tuple[Target, Draw]]) -> None:
@@ -449,8 +478,10 @@ def _keep_triton() -> Callable[..., Kept]:
 @cache
 @untraced
 def _numba_unavailable(device: str) -> str | None:
+    global early
     if device != "cpu":
         return f"it does not serve {device!r}"
+    early = 0
     try:
         if importlib.util.find_spec("numba") is None:
             return "numba is not installed (pip install numba)"
@@ -578,4 +609,5 @@ register(
 register(
     Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba, _keep_numba, short=_short_numba)
 )
-register(Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy))
+_NUMPY = Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy)
+register(_NUMPY)

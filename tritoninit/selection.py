@@ -33,8 +33,9 @@ def zero_smallest(parts: Sequence[tuple[Target, Window]], count: int, key: Key) 
     left = min(window.offsets[1] for _, window in parts)
     height = max(window.offsets[0] + target.shape[0] for target, window in parts) - top
     width = max(window.offsets[1] + target.shape[1] for target, window in parts) - left
-    served = device_type(first) == "cpu" and registry.resolve("cpu").name == "numba"
-    if served and rows * width >= _LARGE and rows < 1 << 32:  # which its rows' numbers have room for
+    # Its rows' numbers have room for so many.
+    large = device_type(first) == "cpu" and rows * width >= _LARGE and rows < 1 << 32
+    if large and registry.resolve("cpu").name == "numba":
         from tritoninit.kernels import numba_selection
 
         numbers, threads = (key.seed, key.stream), torch.get_num_threads()

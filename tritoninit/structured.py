@@ -30,7 +30,7 @@ from tritoninit.kernels.lowering import (
     make_plain,
 )
 from tritoninit.keys import Key
-from tritoninit.plan import KeySource, Plan, check_fill
+from tritoninit.plan import KeySource, Plan, PlanOfOne, check_fill
 from tritoninit.rounding import rounded_for
 from tritoninit.selection import zero_smallest
 from tritoninit.targets import Target, check_freed, device_of, dtype_name, write
@@ -161,7 +161,7 @@ class _Diagonal(Structured):
         if not isinstance(target, torch.Tensor) or dtype_name(target) not in FLOAT_DTYPES:
             write(target, self.build(target, Key(0), window))
             return
-        zeros = Plan()
+        zeros = PlanOfOne(target)
         zeros.append(target, Constant(0.0), Key(0), window)
         zeros.run()
         diagonal = _diagonal(target.detach(), window)
@@ -476,11 +476,11 @@ class Sparse(Structured):
         plan.afterwards(partial(self._set, parts, key))
 
     def _set(self, parts: Sequence[tuple[Target, Window]], key: Key) -> None:
-        plan = Plan()
-        for target, window in parts:
-            plan.append(target, Normal(0.0, self.std), key, window)
+        (whole, window), *_ = parts
+        plan = PlanOfOne(whole)
+        for target, inside in parts:
+            plan.append(target, Normal(0.0, self.std), key, inside)
         plan.run()
-        (_, window), *_ = parts
         zero_smallest(parts, math.ceil(self.sparsity * window.global_shape[0]), key.fold_in("sparse"))
 
 

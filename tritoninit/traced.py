@@ -14,16 +14,12 @@ from torch.compiler import is_dynamo_compiling
 
 from tritoninit.keys import Key
 from tritoninit.targets import TargetError
+from tritoninit.tracing.operators import OPERATOR_OF
 from tritoninit.tracing.private import is_functional, is_stand_in, known, modes
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 T = TypeVar("T")
-
-# By the class of an initializer: its operator, and which of its fields that takes.
-NAMED: dict[type, tuple[str, tuple[str, ...]]] = {}
-# What makes words of any other, which the operator "initialize" takes.
-DOCUMENTS: list[Callable[[Any], str]] = []
 
 
 def is_traced(tensor: object) -> bool:
@@ -39,12 +35,7 @@ def initialize(
     window: Window | Windows | None,
 ) -> T:
     """Set a tensor by an initializer's operator."""
-    name, fields = NAMED.get(type(initializer), ("initialize", None))
-    if fields is None or getattr(initializer, "axes", None) is not None:
-        return fill(
-            "initialize", tensor, (DOCUMENTS[0](initializer),), generator, key, window, initializer.random
-        )
-    numbers = tuple([getattr(initializer, field) for field in fields])
+    name, numbers = OPERATOR_OF[0](initializer)
     return fill(name, tensor, numbers, generator, key, window, initializer.random)
 
 

@@ -75,6 +75,8 @@ def attempt():
 names = json.loads(sys.argv[1])
 taken = [take_away(name) for name in names]
 import tritoninit as ti
+for name in ti.__all__:
+    getattr(ti, name)
 ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "tritoninit"}
 loaded = {name: module.__file__ for name, module in ours.items() if module.__file__}  # folders have none
 without = {"all": attempt()}

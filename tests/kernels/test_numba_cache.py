@@ -180,7 +180,7 @@ found = tritoninit.normal_(torch.empty(4096), key=tritoninit.Key(0))
 with tritoninit.use_backend("numpy"):
     assert torch.equal(found, tritoninit.normal_(torch.empty(4096), key=tritoninit.Key(0)))
 from tritoninit.kernels import numba_kernels
-print(bool(numba_kernels.run_kernel.stats.cache_hits), bool(numba_kernels.rows_kernel.stats.cache_hits))
+print(bool(numba_kernels.run_kernel.stats.cache_hits), bool(numba_kernels.rows_kernel().stats.cache_hits))
 """
 
     def process() -> str:

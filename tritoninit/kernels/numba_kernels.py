@@ -370,8 +370,7 @@ def run_kernel(address, size, dtype, distribution, first, seed, stream, p0, p1, 
 call_run = entry(run_kernel)
 
 
-@kernel(types.uint64, types.int64[::1], types.uint64[::1], *(types.int64,) * 4, *NUMBERS)
-def rows_kernel(
+def _rows(
     address,
     offsets,
     places,
@@ -474,7 +473,7 @@ def _stochastic_rows(
     p6,
     p7,
 ):
-    """As ``rows_kernel``, of elements that are rounded stochastically."""
+    """As ``_rows``, of elements that are rounded stochastically."""
     key = key_words(seed, stream)
     p = float32s(p0, p1, p2, p3, p4, p5, p6, p7)
     x, y = np.empty((4, BLOCKS), np.uint32), np.empty((4, BLOCKS), np.uint32)
@@ -502,11 +501,19 @@ def _stochastic_rows(
                 copy_piece(narrow, pieces[k, 3], first, pieces[k, 2], stride)
 
 
+_OF_ROWS = types.uint64, types.int64[::1], types.uint64[::1], *(types.int64,) * 4, *NUMBERS
+
+
+@cache
+def rows_kernel() -> Any:
+    """Compiled, or loaded, where something first asks for it: most fills are of one run."""
+    return kernel(*_OF_ROWS)(_rows)
+
+
 @cache
 def _stochastic_kernel() -> Any:
-    """Compiled, or loaded, where something first asks for it."""
-    arrays = types.uint64, types.int64[::1], types.uint64[::1]
-    return kernel(*arrays, *(types.int64,) * 4, *NUMBERS)(_stochastic_rows)
+    """Likewise."""
+    return kernel(*_OF_ROWS)(_stochastic_rows)
 
 
 @cache
@@ -545,7 +552,7 @@ def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) ->
         _doubles().rows_kernel(address, offsets, places, out.shape[-1], out.strides[-1], *numbers)
         return
     codes = DTYPES[dtype], DISTRIBUTIONS[draw.distribution]
-    write = _stochastic_kernel() if draw.stochastic else rows_kernel
+    write = _stochastic_kernel() if draw.stochastic else rows_kernel()
     write(address, offsets, places, out.shape[-1], out.strides[-1], *codes, *_numbers(draw))
 
 
