@@ -36,9 +36,9 @@ def drawn(monkeypatch):
 
     fill_one = registry.fill_one
 
-    def counting_one(backend, target, draw):
+    def counting_one(backend, target, *draw):
         sizes.append(target.numel())
-        fill_one(backend, target, draw)
+        fill_one(backend, target, *draw)
 
     monkeypatch.setattr(registry, "fill", counting)
     monkeypatch.setattr(registry, "fill_one", counting_one)

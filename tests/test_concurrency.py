@@ -67,6 +67,33 @@ def test_a_plan_is_spread_over_threads():
     chunks.fill(meet, large, threads=2)
 
 
+def test_somebody_helps_each_time():
+    """However soon the next work comes, and after work that nobody helped with."""
+    both = threading.Barrier(2, timeout=30)
+    for _ in range(300):
+        chunks.share(iter([both.wait, both.wait]), 2)
+        chunks.share(iter([int, int]), 2)
+
+
+def test_who_comes_late_touches_nothing():
+    work = chunks._Work(iter([]))
+    work.run()
+    work.finish()
+    work._chunks = iter([pytest.fail])
+    work.help()
+
+
+def test_the_callers_own_error_comes_first():
+    both = threading.Barrier(2, timeout=30)
+
+    def fail():
+        both.wait()
+        raise MemoryError(threading.get_ident())
+
+    with pytest.raises(MemoryError, match=str(threading.get_ident())):
+        chunks.share(iter([fail, fail]), 2)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_eight_callers_at_once(backend):
     def run(number):

@@ -21,6 +21,7 @@ from tritoninit import (
     Plan,
     Uniform,
     backends,
+    fills,
     registry,
     use_backend,
 )
@@ -267,6 +268,12 @@ SHAPES = [
 ]
 
 
+def call_it_abacus(monkeypatch):
+    """Have all tensors say that they are another device's."""
+    for module in (registry, fills):
+        monkeypatch.setattr(module, "device_type", lambda _: "abacus")
+
+
 class TestStaging:
     """Tensors that only a CPU backend can serve pass through host memory, a bounded piece at a time."""
 
@@ -280,7 +287,7 @@ class TestStaging:
         whole = Normal()(torch.empty(shape), key=KEY)
         staged = LAYOUTS[layout](shape)
         monkeypatch.setattr(registry, "_STAGE", stage)
-        monkeypatch.setattr(registry, "device_type", lambda _: "abacus")
+        call_it_abacus(monkeypatch)
         with use_backend("host"):
             Normal()(staged, key=KEY)
         assert staged.equal(whole)
@@ -291,7 +298,7 @@ class TestStaging:
         window = tritoninit.Window((9, 8, 7), (2, 3, 1))
         whole = Normal()(torch.empty(9, 8, 7), key=KEY)[2:6, 3:8, 1:4]
         monkeypatch.setattr(registry, "_STAGE", 4)
-        monkeypatch.setattr(registry, "device_type", lambda _: "abacus")
+        call_it_abacus(monkeypatch)
         with use_backend("numpy"):
             assert Normal()(torch.empty(4, 5, 3), key=KEY, window=window).equal(whole)
 
@@ -306,7 +313,7 @@ class TestStaging:
     def test_16_bits(self, monkeypatch, dtype):
         whole = Normal()(torch.empty(50, dtype=dtype), key=KEY)
         monkeypatch.setattr(registry, "_STAGE", 7)
-        monkeypatch.setattr(registry, "device_type", lambda _: "abacus")
+        call_it_abacus(monkeypatch)
         with use_backend("numpy"):
             assert Normal()(torch.empty(50, dtype=dtype), key=KEY).equal(whole)
 

@@ -189,7 +189,7 @@ def module_axes(module: nn.Module, name: str, shape: Sequence[int]) -> Axes | No
     if isinstance(module, _TRANSPOSED) and local == "weight":
         return Axes((0,), (1,), groups=module.groups)
     if isinstance(module, _CONVOLUTIONS) and local == "weight":
-        return Axes(groups=module.groups)
+        return _of_groups(module.groups)
     if isinstance(module, nn.MultiheadAttention) and local == "in_proj_weight":
         return Axes(parts=(module.embed_dim,) * 3)
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and local.startswith(("weight_ih", "weight_hh")):
@@ -208,6 +208,11 @@ def module_axes(module: nn.Module, name: str, shape: Sequence[int]) -> Axes | No
     if out % parts or (parts == 3 and out != 3 * into):
         return None
     return replace(axes, parts=(out // parts,) * parts)
+
+
+def _of_groups(groups: int) -> Axes:
+    """The same object of all convolutions that are not grouped, as most: what is made of it is one, too."""
+    return TORCH_AXES if type(groups) is int and groups == 1 else Axes(groups=groups)
 
 
 @lru_cache(maxsize=1024)  # a parametrised module has a class of its own

@@ -19,19 +19,18 @@ from tritoninit.kernels import lowering
 from tritoninit.kernels.stream import (
     FLOAT8,
     GRIDS,
-    Draw,
     TruncatedNormalNumbers,
     UniformNumbers,
-    row_major_strides,
 )
 from tritoninit.keys import Key, drawn_bits
 from tritoninit.plan import KeySource, Plan, check_fill, resolve_key
-from tritoninit.targets import Target, TracedError, as_target, device_type
+from tritoninit.targets import Target, TracedError, as_target, check_usual, device_type
 from tritoninit.tracing.private import modes
 from tritoninit.window import Window
 from tritoninit.windows import Windows
 
 T = TypeVar("T")
+_TENSOR, _PARAMETER = torch.Tensor, torch.nn.Parameter
 _FLOATS = {getattr(torch, name): name for name in lowering.FLOAT_DTYPES}
 
 
@@ -80,6 +79,22 @@ class Initializer(metaclass=_Abstract):
             ValueError: parameters, shape or window make no sense, or the tensor cannot be written.
             NotImplementedError: random numbers of its dtype are not served.
         """
+        kind = type(tensor)
+        if (  # of most calls, all that there is to ask
+            window is None
+            and (kind is _TENSOR or kind is _PARAMETER)
+            and (key is None or (type(key) is Key and generator is None))
+            and not (is_dynamo_compiling() or modes())
+        ):
+            whole: Any = tensor
+            if (dtype := _FLOATS.get(whole.dtype)) is not None and self.goes_short:
+                try:
+                    usual = check_usual(whole)
+                except TracedError:
+                    return traced.initialize(self, tensor, generator, key, None)
+                if (fill := self.sole(whole)) is not None:
+                    fill.draw(whole, dtype, usual, key, generator)
+                    return tensor
         if key is not None and generator is not None:
             raise ValueError("give a key or a generator, not both")
         if key is not None and not isinstance(key, Key):
@@ -104,6 +119,22 @@ class Initializer(metaclass=_Abstract):
         self.add(plan, target, source, window)
         plan.run()
         return tensor
+
+    goes_short: ClassVar[bool] = False  # whether sole() may have an answer
+
+    def sole(self, tensor: torch.Tensor) -> Fill | None:
+        """The fill of all of a tensor, if it is one and is quickly known.
+
+        Args:
+            tensor: of which the shape is asked.
+
+        Returns:
+            The fill; None says nothing.
+
+        Raises:
+            ValueError: there is no such tensor of that shape.
+        """
+        return None
 
     @abstractmethod
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
@@ -323,6 +354,11 @@ class Elementwise(Initializer):
     def add(self, plan: Plan, target: Target, key: KeySource, window: Window) -> None:
         self.fill(window.global_shape).add(plan, target, key, window)  # the same, sooner
 
+    goes_short: ClassVar[bool] = True
+
+    def sole(self, tensor: torch.Tensor) -> Fill | None:
+        return self.fill(tensor.shape) if type(self).add is Elementwise.add else None
+
 
 def pieces_of(initializer: Initializer, shape: Sequence[int]) -> Sequence[Piece]:
     """:meth:`Initializer.pieces`, whoever wrote it.
@@ -359,22 +395,6 @@ def sole_fill(initializer: Initializer, shape: Sequence[int]) -> Fill | None:
     return found if not others and isinstance(found, Fill) and first.shape == tuple(shape) else None
 
 
-_TENSOR, _PARAMETER = torch.Tensor, torch.nn.Parameter
-
-
-def is_simple(tensor: object, key: Key | None, generator: torch.Generator | None) -> bool:
-    """Whether a call is about torch's own tensor, nobody traces, and there is nothing against its key."""
-    kind = type(tensor)
-    plain = kind is _TENSOR or kind is _PARAMETER
-    of_key = key is None or (type(key) is Key and generator is None)
-    return plain and of_key and not (is_dynamo_compiling() or modes())
-
-
-def is_drawn(dtype: torch.dtype) -> bool:
-    """Whether backends draw tensors of a dtype."""
-    return dtype in _FLOATS
-
-
 @dataclass(frozen=True)
 class Fill(Atom):
     """A numeric primitive. No fill knows a shape; every backend knows every fill."""
@@ -382,48 +402,38 @@ class Fill(Atom):
     distribution: ClassVar[str]
     stochastic: ClassVar[bool] = False  # how the float32 value is rounded to 16 and 8 bits
 
-    def __call__(
-        self,
-        tensor: T,
-        *,
-        key: Key | None = None,
-        window: Window | Windows | None = None,
-        generator: torch.Generator | None = None,
-    ) -> T:
-        kind = type(tensor)
-        if (  # is_simple, without the call, which takes as long as what it asks
-            window is None
-            and (kind is _TENSOR or kind is _PARAMETER)
-            and (key is None or (type(key) is Key and generator is None))
-            and not (is_dynamo_compiling() or modes())
-        ):
-            try:
-                target: Any = as_target(tensor)
-            except TracedError:
-                return traced.initialize(self, tensor, generator, key, None)
-            if target.dtype in _FLOATS:
-                self.draw(target, key, generator)
-                return tensor
-        return super().__call__(tensor, key=key, window=window, generator=generator)
+    random = True
+    goes_short: ClassVar[bool] = True
 
-    def draw(self, target: torch.Tensor, key: Key | None, generator: torch.Generator | None) -> None:
+    def sole(self, tensor: torch.Tensor) -> Fill:
+        return self
+
+    def draw(
+        self,
+        target: torch.Tensor,
+        dtype: str,
+        is_usual: bool,
+        key: Key | None,
+        generator: torch.Generator | None,
+    ) -> None:
         """Fill all of a tensor that can be written, of a dtype that is served: as a plan of one does.
 
         Args:
             target: a tensor of torch's own.
+            dtype: its dtype's name.
+            is_usual: what :func:`~tritoninit.targets.check_usual` said of it.
             key: which random numbers; None to draw one.
             generator: of what it is drawn: PyTorch's default CPU generator if None.
         """
-        backend = registry.resolve(device_type(target))
-        parameters, seed, stream = self.parameters(_FLOATS[target.dtype]), 0, 0
+        device = device_type(target)
+        backend = registry.resolve(device)
+        parameters, seed, stream = self.parameters(dtype), 0, 0
         if self.random:
             seed, stream = (drawn_bits(generator), 0) if key is None else (key.seed, key.stream)
-        # Of what is contiguous its own strides are as good: those of one element lead nowhere.
-        strides = target.stride() if target.is_contiguous() else row_major_strides(target.shape)
-        draw = Draw(self.distribution, parameters, seed, stream, 0, strides)
-        if self.stochastic:
-            draw = draw._replace(stochastic=_FLOATS[target.dtype] in GRIDS)
-        registry.fill_one(backend, target, draw)
+        stochastic = self.stochastic and dtype in GRIDS
+        registry.fill_one(
+            backend, target, device, dtype, is_usual, self.distribution, parameters, seed, stream, stochastic
+        )
 
     def check(self, target: Target, window: Window) -> None:
         check_fill(self, target)
@@ -489,17 +499,13 @@ class Constant(Fill):
 
     def parameters(self, dtype: str) -> tuple[Any, ...]:
         value: Any = self.value
+        if type(value) is float:
+            return _known_constant(value, math.copysign(1.0, value), dtype)
         if isinstance(value, complex) and not dtype.startswith("complex"):
             if value.imag:
                 raise lowering.ParameterError(f"value {value} has an imaginary part, unlike {dtype}")
             value = value.real
-        if dtype in FLOAT8:
-            lowering.check_held(value, dtype)
-        elif dtype in lowering.PARTS:
-            lowering.check_parts_held(value, dtype)
-        elif dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
-            lowering.check_range("value", value, dtype)
-        return lowering.constant(value, dtype)
+        return _constant_parameters(value, dtype)
 
     def times(self, factor: float) -> Constant:
         value = self.value * factor
@@ -737,6 +743,22 @@ def _uniform_parameters(low: float, high: float, dtype: str) -> tuple[float, ...
     lowering.check_range("low", low, dtype)
     lowering.check_range("high", high, dtype)
     return lowering.uniform(low, high, dtype)
+
+
+def _constant_parameters(value: Any, dtype: str) -> tuple[Any, ...]:
+    if dtype in FLOAT8:
+        lowering.check_held(value, dtype)
+    elif dtype in lowering.PARTS:
+        lowering.check_parts_held(value, dtype)
+    elif dtype in lowering.FLOAT_DTYPES and math.isfinite(value):
+        lowering.check_range("value", value, dtype)
+    return lowering.constant(value, dtype)
+
+
+@lru_cache(maxsize=4096)
+def _known_constant(value: float, sign: float, dtype: str) -> tuple[Any, ...]:
+    """Of a float; the sign tells zeros apart, which are equal."""
+    return _constant_parameters(value, dtype)
 
 
 def _plain_constant(x: Any) -> Any:

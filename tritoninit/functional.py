@@ -91,14 +91,19 @@ def uniform_(
     fill = _uniform(a, b) if type(a) is type(b) is float else fills.Uniform(plain("a", a), plain("b", b))
     if rounding != NEAREST:
         return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
-    return fill(tensor, key=key, window=window, generator=generator)
+    return fill.__call__(tensor, key=key, window=window, generator=generator)
 
 
 # By Python's floats, which compare as what they are: to make one takes as long as to draw dozens of elements.
 _uniform = lru_cache(maxsize=256)(fills.Uniform)
 _normal = lru_cache(maxsize=256)(fills.Normal)
+_truncated_normal = lru_cache(maxsize=256)(fills.TruncatedNormal)
+_xavier_uniform = lru_cache(maxsize=256)(initializers.XavierUniform)
+_xavier_normal = lru_cache(maxsize=256)(initializers.XavierNormal)
 _kaiming_uniform = lru_cache(maxsize=256)(initializers.KaimingUniform)
 _kaiming_normal = lru_cache(maxsize=256)(initializers.KaimingNormal)
+
+_ZEROS, _ONES = initializers.Zeros(), initializers.Ones()
 
 
 def _are_plain(a: object, mode: object, nonlinearity: object) -> bool:
@@ -150,7 +155,7 @@ def normal_(
     fill = _normal(mean, std) if type(mean) is type(std) is float else fills.Normal(mean, std)
     if rounding != NEAREST:
         return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
-    return fill(tensor, key=key, window=window, generator=generator)
+    return fill.__call__(tensor, key=key, window=window, generator=generator)
 
 
 def trunc_normal_(
@@ -204,7 +209,10 @@ def trunc_normal_(
         return traced.fill(
             "trunc_normal", tensor, (mean, std, a, b), generator, key, window, rounding=rounding
         )
-    fill = fills.TruncatedNormal(mean, std, a, b)
+    if type(mean) is type(std) is type(a) is type(b) is float:
+        fill = _truncated_normal(mean, std, a, b)
+    else:
+        fill = fills.TruncatedNormal(mean, std, a, b)
     if fill.is_far:
         warnings.warn(
             "mean is more than 2 std from [a, b] in trunc_normal_: the values crowd at the nearer bound.",
@@ -212,7 +220,7 @@ def trunc_normal_(
         )
     if rounding != NEAREST:
         return rounded(fill, rounding)(tensor, key=key, window=window, generator=generator)
-    return fill(tensor, key=key, window=window, generator=generator)
+    return fill.__call__(tensor, key=key, window=window, generator=generator)
 
 
 def constant_(tensor: T, val: float) -> T:
@@ -236,7 +244,7 @@ def constant_(tensor: T, val: float) -> T:
     """
     if is_dynamo_compiling():
         return traced.fill("constant", tensor, (val,), random=False)
-    return fills.Constant(val)(tensor)
+    return fills.Constant(val).__call__(tensor)
 
 
 def ones_(tensor: T) -> T:
@@ -258,7 +266,7 @@ def ones_(tensor: T) -> T:
     """
     if is_dynamo_compiling():
         return traced.fill("ones", tensor, (), random=False)
-    return initializers.Ones()(tensor)
+    return _ONES.__call__(tensor)
 
 
 def zeros_(tensor: T) -> T:
@@ -280,7 +288,7 @@ def zeros_(tensor: T) -> T:
     """
     if is_dynamo_compiling():
         return traced.fill("zeros", tensor, (), random=False)
-    return initializers.Zeros()(tensor)
+    return _ZEROS.__call__(tensor)
 
 
 def eye_(tensor: T, *, window: Window | None = None) -> T:
@@ -373,10 +381,10 @@ def xavier_uniform_(
     """
     if is_dynamo_compiling():
         return traced.fill("xavier_uniform", tensor, (gain,), generator, key, window, rounding=rounding)
-    initializer = initializers.XavierUniform(gain)
+    initializer = (_xavier_uniform if type(gain) is float else initializers.XavierUniform)(gain)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
-    return initializer(tensor, key=key, window=window, generator=generator)
+    return initializer.__call__(tensor, key=key, window=window, generator=generator)
 
 
 def xavier_normal_(
@@ -419,10 +427,10 @@ def xavier_normal_(
     """
     if is_dynamo_compiling():
         return traced.fill("xavier_normal", tensor, (gain,), generator, key, window, rounding=rounding)
-    initializer = initializers.XavierNormal(gain)
+    initializer = (_xavier_normal if type(gain) is float else initializers.XavierNormal)(gain)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
-    return initializer(tensor, key=key, window=window, generator=generator)
+    return initializer.__call__(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_uniform_(
@@ -482,7 +490,7 @@ def kaiming_uniform_(
     initializer = make(a, mode, nonlinearity)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
-    return initializer(tensor, key=key, window=window, generator=generator)
+    return initializer.__call__(tensor, key=key, window=window, generator=generator)
 
 
 def kaiming_normal_(
@@ -543,7 +551,7 @@ def kaiming_normal_(
     initializer = make(a, mode, nonlinearity)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
-    return initializer(tensor, key=key, window=window, generator=generator)
+    return initializer.__call__(tensor, key=key, window=window, generator=generator)
 
 
 def orthogonal_(
@@ -593,7 +601,7 @@ def orthogonal_(
     initializer = structured.Orthogonal(gain)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
-    return initializer(tensor, key=key, window=window, generator=generator)
+    return initializer.__call__(tensor, key=key, window=window, generator=generator)
 
 
 def sparse_(
@@ -641,7 +649,7 @@ def sparse_(
     initializer = structured.Sparse(sparsity, std)
     if rounding != NEAREST:
         return rounded(initializer, rounding)(tensor, key=key, window=window, generator=generator)
-    return initializer(tensor, key=key, window=window, generator=generator)
+    return initializer.__call__(tensor, key=key, window=window, generator=generator)
 
 
 def _is_empty(tensor: Any, window: Window | Windows | None) -> bool:

@@ -8,11 +8,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import torch
 
-from tritoninit import traced
 from tritoninit.fans import TORCH_AXES, Axes
 from tritoninit.fills import (
     Constant,
@@ -23,8 +22,7 @@ from tritoninit.fills import (
     Piece,
     TruncatedNormal,
     Uniform,
-    is_drawn,
-    is_simple,
+    sole_fill,
 )
 from tritoninit.kernels.lowering import (
     NumberError,
@@ -36,13 +34,8 @@ from tritoninit.kernels.lowering import (
     scalar,
     shown,
 )
-from tritoninit.keys import Key
-from tritoninit.targets import TracedError, as_target
-from tritoninit.window import Window
-from tritoninit.windows import Windows
 
 _ZERO, _ONE = Constant(0.0), Constant(1.0)
-T = TypeVar("T")
 _LINEAR = ("linear", *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)))
 # The standard deviation of a standard normal truncated to [-2, 2].
 _TRUNCATED_STD = 0.87962566103423978
@@ -105,29 +98,13 @@ class FanScaled(Initializer):
         if self.axes is not None and not isinstance(self.axes, Axes):
             raise TypeError(f"axes are tritoninit.Axes, not {self.axes!r}")
 
-    def __call__(
-        self,
-        tensor: T,
-        *,
-        key: Key | None = None,
-        window: Window | Windows | None = None,
-        generator: torch.Generator | None = None,
-    ) -> T:
-        # As a fill has it: what that is, is known for the shape.
-        if window is None and is_simple(tensor, key, generator) and type(self).add is Initializer.add:
-            try:
-                target: Any = as_target(tensor)
-            except TracedError:
-                return traced.initialize(self, tensor, generator, key, None)
-            pieces = self.pieces(target.shape) if is_drawn(target.dtype) else ()
-            if (
-                len(pieces) == 1
-                and pieces[0].shape == target.shape
-                and isinstance(pieces[0].initializer, Fill)
-            ):
-                pieces[0].initializer.draw(target, key, generator)
-                return tensor
-        return super().__call__(tensor, key=key, window=window, generator=generator)
+    goes_short: ClassVar[bool] = True
+
+    def sole(self, tensor: torch.Tensor) -> Fill | None:
+        kind = type(self)
+        if kind.pieces is not FanScaled.pieces or kind.add is not Initializer.add:
+            return None
+        return _sole(self, tensor.shape)
 
     @abstractmethod
     def scaled(self, fan_in: float, fan_out: float) -> Fill:
@@ -150,6 +127,9 @@ class FanScaled(Initializer):
 
     def pieces(self, shape: Sequence[int]) -> Sequence[Piece]:
         return _pieces(self, integers("shape", shape))
+
+
+_sole = lru_cache(maxsize=4096)(sole_fill)
 
 
 @lru_cache(maxsize=4096)

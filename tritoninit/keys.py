@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import index
@@ -16,6 +18,7 @@ from tritoninit.kernels.lowering import NumberError, ParameterError, integer, sc
 from tritoninit.tracing.private import constant, not_inlined
 
 _MASK = 0xFFFFFFFFFFFFFFFF
+_LEAST = -(2**63)
 _new: Any = object.__new__
 
 
@@ -133,6 +136,12 @@ def _of(stream: int, data: int | str) -> int:
 _of_name = lru_cache(maxsize=1 << 14)(_of)  # a model's names are the same for every seed
 
 
+def streams(key: Key, names: Iterable[str]) -> list[int]:
+    """Those of a key's children by name."""
+    stream = key.stream
+    return [_of_name(stream, name) if type(name) is str else _of(stream, name) for name in names]
+
+
 @constant
 def _child(stream: int, data: int | str) -> int:
     """The stream of a child of any seed."""
@@ -140,11 +149,17 @@ def _child(stream: int, data: int | str) -> int:
 
 
 class _Scratch(threading.local):
-    """Where a thread draws bits of the default generator: to make a tensor takes longer than to draw."""
+    """Where a thread draws bits of the CPU's generators: to make a tensor takes longer than to draw.
+
+    Attributes:
+        bits: the tensor.
+        word: its memory, to read which takes a tenth of what it takes to ask the tensor.
+    """
 
     def __init__(self) -> None:
         with torch.inference_mode(False):
             self.bits = torch.empty((), dtype=torch.int64, device="cpu")
+        self.word = ctypes.c_uint64.from_address(self.bits.data_ptr())
 
 
 _SCRATCH = _Scratch()
@@ -153,13 +168,19 @@ _SCRATCH = _Scratch()
 @not_inlined
 def drawn_bits(generator: torch.Generator | None) -> int:
     """64 bits of a generator, PyTorch's default CPU generator if None, by one call of it."""
-    if generator is None:
+    device = "cpu" if generator is None else str(getattr(generator, "device", "cpu"))
+    if device == "cpu":
+        bits, word = _SCRATCH.bits, _SCRATCH.word
         try:
-            return int(_SCRATCH.bits.random_(-(2**63), None)) & _MASK
+            if generator is None:
+                drawn = bits.random_(_LEAST, None)
+            else:
+                drawn = bits.random_(_LEAST, None, generator=generator)
         except RuntimeError:  # torch.func's transformations change only what is made within
             pass
-    device = getattr(generator, "device", "cpu")
-    bits = torch.empty((), dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
+        else:  # one of torch's modes may have drawn another tensor
+            return word.value if drawn is bits else int(drawn) & _MASK
+    bits = torch.empty((), dtype=torch.int64, device=device).random_(_LEAST, None, generator=generator)
     return int(bits) & _MASK
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from itertools import starmap
+from functools import cached_property, partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
@@ -20,12 +20,11 @@ from tritoninit.auditing.reading import Constants
 from tritoninit.auditing.report import Report
 from tritoninit.combinators import CopyOf, Keep, StochasticallyRounded, key_name, rounded
 from tritoninit.distributed.held import is_dtensor, local_of, whole_here, whole_like, writable
-from tritoninit.fans import module_axes
+from tritoninit.fans import TORCH_AXES, Axes, module_axes
 from tritoninit.fills import Initializer, add_held
 from tritoninit.initializers import FanScaled, goes_by_shape
 from tritoninit.interception.entry import quietly
-from tritoninit.kernels.stream import Alike
-from tritoninit.keys import Key
+from tritoninit.keys import Key, streams
 from tritoninit.models.materialize import (
     Held,
     as_whole,
@@ -38,18 +37,20 @@ from tritoninit.models.materialize import (
     reshard,
 )
 from tritoninit.models.placeholders import check_engine, check_held, settle
-from tritoninit.models.rules import OwnCode, Rule, RuleSet
+from tritoninit.models.rules import Finder, OwnCode, Rule, RuleSet
 from tritoninit.models.scopes import Names, Scope
 from tritoninit.models.slots import (
     Place,
     Selection,
     Slot,
+    Where,
     at_rest,
     check_module,
     places,
     select,
     slots,
     slots_at_rest,
+    walk_of,
 )
 from tritoninit.own_code import Computed, Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
@@ -230,26 +231,30 @@ def _initialize(
     check_rounding(rounding)
     target = _usable(device, dtype)
     check_module(module)
-    reshard(module)
+    walk = walk_of(module)
+    reshard(module, [ancestors[-1] for _, _, ancestors in walk])
     key = None if seed is None else Key(seed)
     rules = RuleSet.of(rules)
     scope = Scope(prefix, {} if windows is None else windows)
-    found, choice = asked(module, rules, only, skip, scope, target, dtype, rounding)
-    initializers, garbage, renewed, own, given, aliases, cases = choice
+    found, choice = asked(module, rules, only, skip, scope, target, dtype, rounding, walk)
+    initializers, garbage, renewed, own, given, aliases, alike = choice
     idle = (*rules.idle(found, given), *scope.idle(name for slot in found for name in slot.names))
     noticed = _Noticed(idle, initializers)
+    together = {slot for each in alike for slot in each.slots}
+    apart = {slot: how for slot, how in initializers.items() if slot not in together}
     keep = Keep()
     named: set[Place] = set()
-    if any(slot.originals for slot in initializers):  # of which alone it is asked
+    if any(slot.originals for slot in apart):  # of which alone it is asked
         named = {place for slot in initializers if slot.is_buffer for place in places(slot)}
     with _generator_put_back():
         key = Key.from_generator() if key is None else key
-        keys = {
-            slot: key.fold_in(key_name(slot.name, how)) for slot, how in initializers.items() if how.random
-        }
+        keys = {slot: key.fold_in(key_name(slot.name, how)) for slot, how in apart.items() if how.random}
+        streams = [_streams(key, each) for each in alike]
         with as_whole(found):
-            initializers |= computed(module, own, key, target, dtype, rounding)
-        apart = drawn_apart(initializers, keys, key, target, dtype, named)
+            numbers = computed(module, own, key, target, dtype, rounding)
+        initializers |= numbers
+        apart |= numbers
+        values = drawn_apart(apart, keys, key, target, dtype, named)
         agreement.on(_planned(found, initializers, garbage, key, dtype))
         if target is not None or dtype is not None:
             with as_whole(found):
@@ -263,20 +268,18 @@ def _initialize(
                 each.follow(slot.tensor)
             reset_sharded(module)
     plan = Plan()
-    done: list[tuple[Any, ...]] = []
-    steps = _Steps(plan, key)
-    for slot in found:
-        initializer = initializers.get(slot, keep)
+    done: dict[Slot, tuple[Any, ...]] = {}
+    steps = _Steps(plan, key, found)
+    for place, slot in enumerate(found):
+        if slot in together:
+            continue
+        initializer = apart.get(slot, keep)
         tensor, used = slot.tensor, keys.get(slot)
-        case = cases.get(slot)
-        if case is not None:
-            backend = steps.alike(slot, initializer, used, case)
-            code = own[slot].call.code if own and slot in own else ""
-            done.append((slot.name, tensor, initializer, used, backend, "", code))
-        elif not isinstance(initializer, Keep):
+        if not isinstance(initializer, Keep):
+            plan.at(place)
             became = backend = ""
-            if slot in apart:
-                tensor, became = apart[slot]
+            if slot in values:
+                tensor, became = values[slot]
                 plan.afterwards(partial(assign, slot, tensor, used or key.fold_in(slot.name), named))
             elif slot.shard is not None or is_dtensor(tensor):
                 tensor = slot.memory
@@ -289,21 +292,53 @@ def _initialize(
             code = own[slot].call.code if slot in own else ""
             if slot.shard is not None:
                 tensor = slot.tensor
-            done.append((slot.name, tensor, initializer, used, backend, became, code))
+            done[slot] = (slot.name, tensor, initializer, used, backend, became, code)
         elif not slot.is_buffer:
-            done.append((slot.name, tensor, initializer, None, ""))
+            done[slot] = (slot.name, tensor, initializer, None, "")
+    backends = [steps.alike(*each) for each in zip(alike, streams, strict=True)]
     plan.run()
-    return Report(_Assignments(done), seed=key.seed, module=module, noticed=noticed, scope=scope)
+    assignments = _Assignments(found, done, key, zip(alike, backends, strict=True), own)
+    return Report(assignments, seed=key.seed, module=module, noticed=noticed, scope=scope)
+
+
+def _streams(key: Key, alike: Batch) -> list[int]:
+    """Those of the slots' keys; none where nothing is drawn."""
+    how = alike.initializer
+    return streams(key, [key_name(slot.name, how) for slot in alike.slots]) if how.random else []
 
 
 class _Assignments:
-    """Those of a model, made when somebody asks for them: few do, and to make them takes a while."""
+    """Those of a model, made when somebody asks for them: few do, and to make them takes a while.
 
-    def __init__(self, done: Sequence[tuple[Any, ...]]) -> None:
-        self._done = done
+    Args:
+        found: the model's slots, in order.
+        done: what the assignments of some are made of.
+        key: the model's.
+        alike: the other slots that are set, and the names of the backends.
+        own: of which slots the model's own code said how.
+    """
+
+    def __init__(
+        self,
+        found: Sequence[Slot],
+        done: Mapping[Slot, tuple[Any, ...]],
+        key: Key,
+        alike: Iterable[tuple[Batch, str]],
+        own: Mapping[Slot, Own],
+    ) -> None:
+        self._found, self._done, self._key = found, done, key
+        self._alike, self._own = list(alike), own
 
     def __iter__(self) -> Iterator[Assignment]:
-        return starmap(Assignment, self._done)
+        how_of = {slot: (each.initializer, backend) for each, backend in self._alike for slot in each.slots}
+        for slot in self._found:
+            if slot in self._done:
+                yield Assignment(*self._done[slot])
+            elif slot in how_of:
+                how, backend = how_of[slot]
+                used = self._key.fold_in(key_name(slot.name, how)) if how.random else None
+                code = self._own[slot].call.code if slot in self._own else ""
+                yield Assignment(slot.name, slot.tensor, how, used, backend, "", code)
 
 
 class _Steps:
@@ -312,26 +347,36 @@ class _Steps:
     Args:
         plan: to which they are appended.
         key: of what takes none of its own.
+        found: the model's slots, in the order in which they are set.
     """
 
-    def __init__(self, plan: Plan, key: Key) -> None:
+    def __init__(self, plan: Plan, key: Key, found: Sequence[Slot]) -> None:
         self._plan = plan
         self._key = key
+        self._found = found
         self._first: dict[_Case, tuple[Step, str]] = {}
-        self._alike: dict[_Case, tuple[Alike, str, bool]] = {}
 
-    def alike(self, slot: Slot, initializer: Initializer, key: Key | None, case: _Case) -> str:
-        """:meth:`add` of a slot that has a case."""
-        found = self._alike.get(case)
-        if found is not None:
-            alike, backend, is_random = found
-            self._plan.again(alike, slot.tensor, key if is_random else None)
-            return backend
-        backend = self.add(slot, initializer, key)
-        step, _ = self._first.get(case, (None, ""))
-        if step is not None and step.backend is not None:
-            self._alike[case] = self._plan.alike(step), backend, step.fill.random
+    @cached_property
+    def _places(self) -> dict[Slot, int]:
+        return {slot: place for place, slot in enumerate(self._found)}
+
+    def alike(self, alike: Batch, streams: Sequence[int]) -> str:
+        """:meth:`add` of slots that are alike, by the streams of their keys; the name of their backend."""
+        initializer, slots, steps = alike
+        first = slots[0].tensor
+        steps = steps or _steps_of(Plan(), initializer, first)
+        if len(steps) == 1 and steps[0].target is first:
+            step = steps[0]
+            targets = [slot.tensor for slot in slots]
+            self._plan.alike(step, targets, self._key.seed, streams, partial(self._places_of, slots))
+            return (step.backend or resolve(first.device.type)).name
+        for slot, stream in zip(slots, streams or repeat(0, len(slots)), strict=True):  # made of parts
+            self._plan.at(self._places[slot])
+            backend = self.add(slot, initializer, Key(self._key.seed, stream))
         return backend
+
+    def _places_of(self, slots: Iterable[Slot]) -> list[int]:
+        return [self._places[slot] for slot in slots]
 
     def add(self, slot: Slot, initializer: Initializer, key: Key | None) -> str:
         """Append what sets a slot, which is known to be writable; the name of the backend."""
@@ -352,6 +397,15 @@ class _Steps:
         return backend
 
 
+def _steps_of(plan: Plan, initializer: Initializer, tensor: torch.Tensor) -> list[Step]:
+    """What a plan would have of a tensor that an initializer sets, by the key of no name."""
+    before = len(plan.steps)
+    initializer.add(plan, tensor, Key(0), Window.whole(tensor.shape))
+    steps = plan.steps[before:]
+    del plan.steps[before:]
+    return steps
+
+
 # What decides what an initializer that goes by shape is for a tensor: its id, and the tensor's shape, dtype
 # and device.
 _Case: TypeAlias = "tuple[int, tuple[int, ...], torch.dtype, torch.device]"
@@ -366,11 +420,13 @@ def asked(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     rounding: str = NEAREST,
+    walk: Sequence[Where] = (),
 ) -> tuple[list[Slot], Choice]:
     """A model's slots, and what is to become of them; raises what is wrong before anything is drawn."""
     check_rounding(rounding)
-    with at_rest(module):  # rules may look at weights, too
-        found = slots_at_rest(module, scope)
+    walk = walk or walk_of(module)
+    with at_rest(module, walk):  # rules may look at weights, too
+        found = slots_at_rest(walk, scope)
         _check_names(found)
         kept = select(found, skip, "skip")
         if only is not None:
@@ -387,10 +443,8 @@ def _round(choice: Choice, rounding: str) -> None:
     for slot, how in choice.initializers.items():
         if isinstance(how, Computed):  # which is asked anew for each key
             continue
-        found = known.setdefault(id(how), rounded(how, rounding))
-        choice.initializers[slot] = found
-        if slot in choice.cases:
-            choice.cases[slot] = id(found), *choice.cases[slot][1:]
+        choice.initializers[slot] = known.setdefault(id(how), rounded(how, rounding))
+    choice.alike[:] = [Batch(choice.initializers[each.slots[0]], each.slots, []) for each in choice.alike]
 
 
 def _planned(
@@ -443,23 +497,22 @@ class _Noticed:
 
     def __init__(self, idle: Sequence[str], chosen: Mapping[Slot, Initializer]) -> None:
         self._idle = idle
-        drawn_now = [slot for slot, how in chosen.items() if how.random and not slot.memory.is_meta]
-        parts = [(slot.name, _all_of(slot)) for slot in drawn_now]
-        whole = [(name, here) for name, here in parts if here is not None]
-        self._names = [name for name, _ in whole]
-        self._constants = Constants(here for _, here in whole)
+        once = {id(how): how for how in chosen.values()}
+        random = {number for number, how in once.items() if how.random}
+        drawn = [slot for slot, how in chosen.items() if id(how) in random]
+        parts = [slot.tensor if slot.is_usual else _all_of(slot) for slot in drawn]
+        self._slots = [slot for slot, here in zip(drawn, parts, strict=True) if here is not None]
+        self._constants = Constants([here for here in parts if here is not None])
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         yield from ((part, "matches nothing in the model") for part in self._idle)
         for place, value in self._constants:
-            yield self._names[place], f"was {short(value, 6)} throughout, and is drawn now"
+            yield self._slots[place].name, f"was {short(value, 6)} throughout, and is drawn now"
 
 
 def _all_of(slot: Slot) -> torch.Tensor | None:
     """The memory of a slot; None if some of it is elsewhere."""
-    if slot.is_usual:
-        return slot.tensor
-    return whole_here(slot.tensor) if slot.shard is None else None
+    return None if slot.memory.is_meta or slot.shard is not None else whole_here(slot.tensor)
 
 
 @contextmanager
@@ -497,6 +550,20 @@ def _check_names(found: Sequence[Slot]) -> None:
         raise ValueError(f"several tensors have one name {why}: {', '.join(twice)}")
 
 
+class Batch(NamedTuple):
+    """Slots that an initializer sets in the same way, all but for the numbers.
+
+    Attributes:
+        initializer: which it is.
+        slots: those.
+        steps: what a plan has of the first of them, by another key; none if that is yet to be found out.
+    """
+
+    initializer: Initializer
+    slots: list[Slot]
+    steps: list[Step]
+
+
 class Choice(NamedTuple):
     """What becomes of a model's slots.
 
@@ -507,8 +574,8 @@ class Choice(NamedTuple):
         own: which of the initializers are the model's own code's.
         given: the initializers that the rules have, as they are there.
         aliases: other places of tensors on the meta device, in which they are exchanged.
-        cases: of usual, contiguous slots that stay where they are, and whose initializer goes by shape: what
-            it is for one, it is for all of the case.
+        alike: usual, contiguous slots that stay where they are, and whose initializer goes by shape: those
+            for which it is the same together.
     """
 
     initializers: dict[Slot, Initializer]
@@ -517,7 +584,7 @@ class Choice(NamedTuple):
     own: dict[Slot, Own]
     given: list[Initializer | None]
     aliases: list[tuple[Held, Slot]]
-    cases: dict[Slot, _Case]
+    alike: list[Batch]
 
 
 def _choose(
@@ -553,6 +620,7 @@ def _wanted(
     """What rules and own code want of the slots of a model whose modules show whole parameters."""
     wanted: dict[Slot, Initializer | None] = {}
     moves = device is not None or dtype is not None
+    finder = Finder(rules)
     for slot in found:
         try:
             if moves:
@@ -560,24 +628,26 @@ def _wanted(
                 check_engine(slot, device, dtype)
             if kept and slot in kept:
                 continue
-            wanted[slot] = rules.find(slot) if slot.is_usual else _wish(rules, slot)
+            wanted[slot] = finder.find(slot) if slot.is_usual else _wish(finder, slot)
         except _TROUBLE as error:
             problems.of(slot, error)
-    own, failures = ask(module, [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)])
-    choice = Choice({}, [], set(), own, list(wanted.values()), [], {})
+    own, failures = ask(module, _left(wanted))
+    choice = Choice({}, [], set(), own, list(wanted.values()), [], [])
     along: set[Place] = set()  # of weights, which come first
-    checks = _Checks(device, dtype, choice.cases)
+    checks = _Checks(device, dtype)
+    meanings = _Meanings()
+    initializers, check, as_it_is = choice.initializers, checks.on, Initializer.of_weight
     for slot, wish in wanted.items():
         try:
             initializer = rules.find(slot, own_code=False) if failures and slot in failures else wish
             if own and slot in own:
                 check_code(wish, own[slot])
                 initializer = own[slot].initializer
-            elif initializer is not None and type(initializer).of_weight is not Initializer.of_weight:
-                initializer = _meant(slot, initializer)  # which most do not ask for, and takes a while
+            elif initializer is not None and type(initializer).of_weight is not as_it_is:
+                initializer = meanings.of(slot, initializer)  # which most do not ask for, and takes a while
             if initializer is not None:
-                checks.on(slot, initializer)
-                choice.initializers[slot] = initializer
+                check(slot, initializer)
+                initializers[slot] = initializer
                 if slot.originals and not isinstance(initializer, Keep):
                     along |= set_with(slot)
             elif not slot.is_buffer:
@@ -589,10 +659,18 @@ def _wanted(
                 check_computable(slot, device)
         except _TROUBLE as error:  # noqa: PERF203 - all that is wrong is told together
             problems.of(slot, error)
+    choice.alike.extend(checks.alike)
     return choice
 
 
-def _wish(rules: RuleSet, slot: Slot) -> Initializer | None:
+def _left(wanted: Mapping[Slot, Initializer | None]) -> list[Slot]:
+    """The slots that rules leave to the model's own code: often none."""
+    if not any(issubclass(kind, OwnCode) for kind in set(map(type, wanted.values()))):
+        return []
+    return [slot for slot, wish in wanted.items() if isinstance(wish, OwnCode)]
+
+
+def _wish(rules: Finder, slot: Slot) -> Initializer | None:
     """What rules have for a slot; raises why it cannot be set, whatever they have."""
     if nn.parameter.is_lazy(slot.tensor):
         raise TargetError(LAZY)
@@ -614,12 +692,24 @@ def check_code(wish: Initializer | None, own: Own) -> None:
         raise ValueError(f"it is for {wish.code} to set, and {own.call.code} says that it does: give a rule")
 
 
-def _meant(slot: Slot, initializer: Initializer) -> Initializer:
-    """What a rule's initializer is for a slot, with the fans of its module; raises if it is not known."""
-    if type(initializer).of_weight is FanScaled.of_weight and getattr(initializer, "axes", None) is not None:
-        return initializer  # which says it itself
-    axes = module_axes(slot.owner, slot.name, slot.shape)
-    return initializer.of_weight(axes, slot.shape)
+class _Meanings:
+    """What initializers are for slots, with the fans of their modules; one object where that is the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, Axes | None], tuple[Initializer, Initializer]] = {}
+
+    def of(self, slot: Slot, initializer: Initializer) -> Initializer:
+        """What an initializer is for a slot; raises if it is not known."""
+        by_axes = type(initializer).of_weight is FanScaled.of_weight
+        if by_axes and getattr(initializer, "axes", None) is not None:
+            return initializer  # which says it itself
+        axes = module_axes(slot.owner, slot.name, slot.shape)
+        if axes is TORCH_AXES or not (by_axes and goes_by_shape(type(initializer))):
+            return initializer.of_weight(axes, slot.shape)
+        case = id(initializer), axes
+        if case not in self._known:
+            self._known[case] = initializer, initializer.of_weight(axes, slot.shape)
+        return self._known[case][1]
 
 
 class _Checks:
@@ -628,32 +718,38 @@ class _Checks:
     What is asked of one that goes by shape is asked once a shape, dtype and device, which models repeat.
     """
 
-    def __init__(
-        self,
-        device: torch.device | None,
-        dtype: torch.dtype | None,
-        cases: dict[Slot, _Case] | None = None,
-    ) -> None:
+    def __init__(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
         self._device = device
         self._dtype = dtype
-        self._cases = {} if cases is None else cases
         self._stays = device is None and dtype is None
         self._known: dict[_Case, Initializer] = {}
+        self._alike: dict[_Case, Batch] = {}
+        self._plan = Plan()
+
+    @property
+    def alike(self) -> list[Batch]:
+        """Of the slots so far, those that a :class:`Choice` calls so."""
+        return [each for each in self._alike.values() if each.slots]
 
     def on(self, slot: Slot, initializer: Initializer) -> None:
         """Raise why an initializer cannot set a slot."""
-        by_shape = goes_by_shape(type(initializer))
         tensor = slot.tensor
-        usual = by_shape and slot.is_usual and self._stays
-        if usual and (tensor.dtype.is_floating_point or not initializer.random):  # there is no more to ask
-            is_like_most = check_usual(tensor)
+        if slot.is_usual and self._stays:
             case: _Case = id(initializer), tensor.shape, tensor.dtype, tensor.device
-            if case not in self._known:
-                self._check_initializer(slot, initializer)
-                self._known[case] = initializer  # which keeps its id
-            if is_like_most:
-                self._cases[slot] = case
-            return
+            known = self._alike.get(case)
+            if known is not None:
+                if check_usual(tensor):
+                    known.slots.append(slot)
+                return
+            # Of these alone there is no more to ask.
+            by_shape = goes_by_shape(type(initializer))
+            if by_shape and (tensor.dtype.is_floating_point or not initializer.random):
+                is_like_most = check_usual(tensor)
+                steps = _steps_of(self._plan, initializer, tensor)
+                if not steps or steps[0].backend is None:
+                    resolve(tensor.device.type)  # raises if none serves it
+                self._alike[case] = Batch(initializer, [slot] if is_like_most else [], steps)
+                return
         if isinstance(initializer, Keep):
             return
         memory = slot.memory
@@ -671,7 +767,7 @@ class _Checks:
             writable(memory, slot.windows)
         else:
             as_target(memory)
-        if not by_shape:
+        if not goes_by_shape(type(initializer)):
             self._check_initializer(slot, initializer)
             return
         shape = memory.shape if slot.shard is None else slot.shape

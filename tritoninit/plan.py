@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from operator import attrgetter
+from itertools import islice, pairwise
+from operator import attrgetter, itemgetter, le
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -60,8 +61,8 @@ class Plan:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self._served: dict[tuple[Any, str, str | None], tuple[str, Backend | None]] = {}
-        self._alike: dict[int, tuple[Step, Alike]] = {}
-        self._again: list[tuple[int, int]] = []  # how many steps came before, and of which alike it is
+        self._places = [(0, -1)]  # from which step on, and what is the place of those
+        self._alike: list[tuple[Step, Alike, Callable[[], Sequence[int]]]] = []
         self._afterwards: list[Callable[[], None]] = []
         self._together: dict[Callable[[], Any], Any] = {}
 
@@ -157,37 +158,43 @@ class Plan:
         target = target if target.dtype == first.dtype else as_parts(target)
         self.steps.append(Step(target, fill, draw, backend))
 
-    def alike(self, step: Step) -> Alike:
-        """To which :meth:`again` appends what a step is for other tensors.
+    def alike(
+        self,
+        step: Step,
+        targets: list[torch.Tensor],
+        seed: int,
+        streams: Sequence[int],
+        places: Callable[[], Sequence[int]],
+    ) -> None:
+        """Append what a step is for many tensors.
 
         Args:
-            step: of this plan, which a backend serves.
-
-        Returns:
-            Those like it, none yet; they run with the plan.
+            step: of one of them.
+            targets: the tensors, each of which can be written, contiguous, not empty, of torch's own classes
+                and none of inference mode's; of one shape, dtype and device.
+            seed: of their keys.
+            streams: of their keys; empty where nothing is drawn.
+            places: asked where it matters, which is where memory is written twice: in which order they are
+                set, among what is appended :meth:`at` other places.
         """
-        found = Alike([], step.draw, [], [])
-        self._alike[id(found)] = step, found
-        return found
+        drawn = [seed] * len(streams), list(streams)
+        seeds, streams = drawn if streams else ([0] * len(targets), [0] * len(targets))
+        found = Alike(targets, step.draw, seeds, streams)
+        self._alike.append((step, found, places))
 
-    def again(self, alike: Alike, target: torch.Tensor, key: Key | None) -> None:
-        """As :meth:`repeat`, of what many are alike in.
+    def at(self, place: int) -> None:
+        """Have what is appended next be set in that place, whatever was appended before.
 
         Args:
-            alike: what :meth:`alike` returned.
-            target: a tensor that can be written, contiguous and not empty, and none of inference mode's.
-            key: its key; None where nothing is drawn.
+            place: a number, in the order of which all is set.
         """
-        _, draw, seeds, streams = alike
-        alike.targets.append(target)
-        seeds.append(draw.seed if key is None else key.seed)
-        streams.append(draw.stream if key is None else key.stream)
-        self._again.append((len(self.steps), id(alike)))
+        self._places.append((len(self.steps), place))
 
     @property
     def size(self) -> int:
         """How many things there are to do, fills and others."""
-        return len(self.steps) + len(self._again) + len(self._afterwards)
+        alike = sum(len(each.targets) for _, each, _ in self._alike)
+        return len(self.steps) + alike + len(self._afterwards)
 
     def afterwards(self, write: Callable[[], None]) -> None:
         """Call ``write`` after the fills, for what is no fill itself.
@@ -216,33 +223,33 @@ class Plan:
 
         Fills that share no memory go to their backend together.
         """
-        if self._again and _are_apart(self.steps, [alike for _, alike in self._alike.values()]):
-            backends = [step.backend for step in self.steps] + [
-                step.backend for step, _ in self._alike.values()
-            ]
+        if self._alike and _are_apart(self.steps, [alike for _, alike, _ in self._alike]):
+            backends = [step.backend for step, *_ in self._alike] + [step.backend for step in self.steps]
             for backend in dict.fromkeys(backends):
-                found = [alike for step, alike in self._alike.values() if step.backend is backend]
+                found = [alike for step, alike, _ in self._alike if step.backend is backend]
                 _run(backend, [step for step in self.steps if step.backend is backend], found)
-        elif len(self.steps) == 1 and not self._again:
+        elif len(self.steps) == 1 and not self._alike:
             _run(self.steps[0].backend, self.steps)
         else:
-            for batch in _batches([*self._in_order()]):
+            for batch in _batches(self._in_order()):
                 for backend in dict.fromkeys([step.backend for step in batch]):
                     _run(backend, [step for step in batch if step.backend is backend])
         for write in self._afterwards:
             write()
 
-    def _in_order(self) -> Iterator[Step]:
-        """Every step, in the order in which they came."""
-        items = {number: iter(alike.items()) for number, (_, alike) in self._alike.items()}
-        begin = 0
-        for end, number in self._again:
-            yield from self.steps[begin:end]
-            begin = end
-            target, draw = next(items[number])
-            first = self._alike[number][0]
-            yield Step(target, first.fill, draw, first.backend)
-        yield from self.steps[begin:]
+    def _in_order(self) -> Sequence[Step]:
+        """Every step, in the order of their places; those of one in that in which they came."""
+        if not self._alike:
+            return self.steps
+        found: list[tuple[int, Step]] = []
+        bounds = [*(begin for begin, _ in self._places), len(self.steps)]
+        for (_, place), (begin, end) in zip(self._places, pairwise(bounds), strict=True):
+            found += [(place, step) for step in self.steps[begin:end]]
+        for first, alike, places in self._alike:
+            for place, (target, draw) in zip(places(), alike.items(), strict=True):
+                found.append((place, Step(target, first.fill, draw, first.backend)))
+        found.sort(key=itemgetter(0))
+        return [step for _, step in found]
 
 
 class KeptPlan:
@@ -302,7 +309,7 @@ def _unserved_again(steps: Sequence[Step], seeds: torch.Tensor) -> None:
 def _run(backend: Backend | None, steps: Sequence[Step], alike: Sequence[Alike] = ()) -> None:
     if backend is None:
         with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
-            _fill_unserved(steps)
+            _fill_unserved(steps, alike)
     else:
         registry.fill(backend, [(step.target, step.draw) for step in steps], alike)
 
@@ -363,24 +370,23 @@ def _batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
 
 def _are_apart(steps: Sequence[Step], alike: Sequence[Alike] = ()) -> bool:
     """Whether no target begins before another ends, as is so of most: whatever lies among their elements."""
-    ranges = []
+    begins, ends = [], []
     for target, _, _, _ in steps:
         if isinstance(target, torch.Tensor) and target.is_contiguous():
-            begin = target.data_ptr()
-            ranges.append((begin, begin + target.nbytes))
+            begins.append(target.data_ptr())
+            ends.append(begins[-1] + target.nbytes)
         else:
             _, span = _span(target)
-            ranges.append((span.begin, span.end))
+            begins.append(span.begin)
+            ends.append(span.end)
     for each in alike:
-        size = each.targets[0].nbytes if each.targets else 0
-        ranges += [(begin, begin + size) for begin in [x.data_ptr() for x in each.targets]]
-    ranges.sort()
-    last = -1
-    for begin, end in ranges:
-        if begin < last:
-            return False
-        last = end
-    return True
+        size, addresses = each.targets[0].nbytes, [*map(torch.Tensor.data_ptr, each.targets)]
+        begins += addresses
+        ends += [address + size for address in addresses]
+    # Where two share memory, more have begun than others have ended, somewhere.
+    begins.sort()
+    ends.sort()
+    return all(map(le, ends, islice(begins, 1, None)))
 
 
 class Span:
@@ -447,7 +453,7 @@ def _span(target: Target) -> tuple[str, Span]:
     return device, Span(first, target.itemsize, tuple(target.shape), strides)
 
 
-def _fill_unserved(steps: Sequence[Step]) -> None:
+def _fill_unserved(steps: Sequence[Step], alike: Sequence[Alike] = ()) -> None:
     """Constants, the one distribution of every dtype, into dtypes that no backend serves."""
     zeros: list[torch.Tensor] = []
     for step in steps:
@@ -458,5 +464,12 @@ def _fill_unserved(steps: Sequence[Step]) -> None:
             zeros.append(target.detach())
         else:
             target.detach().fill_(value)
+    for each in alike:  # integers
+        (value,) = each.draw.parameters
+        if value == 0:
+            zeros += each.targets
+        else:
+            for x in each.targets:
+                x.fill_(value)
     if zeros:
         torch._foreach_zero_(zeros)  # the counters of many layers, in one launch

@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tritoninit.kernels.stream import Alike, Draw
+from tritoninit.kernels.stream import Alike, Draw, row_major_strides
 from tritoninit.targets import Target, as_array, device_type, dtype_name
 from tritoninit.tracing.private import untraced
 
+increment_version = torch.autograd.graph.increment_version
 FillFunction = Callable[[Sequence[tuple[Target, Draw]]], None]
 # Writes what it was made for, by seeds: int64, one for each of the copies.
 SeedFunction = Callable[[torch.Tensor], None]
@@ -41,6 +42,9 @@ class Backend:
         keep: likewise returns what writes the same draws again and again; None if it has no such.
         many: likewise returns what writes, beside ``items``, many that are alike, ``many(items, alike)``;
             None if all are items to it.
+        short: likewise returns what writes all of one tensor of the CPU, contiguous and not empty, if it does
+            that sooner: ``short(target, dtype, distribution, parameters, seed, stream)``, which says whether
+            it did.
         look: likewise returns what finds out, without waiting for a device, which of its tensors are one
             number throughout: contiguous floats of 16 bits or more, of one dtype, none of them empty.
     """
@@ -52,6 +56,7 @@ class Backend:
     keep: Callable[[], Callable[..., Kept]] | None = None
     many: Callable[[], Callable[[Sequence[tuple[Target, Draw]], Sequence[Alike]], None]] | None = None
     look: Callable[[], Callable[[Sequence[torch.Tensor]], Seen]] | None = None
+    short: Callable[[], Callable[..., bool]] | None = None
 
 
 class Seen(Protocol):
@@ -174,7 +179,7 @@ def resolve(device: str) -> Backend:
         ValueError: the override is unknown.
         RuntimeError: the override cannot run here.
     """
-    if (backend := override()) is not None:
+    if _OVERRIDE.get() and (backend := override()) is not None:
         # A CPU backend serves devices that are not its own by way of host memory.
         staged = "cpu" in backend.devices and device not in backend.devices
         reason = backend.unavailable("cpu" if staged else device)
@@ -236,14 +241,41 @@ def fill(backend: Backend, items: Sequence[tuple[Target, Draw]], alike: Sequence
         write(direct)
 
 
-def fill_one(backend: Backend, target: torch.Tensor, draw: Draw) -> None:
-    """As :func:`fill`, of one tensor: of a small one all else takes as long as the draw."""
-    if "cpu" in backend.devices and device_type(target) not in backend.devices:
-        fill(backend, [(target, draw)])
+def fill_one(
+    backend: Backend,
+    target: torch.Tensor,
+    device: str,
+    dtype: str,
+    is_usual: bool,
+    distribution: str,
+    parameters: tuple[Any, ...],
+    seed: int,
+    stream: int,
+    stochastic: bool,
+) -> None:
+    """As :func:`fill`, of all of one tensor: of a small one all else takes as long as the draw.
+
+    Args:
+        backend: that serves it.
+        target: the tensor.
+        device: its device's type.
+        dtype: its dtype's name.
+        is_usual: whether it is contiguous, not empty, and none of inference mode's.
+        distribution, parameters, seed, stream, stochastic: as a :class:`Draw` has them.
+    """
+    is_staged = device not in backend.devices and "cpu" in backend.devices
+    if not is_staged and (is_usual or not target.is_inference()):
+        increment_version(target)
+    short = backend.short if is_usual and device == "cpu" and not stochastic else None
+    if short is not None and short()(target, dtype, distribution, parameters, seed, stream):
         return
-    if not target.is_inference():
-        torch.autograd.graph.increment_version(target)
-    backend.load()([(target, draw)])
+    # Of what is contiguous its own strides are as good: those of one element lead nowhere.
+    strides = target.stride() if is_usual or target.is_contiguous() else row_major_strides(target.shape)
+    items = [(target, Draw(distribution, parameters, seed, stream, 0, strides, stochastic))]
+    if is_staged:
+        fill(backend, items)
+    else:
+        backend.load()(items)
 
 
 def keep(
@@ -357,11 +389,20 @@ def _load_numba() -> FillFunction:
     def write(items: Sequence[tuple[Target, Draw]]) -> None:
         if len(items) == 1:
             ((target, draw),) = items
-            if isinstance(target, torch.Tensor) and numba_kernels.fill_short(target, draw):
+            if isinstance(target, torch.Tensor) and numba_kernels.fill_contiguous(target, draw):
                 return
         _fill_arrays(numba_kernels.fill_many, items)
 
     return write
+
+
+@cache
+@untraced
+def _short_numba() -> Callable[..., bool]:
+    _load_numba()
+    from tritoninit.kernels import numba_kernels
+
+    return numba_kernels.fill_run
 
 
 def _fill_arrays(fill_many: Callable[..., None], items: Sequence[tuple[Target, Draw]]) -> None:
@@ -534,5 +575,7 @@ register(
         _look_triton,
     )
 )
-register(Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba, _keep_numba))
+register(
+    Backend("numba", frozenset({"cpu"}), _numba_unavailable, _load_numba, _keep_numba, short=_short_numba)
+)
 register(Backend("numpy", frozenset({"cpu"}), lambda _: None, _load_numpy))

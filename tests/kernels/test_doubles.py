@@ -209,16 +209,16 @@ def test_numba_writes_the_reference_s_bits(name):
         assert np.array_equal(*memories.view(np.uint64))
 
 
-def test_sizes_threads_and_short_tensors():
+def test_sizes_and_threads():
     numba_kernels = pytest.importorskip("tritoninit.kernels.numba_kernels", exc_type=ImportError)
     draw = make_draw("normal", "float64", 3, (1,))
     for size in (1, 3, 4, 5, 2047, 2048, 2049, numba_kernels.CHUNK // 4, 3 * numba_kernels.CHUNK + 5):
-        found, expected = np.full(size, np.nan), np.full(size, np.nan)
-        assert numba_kernels.fill_short(torch.from_numpy(found), draw) == (size <= numba_kernels.CHUNK // 4)
-        if size > numba_kernels.CHUNK // 4:
-            numba_kernels.fill_many([(found, "float64", draw)], threads=2)
+        found, other, expected = np.full((3, size), np.nan)
+        assert numba_kernels.fill_contiguous(torch.from_numpy(found), draw)
+        numba_kernels.fill_many([(other, "float64", draw)], threads=2)
         reference.fill_many([(expected, "float64", draw)])
         assert np.array_equal(found, expected)
+        assert np.array_equal(other, expected)
 
 
 @pytest.mark.parametrize("generator", ["uniform_", "normal_", "trunc_normal_"])

@@ -70,34 +70,75 @@ def test_layouts_and_windows(name, dtype):
             assert_equal_bits(np.ascontiguousarray(memory), expected)
 
 
+SIZES = (0, 1, 3, 4, 5, 255, 256, 2047, 2048, 2049, numba_kernels.SHORT)
 CONSTANTS = (0.0, -0.0, 1.5, 2.0**-149, -(2.0**-25), math.inf, -math.inf, math.nan)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
-def test_short_tensors(name, dtype):
-    """The way that skips arrays and chunks, and the memory around what it writes."""
+def test_contiguous_tensors(name, dtype):
+    """The way that skips arrays and their chunks, and the memory around what it writes."""
     draws = [make_draw(name, dtype, start, (1,)) for start in (0, 1, 2, 3, 2**63 - 2**20)]
     if name == "constant":
         draws = [Draw("constant", lowering.constant(value, dtype), 0, 0, 0, (1,)) for value in CONSTANTS]
-    for draw, size in product(draws, (0, 1, 3, 4, 5, 255, 256, 2047, 2048, 2049, numba_kernels.CHUNK // 4)):
+    for draw, size in product(draws, SIZES):
         found, expected = poisoned((size + 16,), dtype), poisoned((size + 16,), dtype)
         part = torch.from_numpy(found)[8 : size + 8]
-        assert numba_kernels.fill_short(part.view(getattr(torch, dtype)), draw)
+        assert numba_kernels.fill_contiguous(part.view(getattr(torch, dtype)), draw)
         reference.fill_many([(expected[8 : size + 8], dtype, draw)])
         assert_equal_bits(found, expected)
 
 
-def test_what_is_not_short_is_left_alone():
+def test_what_is_no_run_is_left_alone():
     plane = make_draw("normal", "float32", 0, (8, 1))
     for tensor, draw in (
         (torch.full((4, 16), torch.nan)[:, ::2], plane),
         (torch.full((8, 4), torch.nan).T, plane),
         (torch.full((4, 4), torch.nan), plane),  # part of something wider
-        (torch.full((numba_kernels.CHUNK // 4 + 1,), torch.nan), make_draw("normal", "float32", 0, (1,))),
+        (torch.full((numba_kernels.SHORT + 1,), torch.nan), make_draw("constant", "float32", 0, (1,))),
     ):
-        assert not numba_kernels.fill_short(tensor, draw)
+        assert not numba_kernels.fill_contiguous(tensor, draw)
         assert tensor.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["uniform", "normal", "truncated"])
+def test_threads_share_a_tensor(name, dtype, monkeypatch):
+    """As soon as that pays, and from any place in the stream on; each gets a part, the caller the largest."""
+    draw = make_draw(name, dtype, 5, (1,))
+    wake = numba_kernels.WAKE[False][numba_kernels.DISTRIBUTIONS[draw.distribution]]
+    sizes = []
+
+    def counted(chunks, threads):
+        parts = list(chunks)
+        sizes.append([part.args[1] for part in parts])
+        assert len(parts) == threads
+        share(reversed(parts), threads)
+
+    share = numba_kernels.chunks.share
+    monkeypatch.setattr(numba_kernels.chunks, "share", counted)
+    for size, threads, expected in (
+        (2 * wake - 1, 2, 1),
+        (2 * wake, 2, 2),
+        (2 * wake + 1, 8, 2),
+        (4 * wake + 2049, 3, 3),
+    ):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found, other = poisoned((size + 16,), dtype), poisoned((size + 16,), dtype)
+        part = torch.from_numpy(found)[8 : size + 8]
+        sizes.clear()
+        assert numba_kernels.fill_contiguous(part.view(getattr(torch, dtype)), draw)
+        if expected == 1:
+            assert not sizes
+        else:
+            (parts,) = sizes
+            assert len(parts) == expected
+            assert sum(parts) == size
+            assert parts[0] == max(parts)
+            assert not any(each % 2048 for each in parts[1:])
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+        numba_kernels.run(other[8 : size + 8], dtype, draw, draw.start)
+        assert_equal_bits(found, other)
 
 
 def test_threads_and_chunks_change_nothing():

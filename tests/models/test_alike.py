@@ -14,7 +14,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.parametrizations import weight_norm
 from torch.overrides import TorchFunctionMode
 
-from tritoninit import AsOne, Constant, Initializer, KaimingUniform, Key, Normal, Rule, Uniform, initialize_
+from tritoninit import (
+    AsOne,
+    Constant,
+    Initializer,
+    KaimingUniform,
+    Key,
+    Normal,
+    Rule,
+    Uniform,
+    initialize_,
+    use_backend,
+)
 from tritoninit.fills import Elementwise
 
 
@@ -253,3 +264,63 @@ def test_what_shares_memory_is_set_in_order():
     for k in (0, 3):
         alone = Normal()(torch.empty(3, 3), key=Key(3).fold_in(f"p{k}"))
         assert getattr(model, f"p{k}").detach().equal(alone)
+
+
+def test_what_is_unlike_the_others_is_set_in_its_place():
+    """Between those that go together: one that lies across their memory, by strides of its own."""
+    for place in range(4):
+        model, memory = nn.Module(), torch.zeros(24)
+        parts = [memory[k : k + 6].view(2, 3) for k in (0, 6, 12)]
+        parts.insert(place, memory[:24].view(4, 6)[:, 1:3])
+        for k, part in enumerate(parts):
+            model.register_parameter(f"p{k}", nn.Parameter(part))
+        initialize_(model, [Rule("*", Normal())], seed=3)
+        expected = torch.zeros(24)
+        whole = [expected[k : k + 6].view(2, 3) for k in (0, 6, 12)]
+        whole.insert(place, expected.view(4, 6)[:, 1:3])
+        for k, part in enumerate(whole):
+            Normal()(part, key=Key(3).fold_in(f"p{k}"))
+        assert memory.equal(expected)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_each_is_as_if_it_were_alone(rounding):
+    """Of several shapes, dtypes and initializers, integers too: the bits, and what the report says."""
+    model = nn.Sequential(*(nn.BatchNorm1d(n, dtype=torch.bfloat16) for n in (3, 5, 3, 16)), nn.LSTM(3, 4))
+    model.append(nn.Conv1d(4, 4, 3, groups=2)).append(nn.Conv1d(4, 4, 3, groups=2)).append(nn.Linear(3, 4))
+    rules = [
+        Rule("*.weight", Uniform()),
+        Rule(nn.Conv1d, {"weight": KaimingUniform()}),
+        Rule("*weight_*", KaimingUniform()),
+        Rule(nn.BatchNorm1d, {"num_batches_tracked": Constant(3)}),
+        Rule("*", Normal()),
+    ]
+    with use_backend("numpy"):  # which has nothing to compile
+        report = initialize_(model, rules, seed=5, rounding=rounding)
+    slots = [*model.named_parameters(), *((k, x) for k, x in model.named_buffers() if k.endswith("tracked"))]
+    assert [each.name for each in report] == [name for name, _ in slots]
+    for each, (name, tensor) in zip(report, slots, strict=True):
+        assert each.tensor is tensor
+        assert each.key == (None if name.endswith("tracked") else Key(5).fold_in(name))
+        with use_backend("numpy"):
+            alone = each.initializer(torch.zeros_like(tensor.detach()), key=each.key)
+        assert alone.equal(tensor.detach())
+
+
+class Equal(nn.Module):
+    """Equal to all of its class, as modules that compare what they are made of may be."""
+
+    def __init__(self, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 2))
+        self.inner = inner
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+    __hash__ = nn.Module.__hash__
+
+
+def test_equal_modules_are_several():
+    report = initialize_(Equal(Equal(Equal())), [Rule("*", Normal())], seed=0)
+    assert [each.name for each in report] == ["weight", "inner.weight", "inner.inner.weight"]

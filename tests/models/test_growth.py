@@ -1,5 +1,6 @@
 """What a model's walk costs where modules are shared at every level, and rules where there are thousands."""
 
+import random
 import time
 from fnmatch import fnmatchcase
 from functools import partial
@@ -181,3 +182,14 @@ class TestGlobs:
         for slot in slots(model):
             right = next(found for rule in rules if (found := rule.find(slot)) is not None)
             assert ti.RuleSet("rules", "", rules).find(slot) == right
+
+
+def test_globs_that_are_endings_match_as_others_do():
+    """Many of which are looked at without a regular expression: newlines, dots, what is wild within them."""
+    random.seed(0)
+    for _ in range(500):
+        given = ["*" * random.randint(0, 2) + "".join(random.choices("ab.\n?", k=2)) for _ in range(3)]
+        for name in ("".join(random.choices("ab.\n", k=random.randint(0, 4))) for _ in range(5)):
+            found = [k for k, glob in enumerate(given) if fnmatchcase(name, glob)]
+            assert [*Globs(given).matching(name)] == found
+            assert not found or not Globs(given).none_matches(name)

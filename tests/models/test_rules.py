@@ -1,6 +1,8 @@
 """Rules for whole models: who matches, in which order, with which key, and that an error writes nothing."""
 
+import itertools
 import math
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -27,6 +29,8 @@ from tritoninit import (
     registry,
     use_backend,
 )
+from tritoninit.models.rules import Finder
+from tritoninit.models.slots import slots
 from tritoninit.schemes import published
 
 EVERYTHING = [Rule("*", Uniform(-1, 1))]
@@ -559,3 +563,50 @@ def test_a_class_may_say_of_each_module_whether_it_is_one():
     model[1].special = True
     initialize_(model, [Rule(Special, Ones()), Rule("*", Zeros())], seed=0)
     assert [module.weight[0, 0].item() for module in model] == [0, 1]
+
+
+class TestFinder:
+    """One slot after another: the same as asked alone, and what may look at more is asked each time."""
+
+    def model(self) -> nn.Module:
+        layers = [nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)) for _ in range(3)]
+        return nn.ModuleDict({"a": layers[0], "b": layers[1], "c": nn.ModuleList([layers[2]])})
+
+    def test_as_alone(self) -> None:
+        rules = RuleSet.of(
+            [
+                Rule(nn.Linear, {"weight": Constant(1.0)}, within=nn.ModuleList),
+                Rule("b.*.weight", Constant(2.0)),
+                Rule(nn.Linear, MappingProxyType({"bias": Constant(3.0)})),
+                Rule("*", lambda module: {"weight": Constant(float(len(module.weight)))}),
+                Rule("*", Zeros()),
+            ]
+        )
+        found, finder = slots(self.model()), Finder(rules)
+        assert [finder.find(slot) for slot in found] == [rules.find(slot) for slot in found]
+        assert len({rules.find(slot) for slot in found}) == 4
+
+    def test_functions_are_asked_of_each(self) -> None:
+        count = itertools.count()
+        for pattern, given in (
+            (lambda name, module: next(count) % 2 == 0, Zeros()),
+            (nn.Linear, lambda module: {"weight": Constant(float(next(count)))}),
+        ):
+            found, finder = slots(self.model()), Finder(RuleSet.of([Rule(pattern, given)]))
+            given_to = [finder.find(slot) for slot in found if isinstance(slot.owner, nn.Linear)]
+            assert len(set(given_to)) > 1
+
+    def test_a_class_that_says_itself_what_is_in_it(self) -> None:
+        class Choosing(type(nn.Module)):  # type: ignore[misc]
+            def __instancecheck__(cls, module: object) -> bool:
+                return getattr(module, "chosen", False)
+
+        class Chosen(nn.Module, metaclass=Choosing):
+            pass
+
+        model = self.model()
+        model["b"].chosen = True
+        finder = Finder(RuleSet.of([Rule("*", Zeros(), within=Chosen), Rule("*", Constant(1.0))]))
+        assert [finder.find(slot) == Zeros() for slot in slots(model)] == [False] * 4 + [True] * 4 + [
+            False
+        ] * 4

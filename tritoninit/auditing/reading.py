@@ -46,11 +46,16 @@ class Constants:
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        alike: dict[tuple[torch.device, torch.dtype], list[tuple[int, Tensor]]] = {}
+        alike: dict[tuple[torch.device, torch.dtype], tuple[list[int], list[Tensor]]] = {}
         for place, x in enumerate(tensors):
             if x.numel() > 1 and not x.is_complex():
-                alike.setdefault((x.device, x.dtype), []).append((place, x))
-        self._found = [_seen(*kind, group) for kind, group in alike.items()]
+                kind = x.device, x.dtype
+                group = alike.get(kind)
+                if group is None:
+                    group = alike[kind] = [], []
+                group[0].append(place)
+                group[1].append(x)
+        self._found = [(places, _seen(*kind, group)) for kind, (places, group) in alike.items()]
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         for places, found in self._found:
@@ -58,21 +63,17 @@ class Constants:
             yield from ((k, x) for k, x in zip(places, numbers, strict=True) if x is not None)
 
 
-def _seen(
-    device: torch.device, dtype: torch.dtype, group: Sequence[tuple[int, Tensor]]
-) -> tuple[list[int], list[float | None] | Seen]:
-    """The places of tensors, and what they are throughout, or what will say so."""
-    places = [place for place, _ in group]
-    if device.type == "cuda" and dtype in _FLOATS and all(x.is_contiguous() for _, x in group):
+def _seen(device: torch.device, dtype: torch.dtype, group: Sequence[Tensor]) -> list[float | None] | Seen:
+    """What tensors are throughout, or what will say so."""
+    if device.type == "cuda" and dtype in _FLOATS and all(x.is_contiguous() for x in group):
         backend = resolve(device.type)
         if backend.look is not None and not torch.cuda.is_current_stream_capturing():
-            return places, backend.look()([x for _, x in group])
+            return backend.look()(group)
     with torch.no_grad():
-        ends = iter(torch.cat([_ends(x) for _, x in group]).tolist())
+        ends = iter(torch.cat([_ends(x) for x in group]).tolist())
     pairs = zip(group, ends, ends, strict=True)
-    return places, [
-        float(first) if first == last and (x.detach() == first).all() else None
-        for (_, x), first, last in pairs
+    return [
+        float(first) if first == last and (x.detach() == first).all() else None for x, first, last in pairs
     ]
 
 

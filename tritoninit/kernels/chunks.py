@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import chain, islice
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -67,16 +67,13 @@ def fill(drawer: Drawer, items: Sequence[Item], threads: int = 1) -> None:
 def share(chunks: Iterator[Callable[[], None]], threads: int) -> None:
     """Do all chunks, in any order, on so many threads, the caller's one of them."""
     work = _Work(chunks)
-    helpers = [future for _ in range(min(threads, work.peek(threads)) - 1) if (future := _submit(work.run))]
+    _HELPERS.call(work, min(threads, work.peek(threads)) - 1)
     try:
         work.run()
     finally:
-        work.stop()
-        # Those that other callers keep busy have nothing left to do here.
-        running = [future for future in helpers if not future.cancel()]
-        wait(running)
-    for future in running:
-        future.result()
+        work.finish()
+    if work.error is not None:
+        raise work.error
 
 
 class _Work:
@@ -85,6 +82,11 @@ class _Work:
     def __init__(self, chunks: Iterator[Callable[[], None]]) -> None:
         self._chunks = chunks
         self._lock = Lock()
+        self._helpers = 0  # in the midst of a chunk, or about to take one
+        self._is_over = False
+        self._last_is_gone = Lock()
+        self._last_is_gone.acquire()
+        self.error: BaseException | None = None  # of a helper
 
     def peek(self, most: int) -> int:
         """How many chunks there are, counted up to ``most``."""
@@ -98,11 +100,42 @@ class _Work:
             while (chunk := self._take()) is not None:
                 chunk()
         except BaseException:
-            self.stop()
+            self._stop()
             raise
 
-    def stop(self) -> None:
-        """Leave what nobody has begun."""
+    def help(self) -> None:
+        """As :meth:`run`, for the thread that calls :meth:`finish`."""
+        if self._join():
+            try:
+                self.run()
+            except BaseException as error:  # noqa: BLE001 - the caller raises it
+                self.error = error
+            self._leave()
+
+    def finish(self) -> None:
+        """Leave what nobody has begun, and wait for what others have. Who comes later does not count."""
+        with self._lock:
+            self._chunks = iter(())
+            self._is_over = True
+            is_waiting = self._helpers > 0
+        if is_waiting:
+            self._last_is_gone.acquire()
+
+    def _join(self) -> bool:
+        with self._lock:
+            if self._is_over:
+                return False
+            self._helpers += 1
+            return True
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._helpers -= 1
+            is_last = self._is_over and not self._helpers
+        if is_last:
+            self._last_is_gone.release()
+
+    def _stop(self) -> None:
         with self._lock:
             self._chunks = iter(())
 
@@ -111,21 +144,52 @@ class _Work:
             return next(self._chunks, None)
 
 
-def _submit(run: Callable[[], None]) -> Future[None] | None:
-    try:
-        return _pool().submit(run)
-    except RuntimeError:  # the interpreter is ending, and starts no thread any more
-        return None
+class _Helpers:
+    """Threads that wait for work, as many as the machine can use; shared by all callers.
+
+    A queue wakes one in half of the time that an executor's future takes. Work that is over when somebody
+    comes to it is passed by.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[_Work] = SimpleQueue()
+        self._most = max(1, (os.cpu_count() or 1) - 1)
+        self._started = 0
+        self._lock = Lock()
+
+    def call(self, work: _Work, count: int) -> None:
+        """Have so many help with work, as soon as they can."""
+        if self._started < self._most:
+            self._start(count)
+        for _ in range(count):
+            self._queue.put(work)
+
+    def _start(self, count: int) -> None:
+        with self._lock:
+            busy = 0 if self._queue.empty() else self._started
+            for _ in range(min(busy + count, self._most) - self._started):
+                try:
+                    Thread(target=_help, args=(self._queue,), name="tritoninit", daemon=True).start()
+                except RuntimeError:  # the interpreter is ending, and starts no thread any more
+                    return
+                self._started += 1
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads that wait for work, as many as the machine can use; shared by all callers."""
-    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), "tritoninit")
+def _help(queue: SimpleQueue[_Work]) -> None:
+    while True:
+        queue.get().help()
+
+
+_HELPERS = _Helpers()
+
+
+def _forget_helpers() -> None:
+    global _HELPERS
+    _HELPERS = _Helpers()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_forget_helpers)  # threads do not survive a fork
 
 
 def _chunks(drawer: Drawer, target: Array, dtype: str, draw: Draw) -> Iterator[Callable[[], None]]:

@@ -21,6 +21,7 @@ from tritoninit.kernels.numba_words import (
     copy_piece,
     double_bits,
     double_of,
+    entry,
     gather_tile,
     inlined,
     kernel,
@@ -198,6 +199,9 @@ def run_kernel(address, size, distribution, first, seed, stream, p0, p1, p2, p3,
                 out[at + k] = z[k & 3, k >> 2]
         at += 4 * BLOCKS
         block += u64(BLOCKS)
+
+
+call_run = entry(run_kernel)
 
 
 @kernel(

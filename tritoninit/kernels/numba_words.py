@@ -119,6 +119,15 @@ def kernel(*signature: Any, constants: Any = stream, beside: Sequence[Any] = ())
     return compiled
 
 
+def entry(kernel: Any) -> Any:
+    """A kernel's compiled code, as a function of Python's that takes its arguments for what they should be.
+
+    The kernel itself looks at the type of each first, which takes as long as to draw a hundred elements.
+    """
+    (compiled,) = kernel.overloads.values()
+    return compiled.entry_point
+
+
 @njit(nogil=True, error_model="numpy")
 def gather_tile(x, pieces, places, row, done, length):
     """Fill a tile with blocks that rows need: of ``row``, from element ``done`` on, and of the next ones.

@@ -22,6 +22,7 @@ BLOCK = 4096
 # Of each tensor in 64-bit words: where it lies, its elements, and what is found: whether some differ, and the
 # first of them as a float64.
 _WORDS = tl.constexpr(4)
+_address, _size = torch.Tensor.data_ptr, torch.Tensor.numel
 
 
 @triton.jit
@@ -68,7 +69,9 @@ def look(tensors: Sequence[torch.Tensor]) -> Found:
     rows = torch.empty(
         (len(tensors), _WORDS.value), dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda"
     )
-    rows.numpy()[:] = [(x.data_ptr(), x.numel(), 0, 0) for x in tensors]
+    columns = rows.numpy().T
+    columns[:] = 0
+    columns[0], columns[1] = [*map(_address, tensors)], [*map(_size, tensors)]
     with triton_launch.on_device(tensors[0]):
         table = rows.to(device, non_blocking=True)
         constants = DTYPES[dtype], PROGRAMS, BLOCK

@@ -9,7 +9,9 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import chain
+from operator import or_
 from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -1078,7 +1080,7 @@ class Runs(NamedTuple):
 
     Attributes:
         tensor: the first of them.
-        draw: its.
+        draw: its, by whatever key.
         size: elements of each.
         origins: where element 0 of the stream would lie, of each.
         seeds: of each.
@@ -1254,7 +1256,10 @@ def _group(items: list[Item], alike: list[Alike], counters: int) -> tuple[Groups
     for group, found in groups.items():
         first = found[0]
         if len(found) == 1 and (isinstance(first, Cut) or len(first.origins) == 1):
-            alone.append((first.tensor, first.draw))
+            draw = first.draw
+            if isinstance(first, Runs):
+                draw = draw._replace(seed=first.seeds[0], stream=first.streams[0])
+            alone.append((first.tensor, draw))
         else:
             several[group] = found
     return several, alone
@@ -1262,19 +1267,21 @@ def _group(items: list[Item], alike: list[Alike], counters: int) -> tuple[Groups
 
 def _add_alike(groups: Groups, alike: Alike) -> None:
     targets, draw, seeds, streams = alike
-    before = draw.start * targets[0].itemsize
-    origins = [(x.data_ptr() - before) & 0xFFFFFFFFFFFFFFFF for x in targets]
-    places = {origin % 16 == 0 for origin in origins}
-    for aligned in places:
-        group = Group(targets[0].dtype, variant(draw), aligned)
-        if len(places) == 1:
-            found = Runs(targets[0], draw, targets[0].numel(), origins, seeds, streams)
-        else:
-            which = [k for k, origin in enumerate(origins) if (origin % 16 == 0) == aligned]
+    first = targets[0]
+    origins = [*map(torch.Tensor.data_ptr, targets)]
+    if draw.start:
+        before = draw.start * first.itemsize
+        origins = [(origin - before) & 0xFFFFFFFFFFFFFFFF for origin in origins]
+    dtype, distribution, size = first.dtype, variant(draw), first.numel()
+    if not reduce(or_, origins) % 16:  # as torch's allocators have it
+        groups[Group(dtype, distribution, True)].append(Runs(first, draw, size, origins, seeds, streams))
+        return
+    for aligned in (True, False):
+        which = [k for k, origin in enumerate(origins) if (origin % 16 == 0) == aligned]
+        if which:
             columns = [[column[k] for k in which] for column in (origins, seeds, streams)]
-            found = Runs(targets[which[0]], draw, targets[0].numel(), *columns)
-        first = draw._replace(seed=found.seeds[0], stream=found.streams[0])
-        groups[group].append(found._replace(draw=first))
+            runs = Runs(targets[which[0]], draw, size, *columns)
+            groups[Group(dtype, distribution, aligned)].append(runs)
 
 
 def _grouped(items: Sequence[Item], counters: int) -> tuple[Groups, list[Item]]:
@@ -1366,20 +1373,22 @@ def _table(
     """
     dtype = DOUBLE_ROW if runs[0].tensor.dtype == torch.float64 else ROW
     sizes = [len(run.origins) for run in runs]
-    rows = np.zeros(sum(sizes), dtype)
-    for column, each in (("origin", "origins"), ("seed", "seeds"), ("stream", "streams")):
-        rows[column] = np.array([*chain.from_iterable(getattr(run, each) for run in runs)], np.uint64)
-    starts = np.array([run.draw.start for run in runs], np.int64)
-    rows["start"] = np.repeat(starts, sizes)
-    rows["stop"] = np.repeat(starts + [run.size for run in runs], sizes)
+    each = np.zeros(len(runs), dtype)  # what all tensors of a run have
+    each["start"] = [run.draw.start for run in runs]
+    each["stop"] = each["start"] + [run.size for run in runs]
     parameters = np.array([run.draw.parameters for run in runs], dtype["parameters"].base)
-    rows["parameters"][:, : parameters.shape[1]] = np.repeat(parameters, sizes, axis=0)
+    each["parameters"][:, : parameters.shape[1]] = parameters
+    first = each["start"] // tile
+    tiles = (each["stop"] - 1) // tile - first + 1
+    rows, first, tiles = (np.repeat(column, sizes) for column in (each, first, tiles))
+    for column, values in (("origin", "origins"), ("seed", "seeds"), ("stream", "streams")):
+        found = chain.from_iterable([getattr(run, values) for run in runs])
+        rows[column] = np.fromiter(found, np.uint64, len(rows))
     if count > 1:
-        rows = np.repeat(rows, count)
+        rows, first, tiles = (np.repeat(column, count) for column in (rows, first, tiles))
         number = np.tile(np.arange(count, dtype=np.uint64), len(runs))
         rows["origin"] += number * np.repeat(np.array(strides, np.uint64), count)
-    first = rows["start"] // tile
-    return _shared(rows, first, (rows["stop"] - 1) // tile - first + 1, tiles_per_program)
+    return _shared(rows, first, tiles, tiles_per_program)
 
 
 def _cut_table(cuts: list[Cut], groups: int, tiles_per_program: int | None) -> Table:

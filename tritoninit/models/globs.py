@@ -8,10 +8,12 @@ from fnmatch import translate
 from functools import cached_property, lru_cache
 from heapq import merge
 from itertools import groupby
+from operator import methodcaller
 from typing import Final
 
 _TOGETHER: Final = 64  # globs that one regular expression rules out,
 _AT_ONCE: Final = 8  # and into how many it is divided if it does not
+_WILD: Final = frozenset("*?[")
 
 
 @lru_cache(maxsize=1 << 14)
@@ -32,7 +34,7 @@ class Globs:
         wild: list[tuple[int, str]] = []
         for index, glob in enumerate(globs):
             self._exact.setdefault(glob, []).append(index)
-            if not set("*?[").isdisjoint(glob):
+            if not _WILD.isdisjoint(glob):
                 wild.append((index, glob))
         self._groups = [_Group(each) for each in _cut(wild, _TOGETHER)]
 
@@ -62,6 +64,9 @@ class _Group:
 
     @cached_property
     def may_match(self) -> Callable[[str], object]:
+        ends = [glob[1:] for _, glob in self._globs if glob[0] == "*" and _WILD.isdisjoint(glob[1:])]
+        if len(ends) == len(self._globs):  # as many are, and a regular expression looks at every character
+            return methodcaller("endswith", tuple(ends))
         return re.compile("|".join(translate(glob) for _, glob in self._globs)).match
 
     @cached_property

@@ -40,15 +40,21 @@ def _fully_sharded(module: nn.Module) -> list[Any]:
     return [m for m in modules_of(module) if isinstance(m, fsdp.FSDPModule)] if fsdp is not None else []
 
 
-def reshard(module: nn.Module) -> None:
-    """Have FSDP's modules hold their shards, not copies that a forward pass gathered and nobody keeps."""
+def reshard(module: nn.Module, modules: Sequence[nn.Module] = ()) -> None:
+    """Have FSDP's modules hold their shards, not copies that a forward pass gathered and nobody keeps.
+
+    Args:
+        module: the model.
+        modules: all of its, if they are known.
+    """
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is None:
         return
-    modules = modules_of(module)
-    for each in modules:
-        if isinstance(each, fsdp.FSDPModule):
-            each.reshard()
+    modules = [*{id(each): each for each in modules or modules_of(module)}.values()]
+    if any(issubclass(kind, fsdp.FSDPModule) for kind in set(map(type, modules))):
+        for each in modules:
+            if isinstance(each, fsdp.FSDPModule):
+                each.reshard()
     reshard_flattened(modules)
 
 

@@ -7,8 +7,8 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from itertools import count
+from functools import cached_property, lru_cache
+from itertools import count, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
@@ -227,7 +227,9 @@ class RuleSet(Sequence[Rule]):
         self._matching = frozenset(
             k
             for k, rule in enumerate(self._rules)
-            if type(rule) is Rule and _goes_by_class_or_name(rule.pattern)
+            if type(rule) is Rule
+            and _goes_by_class_or_name(rule.pattern)
+            and (rule.within is None or _goes_by_class_or_name(rule.within))
         )
         self._by_class: dict[type[nn.Module], _OfClass] = {}
 
@@ -261,34 +263,54 @@ class RuleSet(Sequence[Rule]):
         Returns:
             The initializer, or None.
         """
-        fallback = None
-        for index in self._candidates(slot):
+        return self._decided(slot, own_code=own_code)[0]
+
+    def _decided(self, slot: Slot, *, own_code: bool = True) -> tuple[Initializer | None, bool]:
+        """What :meth:`find` finds, and whether it is so of all that are like the slot.
+
+        That is, of those with an owner of the same class, within the same ones of the classes that rules
+        want around it, of the same own name, and of whose full name the same globs are. No function was
+        asked then, nor a mapping of a class of its own, which may look at anything.
+        """
+        fallback, lasts = None, True
+        for index in self._candidates(type(slot.owner), self._named(slot.name)):
             rule = self._rules[index]
             if index in self._matching:
                 if rule.within is not None and not rule._lies_within(slot):
                     continue
                 how = rule.initializers
+                lasts = lasts and (type(how) is dict or isinstance(how, Initializer))
                 found = how.get(slot.local) if type(how) is dict else rule.given(slot)
                 if found is None:
                     continue
                 if not isinstance(found, Initializer):
                     found = rule.given(slot)  # which says so
             else:
+                lasts = False
                 found = rule.find(slot)
                 if found is None:
                     continue
             if not isinstance(found, OwnCode) or (own_code and not found.last):
-                return found
+                return found, lasts
             fallback = found if own_code else None
-        return fallback
+        return fallback, lasts
 
-    def _candidates(self, slot: Slot) -> Iterable[int]:
-        """The places of the rules that may have something for a slot, in order."""
-        others = self._not_by_name(type(slot.owner))
-        if not self._by_name or self._globs.none_matches(slot.name):
-            return others
-        named = [self._by_name[k] for k in self._globs.matching(slot.name)]
-        return sorted(others + named) if others and named else named or others
+    def _named(self, name: str) -> tuple[int, ...]:
+        """The places of the rules of which the glob is about a name, in order."""
+        if not self._by_name or self._globs.none_matches(name):
+            return ()
+        return tuple([self._by_name[k] for k in self._globs.matching(name)])
+
+    @cached_property
+    def _withins(self) -> tuple[type[nn.Module], ...]:
+        """The classes of which rules want a module around what they are about."""
+        wanted = (self._rules[k].within for k in sorted(self._matching))
+        return tuple(dict.fromkeys(each for each in wanted if each is not None))
+
+    def _candidates(self, owner: type[nn.Module], named: tuple[int, ...]) -> Iterable[int]:
+        """The places of the rules that may have something for a slot, by its owner's class and its name."""
+        others = self._not_by_name(owner)
+        return sorted((*others, *named)) if others and named else named or others
 
     def _not_by_name(self, owner: type[nn.Module]) -> list[int]:
         """Which rules may have something for a module's parameters, whatever their names."""
@@ -485,6 +507,47 @@ class RuleSet(Sequence[Rule]):
     def __str__(self) -> str:
         """A line for each rule."""
         return "\n".join(map(_line, self._rules))
+
+
+class Finder:
+    """:meth:`RuleSet.find` of one model's slots after another, in one call: of many that are alike, once.
+
+    Args:
+        rules: which nobody changes meanwhile, but for functions among them.
+    """
+
+    def __init__(self, rules: RuleSet) -> None:
+        self._rules = rules
+        self._is_by_name, self._no_glob_of = bool(rules._by_name), rules._globs.none_matches
+        # What is known of slots in a module, by the id of its ancestors, which slots keep; and in its like.
+        self._within: dict[int, _Known] = {}
+        self._of: dict[tuple[Any, ...], _Known] = {}
+
+    def find(self, slot: Slot) -> Initializer | None:
+        """The initializer of the first rule that has one; None if there is none."""
+        known = self._within.get(id(slot.ancestors))
+        if known is None:
+            known = self._within[id(slot.ancestors)] = self._alike(slot.ancestors)
+        like: Any = (slot.local,) if slot.is_buffer else slot.local
+        if self._is_by_name and not self._no_glob_of(slot.name):
+            like = like, self._rules._named(slot.name)
+        if like in known:
+            return known[like]
+        found, lasts = self._rules._decided(slot)
+        if lasts:
+            known[like] = found
+        return found
+
+    def _alike(self, ancestors: tuple[nn.Module, ...]) -> _Known:
+        around: tuple[bool, ...] = ()
+        kinds = self._rules._withins
+        if kinds and any(map(isinstance, ancestors, repeat(kinds))):  # as few are
+            around = tuple(any(map(isinstance, ancestors, repeat(kind))) for kind in kinds)
+        return self._of.setdefault((type(ancestors[-1]), around), {})
+
+
+# What was found, by a slot's own name, whether it is a buffer, and the rules of which the glob is about it.
+_Known: TypeAlias = "dict[Any, Initializer | None]"
 
 
 def _line(rule: Rule) -> str:

@@ -60,6 +60,11 @@ Place: TypeAlias = tuple[int, str]
 Selection: TypeAlias = "str | nn.Module | Iterable[str | nn.Module]"
 
 
+# A module's name with a dot behind, without what wrappers add; the same with that; the modules around, and
+# itself, last.
+Where: TypeAlias = "tuple[str, str, tuple[nn.Module, ...]]"
+
+
 class Appearance(NamedTuple):
     """Where a slot appears in a model.
 
@@ -111,13 +116,24 @@ class Slot:
     tensor: torch.Tensor
     is_buffer: bool
     originals: tuple[torch.Tensor, ...]
-    appearances: list[Appearance]
-    computing: Sequence[tuple[nn.Module, str]] = ()
-    full_names: Set[str] = frozenset()
-    shard: Shard | None = None
+    _first: Where
     is_plain: bool = True
     is_usual: bool = False
+    shard: Shard | None = None
+    computing: Sequence[tuple[nn.Module, str]] = ()
+    full_names: Set[str] = frozenset()
     _names: Set[str] | None = None
+    _appearances: list[Appearance] | None = None
+
+    @property
+    def appearances(self) -> list[Appearance]:  # of which few are asked for more than what is known anyway
+        if self._appearances is None:
+            self._appearances = [Appearance(*self._first, self.local, len(self.originals))]
+        return self._appearances
+
+    def appears(self, where: Where, local: str, originals: int) -> None:
+        """Note that it appears there."""
+        self.appearances.append(Appearance(*where, local, originals))
 
     @property
     def places(self) -> list[tuple[nn.Module, str]]:
@@ -178,56 +194,68 @@ def slots(module: nn.Module, scope: Scope = WHOLE) -> list[Slot]:
         ValueError: a window of the scope is of nothing in the model.
     """
     check_module(module)
-    with at_rest(module):
-        return slots_at_rest(module, scope)
+    walk = walk_of(module)
+    with at_rest(module, walk):
+        return slots_at_rest(walk, scope)
 
 
-def slots_at_rest(module: nn.Module, scope: Scope) -> list[Slot]:
-    """The same of a model whose parametrised weights can be looked at without a trace (:func:`at_rest`)."""
+def slots_at_rest(walk: Sequence[Where], scope: Scope) -> list[Slot]:
+    """The same of a model whose parametrised weights can be looked at without a trace (:func:`at_rest`).
+
+    Args:
+        walk: of its modules, every place (:func:`walk_of`).
+        scope: which part of a whole it is.
+    """
     found: list[Slot] = []
     buffers: list[Slot] = []
     by_id: dict[int, Slot] = {}
     owned: dict[int, list[tuple[Slot, str, int]]] = {}
-    walk = list(_modules(module))
     flat = _Flat(ancestors[-1] for _, _, ancestors in walk)
-    for name, raw, ancestors in walk:
+    for where in walk:
+        name, _, ancestors = where
         owner = ancestors[-1]
         if flat.hidden or "parametrizations" in owner._modules or isinstance(owner, _COMPUTES):
             held = owned.get(id(owner))
             if held is None:
-                held = owned[id(owner)] = _held(name, ancestors, found, buffers, by_id, flat)
+                held = owned[id(owner)] = _held(where, found, buffers, by_id, flat)
             for slot, local, originals in held:
-                slot.appearances.append(Appearance(name, raw, ancestors, local, originals))
+                slot.appears(where, local, originals)
             continue
+        if not owner._parameters and not owner._buffers:
+            continue
+        is_hooked = bool(owner._forward_pre_hooks)
         for is_buffer, entries in ((False, owner._parameters), (True, owner._buffers)):
-            for local, tensor in entries.items():
+            for local, tensor in entries.items() if entries else ():
                 if tensor is None:
                     continue
                 known = by_id.get(id(tensor))
                 if known is None:
-                    known = Slot(name + local, owner, local, ancestors, tensor, is_buffer, (), [])
-                    by_id[id(tensor)] = known
+                    plain = is_buffer or not _is_marked(tensor)
+                    usual = plain and not is_hooked and is_usual(tensor) and not tensor.is_meta
+                    known = by_id[id(tensor)] = Slot(
+                        name + local, owner, local, ancestors, tensor, is_buffer, (), where, plain, usual
+                    )
                     (buffers if is_buffer else found).append(known)
-                known.appearances.append(_new(Appearance, (name, raw, ancestors, local, 0)))
+                else:
+                    known.appears(where, local, 0)
     found += buffers
     if scope.renames:
         _rename(found, scope)
     for slot in found:
-        marked = _is_marked(slot.tensor)
-        if not slot.is_buffer:
-            slot.is_plain = not (marked or slot.originals)
-            if not slot.originals and (marked or flat.shards):
-                slot.shard = shard_of(slot.tensor, slot.owner, flat.shards.get(id(slot.tensor)))
+        if flat.shards or not slot.is_plain:
+            _look_for_shard(slot, flat)
     for slot, window in _windows(found, scope.windows):
-        slot.shard = placed(slot.shard, window)
-    for slot in found:
-        tensor = slot.tensor
-        whole = slot.shard is None and slot.is_plain and not slot.originals
-        slot.is_usual = whole and is_usual(tensor) and not (tensor.is_meta or slot.owner._forward_pre_hooks)
+        slot.shard, slot.is_usual = placed(slot.shard, window), False
     return found
 
 
-_new: Any = tuple.__new__  # without a function of Python's around it
+def _look_for_shard(slot: Slot, flat: _Flat) -> None:
+    """Tell a slot which part of it is here, if anything says that it is a part."""
+    if not (slot.is_buffer or slot.originals):
+        slot.shard = shard_of(slot.tensor, slot.owner, flat.shards.get(id(slot.tensor)))
+        slot.is_usual = slot.is_usual and slot.shard is None
+
+
 _COMPUTES = parametrize.ParametrizationList
 
 
@@ -242,13 +270,14 @@ def _rename(found: Sequence[Slot], scope: Scope) -> None:
 
 
 def _is_marked(x: torch.Tensor) -> bool:
-    return (
-        hasattr(x, "ds_tensor")
-        or hasattr(x, "ds_shape")
-        or hasattr(x, "tensor_model_parallel")
-        or hasattr(x, "allreduce")
-        or hasattr(x, "_is_flat_param")
-    )
+    kind = type(x)
+    if kind is nn.Parameter or kind is torch.Tensor:  # whose class has none, and of five looks one is enough
+        return not _MARKS.isdisjoint(x.__dict__)
+    return any(hasattr(x, mark) for mark in _MARKS)
+
+
+# What DeepSpeed, Megatron and FSDP1 leave on parameters.
+_MARKS: Final = frozenset({"ds_tensor", "ds_shape", "tensor_model_parallel", "allreduce", "_is_flat_param"})
 
 
 class _Flat:
@@ -306,21 +335,27 @@ def _named(given: object) -> str:
 
 
 def _held(
-    name: str,
-    ancestors: tuple[nn.Module, ...],
+    where: Where,
     found: list[Slot],
     buffers: list[Slot],
     by_id: dict[int, Slot],
     flat: _Flat,
 ) -> list[tuple[Slot, str, int]]:
     """(slot, local name, how many originals) of what a module holds; slots not met before are added."""
+    name, _, ancestors = where
     owner = ancestors[-1]
     here: list[tuple[Slot, str, int]] = []
     for local, tensor, is_buffer, originals in _own(owner, name, flat):
         # A parametrised weight is computed anew each time that it is looked at.
         slot = _known(originals or (tensor,), by_id)
         if slot is None:
-            slot = Slot(name + local, owner, local, ancestors, tensor, is_buffer, originals, [])
+            plain = is_buffer or not (originals or _is_marked(tensor))
+            usual = plain and not (originals or owner._forward_pre_hooks)
+            usual = usual and is_usual(tensor) and not tensor.is_meta
+            slot = Slot(
+                name + local, owner, local, ancestors, tensor, is_buffer, originals, where, plain, usual
+            )
+            slot._appearances = []
             (buffers if is_buffer else found).append(slot)
             for x in originals or (tensor,):
                 by_id[id(x)] = slot
@@ -342,37 +377,48 @@ def _original_names(count: int) -> Sequence[str]:
     return () if not count else ("original",) if count == 1 else [f"original{k}" for k in range(count)]
 
 
-def _modules(module: nn.Module) -> Iterator[tuple[str, str, tuple[nn.Module, ...]]]:
+def walk_of(module: nn.Module) -> list[Where]:
     """(prefix without wrappers, prefix, ancestors and the module itself) of every module, in every place.
 
     First each in its first place, in the order of ``named_modules``; then those that were met again, and
     what is inside of them.
     """
-    places: deque[tuple[str, str, tuple[nn.Module, ...]]] = deque([("", "", (module,))])
-    most, count = 0, 0
-    while places and (count < most or not most):
-        walked: set[int] = set()
+    found: list[Where] = []
+    places: deque[Where] = deque([("", "", (module,))])
+    most = 0
+    known: set[int] = set()  # all of the model's, once each was walked in its first place
+    while places and (len(found) < most or not most):
+        walked: set[int] = set() if most else known
         pending = [places.popleft()]
         while pending:
-            name, raw, ancestors = pending.pop()
+            place = pending.pop()
+            name, raw, ancestors = place
             owner = ancestors[-1]
             if id(owner) in walked:
                 if not most or len(places) < most:
-                    places.append((name, raw, ancestors))
+                    places.append(place)
                 continue
             walked.add(id(owner))
-            count += 1
-            yield name, raw, ancestors
+            found.append(place)
             if not owner._modules:
                 continue
-            children: list[tuple[str, str, tuple[nn.Module, ...]]] = []
+            children: list[Where] = []
             for local, child in owner._modules.items():
-                if child is not None and child not in ancestors:
-                    is_wrapped = local in _WRAPPING and _wraps(owner, local)
-                    inner = name if is_wrapped else f"{name}{local}."
-                    children.append((inner, f"{raw}{local}.", (*ancestors, child)))
-            pending.extend(reversed(children))
-        most = most or max(_MOST_PLACES, _PLACES_A_MODULE * count)
+                if child is None or (id(child) in known and _is_among(child, ancestors)):
+                    continue
+                outer = f"{raw}{local}."
+                is_wrapped = local in _WRAPPING and _wraps(owner, local)
+                inner = name if is_wrapped else outer if name == raw else f"{name}{local}."
+                children.append((inner, outer, (*ancestors, child)))
+            children.reverse()
+            pending += children
+        most = most or max(_MOST_PLACES, _PLACES_A_MODULE * len(found))
+    return found
+
+
+def _is_among(module: nn.Module, ancestors: tuple[nn.Module, ...]) -> bool:
+    """Whether it is one of them; two that are equal may be inside of each other."""
+    return any(module is each for each in ancestors)
 
 
 def _wraps(owner: nn.Module, local: str) -> bool:
@@ -451,12 +497,17 @@ def exactly(device_type: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def at_rest(module: nn.Module) -> Iterator[None]:
+def at_rest(module: nn.Module, walk: Sequence[Where] = ()) -> Iterator[None]:
     """Parametrised weights can be looked at without a trace: in training, spectral_norm takes a step.
 
     They are what they are outside of autocast, which may compute them in another dtype.
+
+    Args:
+        module: the model.
+        walk: of its modules, every place, if that is known (:func:`walk_of`).
     """
-    lists = [m for m in modules_of(module) if isinstance(m, parametrize.ParametrizationList)]
+    modules = [ancestors[-1] for _, _, ancestors in walk] or modules_of(module)
+    lists = [*{id(m): m for m in modules if isinstance(m, parametrize.ParametrizationList)}.values()]
     training = [m for each in lists for m in each.modules() if m.training]
     for m in training:
         m.training = False
