@@ -357,7 +357,10 @@ class Elementwise(Initializer):
     goes_short: ClassVar[bool] = True
 
     def sole(self, tensor: torch.Tensor) -> Fill | None:
-        return self.fill(tensor.shape) if type(self).add is Elementwise.add else None
+        if type(self).add is not Elementwise.add:
+            return None
+        found: object = self.fill(tensor.shape)
+        return found if isinstance(found, Fill) else None
 
 
 def pieces_of(initializer: Initializer, shape: Sequence[int]) -> Sequence[Piece]:

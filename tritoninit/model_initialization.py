@@ -54,7 +54,7 @@ from tritoninit.models.slots import (
 )
 from tritoninit.own_code import Computed, Own, ask, drawn
 from tritoninit.parametrized import assign, becomes, check_invertible, memory_like, set_with
-from tritoninit.plan import Plan, Step
+from tritoninit.plan import NO_KEY, Plan, Step
 from tritoninit.recorded import Recorded
 from tritoninit.registry import resolve
 from tritoninit.rounding import NEAREST, check_rounding
@@ -400,7 +400,7 @@ class _Steps:
 def _steps_of(plan: Plan, initializer: Initializer, tensor: torch.Tensor) -> list[Step]:
     """What a plan would have of a tensor that an initializer sets, by the key of no name."""
     before = len(plan.steps)
-    initializer.add(plan, tensor, Key(0), Window.whole(tensor.shape))
+    initializer.add(plan, tensor, NO_KEY, Window.whole(tensor.shape))
     steps = plan.steps[before:]
     del plan.steps[before:]
     return steps

@@ -27,6 +27,7 @@ from tritoninit.windows import Windows
 R = TypeVar("R")
 
 KeySource: TypeAlias = "Key | Callable[[], Key]"
+NO_KEY = Key(0)  # of what draws nothing
 
 
 def resolve_key(key: KeySource) -> Key:
@@ -93,7 +94,7 @@ class Plan:
             held = writable(tensor, window)
             check_fill(fill, held.whole)
             registry.resolve(device_type(held.local))
-            taken = resolve_key(key) if fill.random else Key(0)
+            taken = resolve_key(key) if fill.random else NO_KEY
             for part, inside in held.parts:
                 self.append(part, fill, taken, inside)
             self.afterwards(held.changed)
@@ -134,7 +135,7 @@ class Plan:
             return self.append(as_parts(target), fill.of_parts(dtype), key, parts)
         else:
             parameters = check_fill(fill, target)
-        key = resolve_key(key) if fill.random else Key(0)
+        key = resolve_key(key) if fill.random else NO_KEY
         draw = Draw(fill.distribution, parameters, key.seed, key.stream, window.start, window.strides)
         if fill.stochastic:
             draw = draw._replace(stochastic=dtype in GRIDS)

@@ -42,9 +42,9 @@ class Backend:
         keep: likewise returns what writes the same draws again and again; None if it has no such.
         many: likewise returns what writes, beside ``items``, many that are alike, ``many(items, alike)``;
             None if all are items to it.
-        short: likewise returns what writes all of one tensor of the CPU, contiguous and not empty, if it does
-            that sooner: ``short(target, dtype, distribution, parameters, seed, stream)``, which says whether
-            it did.
+        short: likewise returns what writes all of one tensor of the CPU sooner than ``load``'s does, if it is
+            contiguous, not empty and not rounded at random:
+            ``short(target, dtype, distribution, parameters, seed, stream)``.
         look: likewise returns what finds out, without waiting for a device, which of its tensors are one
             number throughout: contiguous floats of 16 bits or more, of one dtype, none of them empty.
     """
@@ -56,7 +56,7 @@ class Backend:
     keep: Callable[[], Callable[..., Kept]] | None = None
     many: Callable[[], Callable[[Sequence[tuple[Target, Draw]], Sequence[Alike]], None]] | None = None
     look: Callable[[], Callable[[Sequence[torch.Tensor]], Seen]] | None = None
-    short: Callable[[], Callable[..., bool]] | None = None
+    short: Callable[[], Callable[..., None]] | None = None
 
 
 class Seen(Protocol):
@@ -270,8 +270,8 @@ def fill_one(
     is_staged = device not in backend.devices and "cpu" in backend.devices
     if not is_staged and (is_usual or not target.is_inference()):
         increment_version(target)
-    short = backend.short if is_usual and device == "cpu" and not stochastic else None
-    if short is not None and short()(target, dtype, distribution, parameters, seed, stream):
+    if is_usual and device == "cpu" and not stochastic and backend.short is not None:
+        backend.short()(target, dtype, distribution, parameters, seed, stream)
         return
     # Of what is contiguous its own strides are as good: those of one element lead nowhere.
     strides = target.stride() if is_usual or target.is_contiguous() else row_major_strides(target.shape)
@@ -402,7 +402,7 @@ def _load_numba() -> FillFunction:
 
 @cache
 @untraced
-def _short_numba() -> Callable[..., bool]:
+def _short_numba() -> Callable[..., None]:
     _load_numba()
     from tritoninit.kernels import numba_kernels
 

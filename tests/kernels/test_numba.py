@@ -70,7 +70,7 @@ def test_layouts_and_windows(name, dtype):
             assert_equal_bits(np.ascontiguousarray(memory), expected)
 
 
-SIZES = (0, 1, 3, 4, 5, 255, 256, 2047, 2048, 2049, numba_kernels.SHORT)
+SIZES = (0, 1, 3, 4, 5, 255, 256, 2047, 2048, 2049, 1 << 16)
 CONSTANTS = (0.0, -0.0, 1.5, 2.0**-149, -(2.0**-25), math.inf, -math.inf, math.nan)
 
 
@@ -95,7 +95,6 @@ def test_what_is_no_run_is_left_alone():
         (torch.full((4, 16), torch.nan)[:, ::2], plane),
         (torch.full((8, 4), torch.nan).T, plane),
         (torch.full((4, 4), torch.nan), plane),  # part of something wider
-        (torch.full((numba_kernels.SHORT + 1,), torch.nan), make_draw("constant", "float32", 0, (1,))),
     ):
         assert not numba_kernels.fill_contiguous(tensor, draw)
         assert tensor.isnan().all()
@@ -139,6 +138,21 @@ def test_threads_share_a_tensor(name, dtype, monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
         numba_kernels.run(other[8 : size + 8], dtype, draw, draw.start)
         assert_equal_bits(found, other)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "float64"])
+def test_threads_share_a_constant(dtype, monkeypatch):
+    monkeypatch.setattr(numba_kernels, "WAKE_BYTES", 1 << 14)
+    monkeypatch.setattr(numba_kernels, "CHUNK_BYTES", 1 << 16)
+    kind = getattr(torch, dtype)
+    for threads, size in product((1, 2, 3), ((1 << 15) // kind.itemsize, 70_001, 300_000)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        memory = torch.full((size + 16,), math.nan, dtype=kind)
+        draw = Draw("constant", lowering.constant(1.5, dtype), 0, 0, 0, (1,))
+        assert numba_kernels.fill_contiguous(memory[8:-8], draw)
+        assert (memory[8:-8] == 1.5).all()
+        assert memory[:8].isnan().all()
+        assert memory[-8:].isnan().all()
 
 
 def test_threads_and_chunks_change_nothing():

@@ -48,14 +48,16 @@ class Constants:
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         alike: dict[tuple[torch.device, torch.dtype], tuple[list[int], list[Tensor]]] = {}
         for place, x in enumerate(tensors):
-            if x.numel() > 1 and not x.is_complex():
+            if x.numel() > 1:
                 kind = x.device, x.dtype
                 group = alike.get(kind)
                 if group is None:
                     group = alike[kind] = [], []
                 group[0].append(place)
                 group[1].append(x)
-        self._found = [(places, _seen(*kind, group)) for kind, (places, group) in alike.items()]
+        self._found = [
+            (places, _seen(*kind, group)) for kind, (places, group) in alike.items() if not kind[1].is_complex
+        ]
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         for places, found in self._found:

@@ -161,7 +161,7 @@ class _Helpers:
         """Have so many help with work, as soon as they can."""
         if self._started < self._most:
             self._start(count)
-        for _ in range(count):
+        for _ in range(min(count, self._most)):
             self._queue.put(work)
 
     def _start(self, count: int) -> None:

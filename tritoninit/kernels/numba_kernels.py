@@ -8,10 +8,9 @@ the same bits either way, which is checked on import. No fast-math: nothing else
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -49,17 +48,21 @@ f32, i32, i64, u8 = np.float32, np.int32, np.int64, np.uint8
 u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 CHUNK = 1 << 18  # elements a call, 0.1 ms and more
-SHORT = CHUNK // 4  # elements that are set to a constant at once
-# Uniforms, normals and truncated normals, of float32 and less and of float64, that a thread draws in some 40
-# microseconds. As long another takes to wake and to come back: a quarter of that is the way from core to
-# core, and all is twice as much where that one has slept. Of twice as many, two are a tenth sooner than one.
-WAKE = ((9 << 13, 3 << 14, 3 << 13), (3 << 13, 3 << 12, 5 << 9))
+CHUNK_BYTES = 1 << 24  # of a constant: memory is slower where threads take turns in it
+# Uniforms, normals and truncated normals, of float32 and less and of float64, that a thread draws in 40 to 60
+# microseconds. As long another takes to wake and to come back: 12 are the way from core to core, and all is
+# twice as much where that one has slept. Of twice as many, two threads are a tenth sooner than one.
+WAKE = ((9 << 13, 3 << 14, 5 << 13), (5 << 13, 5 << 12, 1 << 12))
+_SOON = [2 * elements for elements in WAKE[0]]
+WAKE_BYTES = 5 << 18  # of a constant, likewise
 
 CONSTANT = len(DISTRIBUTIONS)  # of a table's rows alone
 FLOAT32, FLOAT16, BFLOAT16 = range(3)
 DTYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
 FLOAT8 = len(DTYPES)  # the first of them
 DTYPES |= {name: FLOAT8 + k for k, name in enumerate(stream.FLOAT8)}
+_MEMORY = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+_MEMORY |= dict.fromkeys(stream.FLOAT8, np.uint8)
 _NAMES = {getattr(torch, name): name for name in (*DTYPES, "float64")}
 
 _LOG = tuple(f32(c) for c in stream.LOG)
@@ -546,9 +549,6 @@ def rows(out: Array, dtype: str, draw: Draw, places: Places, at: Coordinates) ->
     write(address, offsets, places, out.shape[-1], out.strides[-1], *codes, *_numbers(draw))
 
 
-DRAWER = Drawer(reference.constant, run, rows, CHUNK)
-
-
 def fill_many(items: Sequence[Item], threads: int = 1) -> None:
     """Write draws into arrays of any layout; as ``reference.fill_many``, the same bits."""
     chunks.fill(DRAWER, items, threads)
@@ -565,7 +565,8 @@ def fill_contiguous(target: torch.Tensor, draw: Draw) -> bool:
     distribution, parameters, seed, stream, first, strides, stochastic = draw
     if stochastic or target.stride() != strides or not target.is_contiguous():
         return False
-    return fill_run(target, _NAMES[target.dtype], distribution, parameters, seed, stream, first)
+    fill_run(target, _NAMES[target.dtype], distribution, parameters, seed, stream, first)
+    return True
 
 
 def fill_run(
@@ -576,30 +577,33 @@ def fill_run(
     seed: int,
     stream: int,
     first: int = 0,
-) -> bool:
+) -> None:
     """:func:`fill_contiguous` of a contiguous tensor, from the element ``first`` of the stream on."""
     size, code, number = target.numel(), DISTRIBUTIONS.get(distribution), DTYPES.get(dtype)
     if code is None:
-        return size <= SHORT and _set_constant(target, *parameters)
+        _set_constant(target, size, _pattern_of(dtype, parameters))
+        return
+    begin, rest = target.data_ptr(), _REST[len(parameters)]
+    if number is not None and size < _SOON[code]:  # of most there is no more to ask
+        call_run(begin, size, number, code, first, seed, stream, *parameters, *rest)
+        return
     write, codes = (_doubles().call_run, (code,)) if number is None else (call_run, (number, code))
-    begin, rest, wake = target.data_ptr(), _REST[len(parameters)], WAKE[number is None][code]
-    threads = 1 if size < 2 * wake else min(torch.get_num_threads(), size // wake)
+    numbers, wake = (seed, stream, *parameters, *rest), WAKE[number is None][code]
+    threads = min(torch.get_num_threads(), size // wake) if size >= 2 * wake else 1
     if threads == 1 and size <= CHUNK:
-        write(begin, size, *codes, first, seed, stream, *parameters, *rest)
+        write(begin, size, *codes, first, *numbers)
     else:
-        numbers, ends = (seed, stream, *parameters, *rest), _ends(size, threads, wake)
-        parts = _parts(write, begin, target.itemsize, codes, first, numbers, ends)
-        chunks.share(parts, threads)
-    return True
+        ends = _ends(size, threads, wake)
+        chunks.share(_parts(write, begin, target.itemsize, codes, first, numbers, ends), threads)
 
 
-def _ends(size: int, threads: int, wake: int) -> Iterable[int]:
+def _ends(size: int, threads: int, wake: int, most: int = CHUNK) -> Iterable[int]:
     """Where the parts of a run end, each of whole tiles but the last.
 
     The first is the caller's, who draws ``wake`` elements before others have begun, so that all end together.
     """
-    if threads == 1 or size > 4 * CHUNK:  # of which nobody waits long for the last
-        return chain(range(CHUNK, size, CHUNK), (size,))
+    if threads == 1 or size > 4 * most:  # of which nobody waits long for the last
+        return chain(range(most, size, most), (size,))
     share = max((size - wake) // threads // (4 * BLOCKS), 1) * 4 * BLOCKS
     return [size - share * others for others in reversed(range(threads))]
 
@@ -620,14 +624,63 @@ def _parts(
         at = end
 
 
-def _set_constant(target: torch.Tensor, value: float) -> bool:
-    """Set a contiguous tensor to a number, zeros by what takes half as long as torch's own."""
-    if value == 0 and math.copysign(1, value) > 0:
-        ctypes.memset(target.data_ptr(), 0, target.nbytes)
+def _set_constant(target: torch.Tensor, size: int, pattern: int) -> None:
+    write, begin, itemsize = _call_constant(), target.data_ptr(), target.itemsize
+    wake, most = WAKE_BYTES // itemsize, CHUNK_BYTES // itemsize
+    threads = 1 if size < 2 * wake else min(torch.get_num_threads(), size // wake)
+    if threads == 1 and size <= most:
+        write(begin, size, itemsize, 0, pattern)
     else:
-        with torch._C.DisableTorchFunction():  # what a TorchFunctionMode watches are its user's calls
-            target.detach().fill_(value)
-    return True
+        ends = _ends(size, threads, wake, most)
+        chunks.share(_parts(write, begin, itemsize, (itemsize,), 0, (pattern,), ends), threads)
+
+
+@inlined
+def write_constant(address, size, itemsize, pattern):
+    if itemsize == 4:
+        carray(pointer(address), size, np.uint32)[:] = u32(pattern)
+    elif itemsize == 2:
+        carray(pointer(address), size, np.uint16)[:] = u16(pattern)
+    elif itemsize == 1:
+        carray(pointer(address), size, np.uint8)[:] = u8(pattern)
+    else:
+        carray(pointer(address), size, np.uint64)[:] = pattern
+
+
+def _constant(address, size, itemsize, first, pattern):
+    """``size`` elements that are one pattern, to contiguous memory."""
+    write_constant(address, size, itemsize, pattern)
+
+
+@cache
+def _call_constant() -> Any:
+    """Compiled, or loaded, where something first is set to a constant."""
+    return entry(kernel(types.uint64, types.int64, types.int64, types.uint64, types.uint64)(_constant))
+
+
+@lru_cache(maxsize=1024)
+def _pattern(value: float, sign: float, dtype: str) -> int:
+    """The bits of a constant in a dtype; the sign tells zeros apart, which are equal."""
+    one = np.empty(1, _MEMORY[dtype])
+    reference.constant(one, dtype, Draw("constant", (value,), 0, 0, 0, (1,)))
+    return int(one.view(f"u{one.itemsize}")[0])
+
+
+def _pattern_of(dtype: str, parameters: Sequence[float]) -> int:
+    (value,) = parameters
+    return _pattern(value, math.copysign(1.0, value), dtype)
+
+
+def constant(out: Array, dtype: str, draw: Draw) -> None:
+    """Set an array of any layout to the draw's one parameter."""
+    if not out.flags.c_contiguous:
+        reference.constant(out, dtype, draw)
+        return
+    address = out.__array_interface__["data"][0]
+    _call_constant()(address, out.size, out.itemsize, 0, _pattern_of(dtype, draw.parameters))
+
+
+DRAWER = Drawer(constant, run, rows, CHUNK)
 
 
 # What a table says of each row: where it begins in memory, how many elements, where they begin in the stream
@@ -653,12 +706,7 @@ def _table(numbers, parameters, seeds, pieces, begin, end):
         at = address + u64(first) * itemsize
         q = parameters[row]
         if distribution == CONSTANT:
-            if dtype == FLOAT32:
-                carray(pointer(at), size, np.uint32)[:] = u32(start)
-            elif dtype >= FLOAT8:
-                carray(pointer(at), size, np.uint8)[:] = u8(start)
-            else:
-                carray(pointer(at), size, np.uint16)[:] = u16(start)
+            write_constant(at, size, itemsize, start)
         else:
             key = key_words(seeds[numbers[row, 4]], stream)
             p = (q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7])
@@ -687,7 +735,7 @@ class Table:
         for row, (array, dtype, draw) in enumerate(items):
             code = CONSTANT if draw.distribution == "constant" else DISTRIBUTIONS[draw.distribution]
             address = array.__array_interface__["data"][0]
-            start = _bits_of(array, dtype, draw) if code == CONSTANT else draw.start
+            start = _pattern_of(dtype, draw.parameters) if code == CONSTANT else draw.start
             first[row] = address, array.size, start, draw.stream, 0, DTYPES[dtype], code
             parameters[row, : len(draw.parameters)] = draw.parameters
         self._numbers = np.repeat(first, count, axis=0)
@@ -707,13 +755,6 @@ class Table:
         """Write all rows by these seeds."""
         fixed = self._numbers, self._parameters, seeds, self._pieces
         chunks.share((partial(self._write, *fixed, *ends) for ends in pairwise(self._bounds)), threads)
-
-
-def _bits_of(array: Array, dtype: str, draw: Draw) -> int:
-    """An element that is a constant, by its bits."""
-    one = np.empty(1, array.dtype)
-    reference.constant(one, dtype, draw)
-    return int(one.view(f"u{one.itemsize}")[0])
 
 
 def _cut(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
