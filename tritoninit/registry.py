@@ -302,7 +302,11 @@ def fill_one(
         device: its device's type.
         dtype: its dtype's name.
         is_usual: whether it is contiguous, not empty, and none of inference mode's.
-        distribution, parameters, seed, stream, stochastic: as a :class:`Draw` has them.
+        distribution: as a :class:`Draw` has it.
+        parameters: likewise.
+        seed: likewise.
+        stream: likewise.
+        stochastic: likewise.
     """
     is_staged = device not in backend.devices and "cpu" in backend.devices
     if not is_staged and (is_usual or not target.is_inference()):

@@ -270,6 +270,15 @@ def _integer_least_or_most(x: Words, y: Words, least: Array) -> Words:
     return np.where(np.where(least, m < n, m > n), x, y)
 
 
+def _integers(i: Instruction) -> Action:
+    """The least or the most of two; of predicates before them (sm_100's) it is known that nobody reads PT."""
+    targets, flags = i.targets(), i.flags()
+    if any(flag != NOWHERE for flag in flags):
+        raise Undecoded("a predicate of the least or the most")
+    sources = [i.word(), i.word(), i.predicate()]
+    return i.writes(targets, lambda *values: (_integer_least_or_most(*values),), sources)
+
+
 def _total(*values: Array) -> Array:
     return reduce(np.add, values)
 
@@ -683,7 +692,7 @@ _FORMS: Final[dict[str, Callable[[Instruction], Action]]] = {
     r"DSETP\.(LT|LE|GT|GE|EQ|NE|NAN|NUM|MAX|MIN)(U)?\.(AND|OR)": _compare_doubles,
     r"I2F\.F64\.S64": _value("l=l", a.long_from_signed),
     r"I2F\.F64\.U64": _value("l=l", a.long_from_unsigned),
-    r"V?IMNMX": _value("w=wwp", _integer_least_or_most),
+    r"V?IMNMX(?:\.S32)?": _integers,
     r"VIADDMNMX": _value("w=wnwp", lambda x, y, z, least: _integer_least_or_most(x + y, z, least)),
     r"F2FP(?:\.F16\.F32)?\.PACK_AB": _value("w=ff", _packed(a.to_float16)),
     r"F2FP\.BF16(?:\.F32)?\.PACK_AB": _value("w=ff", _packed(a.to_bfloat16)),

@@ -276,7 +276,7 @@ class Instruction:
         """An integer of 64 bits: two registers, two words of the bank, or a number with its sign."""
         if self._comes(_INTEGER):
             value = int(self._take(), 16)
-            if not -(2**31) <= value < 2**31:
+            if not -(2**31) <= value < 2**64 or value >> 31 == 1:  # of 32 bits, a sign or none
                 raise Undecoded(f"operand {value:#x}, of 64 bits")
             number = constant(value, u64)
             return lambda r: number

@@ -271,6 +271,30 @@ def test_minimum_of_zeros_and_nans() -> None:
     assert (got("R4"), got("R5")) == (list(least), list(most))
 
 
+def test_least_and_most_of_integers() -> None:
+    x, y = columns(ENDS, ENDS)
+    forms = (
+        *("IMNMX R4, R1, R2, PT", "VIMNMX R5, R1, R2, !PT", "VIMNMX.S32 R6, R1, R2, PT"),
+        "VIMNMX R7, PT, PT, R1, R2, !PT",
+    )
+    got = after(decoded(*forms), R1=x, R2=y)
+    for k, (i, j) in enumerate(zip(x, y, strict=True)):
+        pair = signed(i), signed(j)
+        found = [signed(got(name)[k]) for name in ("R4", "R5", "R6", "R7")]
+        assert found == [min(pair), max(pair), min(pair), max(pair)]
+    with pytest.raises(Undecoded, match="a predicate of the least"):
+        decoded("VIMNMX R7, P0, PT, R1, R2, !PT")
+
+
+def test_longs_that_are_part_of_an_instruction() -> None:
+    got = after(decoded("UMOV.64 UR4, 0x3fe6a09e667f3bcd", "MOV.64 R4, -0x2", arch="sm_120"))
+    assert [got(name) for name in ("UR4", "UR5", "R4", "R5")] == [
+        *([0x667F3BCD], [0x3FE6A09E], [0xFFFFFFFE], [0xFFFFFFFF]),
+    ]
+    with pytest.raises(Undecoded, match="of 64 bits"):  # whose upper word nobody told
+        decoded("MOV.64 R4, 0x80000000", arch="sm_120")
+
+
 def test_comparisons_of_floats() -> None:
     x = [bits_of(1.0), bits_of(2.0), NAN, 1, 0x80000000]
     got = after(
