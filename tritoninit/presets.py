@@ -42,14 +42,19 @@ def _tied_head(embedding: nn.Embedding) -> nn.Linear:
     return head
 
 
+def _unset(*shape: int) -> nn.Parameter:
+    """What is still to be set: NaN, or a report would remark on what its memory held before."""
+    return nn.Parameter(torch.full(shape, math.nan))
+
+
 class Conv1D(nn.Module):
     """x @ weight + bias, with the weight (in, out) as OpenAI's checkpoints store it."""
 
     def __init__(self, size_in: int, size_out: int) -> None:
         super().__init__()
         self.nf = size_out  # as in transformers' class of the name, by which its fans are told
-        self.weight = nn.Parameter(torch.empty(size_in, size_out))
-        self.bias = nn.Parameter(torch.empty(size_out))
+        self.weight = _unset(size_in, size_out)
+        self.bias = _unset(size_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.T, self.bias)
@@ -258,8 +263,8 @@ class Experts(nn.Module):
 
     def __init__(self, width: int, inner: int, experts: int) -> None:
         super().__init__()
-        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, width))
-        self.down_proj = nn.Parameter(torch.empty(experts, width, inner))
+        self.gate_up_proj = _unset(experts, 2 * inner, width)
+        self.down_proj = _unset(experts, width, inner)
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
         gate, up = F.linear(x, self.gate_up_proj[expert]).chunk(2, -1)
@@ -382,7 +387,7 @@ class ViTBlock(nn.Module):
 class ViTEncoder(nn.Module):
     def __init__(self, length: int, width: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.pos_embedding = nn.Parameter(torch.empty(1, length, width))
+        self.pos_embedding = _unset(1, length, width)
         self.layers = nn.Sequential(
             OrderedDict((f"encoder_layer_{k}", ViTBlock(width, heads)) for k in range(depth))
         )
@@ -407,7 +412,7 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         self.conv_proj = nn.Conv2d(3, width, patch, patch)
-        self.class_token = nn.Parameter(torch.empty(1, 1, width))
+        self.class_token = _unset(1, 1, width)
         self.encoder = ViTEncoder((image // patch) ** 2 + 1, width, depth, heads)
         self.heads = nn.Sequential(OrderedDict(head=nn.Linear(width, classes)))
 
