@@ -140,7 +140,7 @@ def test_a_call_a_shape(monkeypatch):
     ti.initialize_(model, [Rule("*", Orthogonal())])
     assert sorted(calls) == [(8, 8, 3), (9, 8, 3)]
     calls.clear()
-    monkeypatch.setitem(factorization._TOGETHER, "cpu", 130)
+    monkeypatch.setitem(factorization.TOGETHER, "cpu", 130)
     ti.initialize_(model, [Rule("*", Orthogonal())])
     assert sorted(calls) == [(8, 8, 1), (8, 8, 2), (9, 8, 1), (9, 8, 1), (9, 8, 1)]
 

@@ -12,8 +12,9 @@ ENVIRONMENT_VARIABLE = "TRITONINIT_BACKEND"
 BACKEND = os.environ.get(ENVIRONMENT_VARIABLE, "")
 
 # torch.nn.init's, in whose place libraries that load weights put functions that do nothing.
+NN_INIT = dict(vars(torch.nn.init))
 INITIALIZERS = {
-    f"torch.nn.init.{name}": getattr(torch.nn.init, name)
+    f"torch.nn.init.{name}": NN_INIT[name]
     for name in (
         *("constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_"),
         *("orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_"),

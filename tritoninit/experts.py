@@ -88,6 +88,10 @@ class _Each(OfAnother):
     def numbered(self) -> int:  # type: ignore[override]
         return self.dims
 
+    @property
+    def drawn_together(self) -> bool:  # type: ignore[override]
+        return self.structured.drawn_together
+
     def times(self, factor: float) -> Structured:
         return replace(self, structured=self.structured.times(factor))
 

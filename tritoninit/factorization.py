@@ -31,7 +31,7 @@ from tritoninit.keys import Key
 from tritoninit.plan import Plan
 
 _CHOLESKY_UP_TO = 1024  # columns: of 8 square ones, 2.4 times as fast as by reflectors on an H200
-_TOGETHER = {"cpu": 1 << 24, "cuda": 1 << 26}  # elements of matrices that are factorised at a time
+TOGETHER = {"cpu": 1 << 24, "cuda": 1 << 26}  # elements of matrices that are factorised at a time
 
 
 class Matrix(NamedTuple):
@@ -81,7 +81,7 @@ class Factorizations:
     def _take(self, number: int) -> Tensor:
         if number not in self._done:
             first = self._pending[number]
-            most = max(1, _TOGETHER.get(first.device.type, 1 << 24) // (first.rows * first.columns))
+            most = max(1, TOGETHER.get(first.device.type, 1 << 24) // (first.rows * first.columns))
             numbers = [number]
             for other, matrix in self._pending.items():
                 if len(numbers) == most:

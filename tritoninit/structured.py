@@ -48,6 +48,7 @@ class Structured(Atom):
     by_place: ClassVar[bool] = False
     builds_whole: ClassVar[bool] = False  # as a step to any part, which is then better taken once for several
     fills: ClassVar[int] = 0  # how many it makes, of the whole, whatever part is built
+    drawn_together: ClassVar[bool] = False  # in one fill with all of a plan that have its shape
     numbered: ClassVar[int] = 0  # leading dimensions that number what is built so, one by one
 
     @abstractmethod
@@ -221,6 +222,10 @@ class _StochasticallyRounded(OfAnother):
     def numbered(self) -> int:  # type: ignore[override]
         return self.structured.numbered
 
+    @property
+    def drawn_together(self) -> bool:  # type: ignore[override]
+        return self.structured.drawn_together
+
     def check(self, target: Target, window: Window) -> None:
         self.structured.check(target, window)
 
@@ -385,6 +390,7 @@ class Orthogonal(Structured):
 
     gain: float = 1.0
     builds_whole: ClassVar[bool] = True
+    drawn_together: ClassVar[bool] = True
     fills: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ def spoiled(monkeypatch, spoil):
         fill(items)
         spoil(items[-1][0])
 
-    monkeypatch.setitem(registry._REGISTRY, backend.name, replace(backend, load=lambda: write))
+    monkeypatch.setitem(registry._REGISTRY, backend.name, replace(backend, load=lambda: write, short=None))
 
 
 def one_bit(target):

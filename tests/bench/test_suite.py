@@ -198,7 +198,7 @@ def test_nothing_wrong_is_timed(monkeypatch, tmp_path, spoil):
 def test_memory_that_was_right_before_does_not_pass_for_written(monkeypatch):
     right = FILLS["uniform"](torch.empty(256, device=device.DEVICE), key=contenders.KEY)
     backend = ti.registry.resolve(device.DEVICE)
-    idle = replace(backend, load=lambda: lambda items: None)
+    idle = replace(backend, load=lambda: lambda items: None, short=None)
     monkeypatch.setitem(registry._REGISTRY, backend.name, idle)
     monkeypatch.setattr(device.Memory, "ring", lambda self, elements, dtype: [right])
     code, _ = run(f"fill{SMALL}*{backend.name}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from tritoninit._on_import import NN_INIT
 from tritoninit.auditing.assignments import Assignment
 from tritoninit.auditing.report import Report
 from tritoninit.interception.libraries import DEVICES, LIBRARIES
@@ -15,9 +16,9 @@ from tritoninit.interception.served import FUNCTIONS
 from tritoninit.keys import Key
 from tritoninit.models.rules import RuleSet
 
-# torch.nn.init's functions are looked for on import: later, others may stand in for them for a while.
+# As they were when the package was imported: others may stand in for torch.nn.init's for a while.
 ROUTES = Routes(to="tritoninit.interception.recorder")
-ROUTES.add(nn.init, FUNCTIONS)
+ROUTES.add(nn.init, FUNCTIONS, NN_INIT)
 for _library, _meanings in LIBRARIES.items():
     ROUTES.add_library(_library, {name: meaning.arguments for name, meaning in _meanings.items()})
 for _library, _asks in DEVICES.items():

@@ -30,16 +30,26 @@ class Routes:
         self.originals: dict[str, FunctionType] = {}
         self._to = to
         self._owners: dict[str, ModuleType | type] = {}
+        self._before: dict[str, Any] = {}
         self._functions: dict[str, FunctionType] = {}
         self._routing: dict[str, CodeType] = {}
         self._libraries: dict[str, Mapping[str, Collection[str]]] = {}
         self._lock = threading.Lock()
         self._users = 0
 
-    def add(self, owner: ModuleType | type, names: Iterable[str]) -> None:
-        """Route these functions of a module or a class, too, from the next time that none is routed."""
+    def add(
+        self, owner: ModuleType | type, names: Iterable[str], before: Mapping[str, Any] | None = None
+    ) -> None:
+        """Route these functions of a module or a class, too, from the next time that none is routed.
+
+        Args:
+            owner: of them.
+            names: theirs.
+            before: what the owner held when the package was imported, where others may stand in since.
+        """
         with self._lock:
             self._owners |= dict.fromkeys(names, owner)
+            self._before |= before or {}
             self._find()
 
     def add_library(self, module: str, functions: Mapping[str, Collection[str]]) -> None:
@@ -84,12 +94,14 @@ class Routes:
         missing = []
         for name in self._owners.keys() - self._functions.keys():
             owner = self._owners[name]
-            function = inspect.unwrap(vars(owner)[name])
             home = vars(sys.modules[owner.__module__] if isinstance(owner, type) else owner)
-            if getattr(function, "__globals__", None) is not home or function.__name__ != name:
+            for held in (vars(owner)[name], self._before.get(name)):
+                function: Any = inspect.unwrap(held) if callable(held) else held
+                if getattr(function, "__globals__", None) is home and function.__name__ == name:
+                    self._keep(name, function)
+                    break
+            else:
                 missing.append(name)  # somebody has put another in its place
-                continue
-            self._keep(name, function)
         return missing
 
     @contextmanager

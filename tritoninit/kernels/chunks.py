@@ -6,6 +6,7 @@ one many runs, each into a row of memory.
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -152,10 +153,21 @@ class _Helpers:
     """
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[_Work] = SimpleQueue()
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
         self._most = max(1, (os.cpu_count() or 1) - 1)
         self._started = 0
+        self._threads: list[Thread] = []
         self._lock = Lock()
+
+    def end(self) -> None:
+        """Have them end, and none begin any more: one that ends with them may abort."""
+        with self._lock:
+            self._started = self._most
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._queue.put(None)
+        for thread in threads:
+            thread.join()
 
     def call(self, work: _Work, count: int) -> None:
         """Have so many help with work, as soon as they can."""
@@ -169,18 +181,22 @@ class _Helpers:
             busy = 0 if self._queue.empty() else self._started
             for _ in range(min(busy + count, self._most) - self._started):
                 try:
-                    Thread(target=_help, args=(self._queue,), name="tritoninit", daemon=True).start()
+                    thread = Thread(target=_help, args=(self._queue,), name="tritoninit", daemon=True)
+                    thread.start()
                 except RuntimeError:  # the interpreter is ending, and starts no thread any more
                     return
+                self._threads.append(thread)
                 self._started += 1
 
 
-def _help(queue: SimpleQueue[_Work]) -> None:
-    while True:
-        queue.get().help()
+def _help(queue: SimpleQueue[_Work | None]) -> None:
+    while (work := queue.get()) is not None:
+        work.help()
+        del work  # which would keep what its chunks write until the next
 
 
 _HELPERS = _Helpers()
+atexit.register(lambda: _HELPERS.end())
 
 
 def _forget_helpers() -> None:

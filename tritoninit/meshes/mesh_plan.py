@@ -21,7 +21,7 @@ from tritoninit.meshes.coverage import Proof, coverage
 from tritoninit.meshes.layouts import Layout
 from tritoninit.meshes.mesh import REPLICATE, SHARD, Mesh, kind_of
 from tritoninit.meshes.regions import Placement, Split
-from tritoninit.meshes.shares import Batch, Share, What, Work, share, whats
+from tritoninit.meshes.shares import Batch, Share, Together, What, Work, share, whats
 from tritoninit.model_initialization import chosen
 from tritoninit.models.rules import Rule
 from tritoninit.models.slots import Slot
@@ -360,6 +360,7 @@ class _Table(NamedTuple):
     computed: Numbers
     stored: Numbers
     afterwards: Numbers
+    together: dict[Together, Numbers]
     batches: list[_Batch]
     work: dict[Work, tuple[Numbers, Numbers]]
 
@@ -410,6 +411,10 @@ def _table(
         array(one.drawn + one.built for one in shares),
         array(one.used + one.kept for one in shares),
         array(one.afterwards for one in shares),
+        {
+            matrices: array(one.together[matrices] for one in shares)
+            for matrices in {each for one in shares for each in one.together}
+        },
         batches,
         {
             work: (
@@ -433,6 +438,7 @@ class _Totals:
         self.elements, self.bytes, self.computed, self.stored, self.launches = (zeros() for _ in range(5))
         self._groups = np.zeros(mesh.shape, np.uint64)  # of the batch that other parameters may join
         self._work: dict[Work, tuple[Numbers, Numbers]] = {}
+        self._together: dict[Together, Numbers] = {}
         self._zeros = zeros
 
     def add(self, table: _Table, holding: Numbers, itemsize: int) -> None:
@@ -442,6 +448,8 @@ class _Totals:
         self.computed += table.computed * holding
         self.stored += table.stored * holding
         self.launches += table.afterwards * holding
+        for matrices, count in table.together.items():
+            self._together[matrices] = self._together.get(matrices, 0) + count * holding
         for number, batch in enumerate(table.batches):
             here = batch.there & holding
             if number:
@@ -463,6 +471,8 @@ class _Totals:
     ) -> MeshPlan:
         """Of all that has been added."""
         self._end(np.ones(self.mesh.shape, np.bool_))
+        for matrices, count in self._together.items():
+            self.launches += matrices.launches(count)
         seconds = np.zeros(self.mesh.shape)
         for work, (stored, computed) in self._work.items():
             rates = predictor.rates(work)

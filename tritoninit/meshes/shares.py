@@ -8,11 +8,13 @@ the address, as torch allocates it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
 
+from tritoninit.factorization import TOGETHER
 from tritoninit.fills import Fill, Piece
 from tritoninit.kernels import stream
 from tritoninit.kernels.lowering import FLOAT_DTYPES
@@ -32,6 +34,18 @@ class Work(NamedTuple):
     dtype: str
 
 
+class Together(NamedTuple):
+    """Matrices that are drawn by the same launches."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def launches(self, count: Any) -> Any:
+        """Of so many, a number or an array."""
+        most = max(1, TOGETHER["cuda"] // math.prod(self.shape))
+        return -(-count // most)
+
+
 @dataclass
 class Batch:
     """Fills that a plan has run together: those that share launches by what these have in common."""
@@ -48,6 +62,7 @@ class Share:
         elements: that it has.
         batches: of its fills; the first joins those of other parameters before it.
         afterwards: launches of what is written after all fills.
+        together: how many matrices it has drawn, afterwards, in the launches of all that are alike.
         drawn: random elements that are computed, by fills.
         used: of those, how many are stored.
         built: elements of structured initializers that are computed, whether the rank has them or not.
@@ -58,6 +73,7 @@ class Share:
     elements: int
     batches: list[Batch] = field(default_factory=lambda: [Batch()])
     afterwards: int = 0
+    together: Counter[Together] = field(default_factory=Counter)
     drawn: int = 0
     used: int = 0
     built: int = 0
@@ -109,7 +125,8 @@ class What:
         initializer = self.piece.initializer
         if self.draw is None:
             fills = getattr(initializer, "fills", 0)
-            return (*self.piece[1:3], type(initializer), self.builds_whole, self.numbered, fills)
+            together = getattr(initializer, "drawn_together", False)
+            return (*self.piece[1:3], type(initializer), self.builds_whole, self.numbered, fills, together)
         return (*self.piece[1:3], _variant(self.draw), _is_zero(self.draw))
 
 
@@ -142,7 +159,7 @@ def share(windows: Windows, what: Sequence[What], dtype: str, itemsize: int) -> 
         after_structured = structured
         targets = [target for part in rectangles if (target := _target(each.piece, part, local)) is not None]
         if structured:
-            _build(found, each.piece, targets)
+            _build(found, each.piece, targets, dtype)
         elif each.draw is not None:
             for target in targets:
                 _lay(stage, taken, target, itemsize)
@@ -212,7 +229,7 @@ def _work(found: Share, work: Work, stored: int, computed: int) -> None:
     found.work[work] = (before[0] + stored, before[1] + computed)
 
 
-def _build(found: Share, piece: Piece, targets: Sequence[Target]) -> None:
+def _build(found: Share, piece: Piece, targets: Sequence[Target], dtype: str) -> None:
     """Add what a structured piece builds; once for several parts if it builds the whole for each.
 
     Of numbered weights, that for each of which a part is there.
@@ -227,7 +244,11 @@ def _build(found: Share, piece: Piece, targets: Sequence[Target]) -> None:
     parts = [place for each in leading for place in product(*(range(o, o + n) for o, n in each))]
     weights = len(set(parts))
     found.built += weights * math.prod(piece.shape[dims:]) if initializer.builds_whole else inside
-    found.afterwards += (weights if initializer.builds_whole else len(parts)) * initializer.fills
+    if initializer.drawn_together:
+        wide = dtype if dtype == "float64" else "float32"
+        found.together[Together(piece.shape[dims:], wide)] += weights
+    else:
+        found.afterwards += (weights if initializer.builds_whole else len(parts)) * initializer.fills
 
 
 class Launched(NamedTuple):
