@@ -13,7 +13,7 @@ the same from the last on. Six rows at a time go through the three products whil
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, Final
 
@@ -35,7 +35,8 @@ Matrix = npt.NDArray[Any]
 VECTOR: Final = 64  # bytes: one of AVX-512, two of AVX2, four of NEON
 _DEPTH: Final = 512  # summands of one sum, of which others are then made: errors grow with it
 STRIP: Final = 6  # rows: with AVX2 twelve sums, two vectors and a number are all of its registers
-_SHARED_FROM: Final = 1 << 19  # elements: in less, to hand rows over takes longer than it saves
+_SHARED_FROM: Final = 7 << 15  # elements: in less, to hand rows over takes longer than it saves
+_BLOCKS: Final = 6  # of reflectors that rows are handed over for, which takes 0.1 ms
 
 _SET, _ADD, _SUBTRACT = range(3)
 _helper = njit(nogil=True, error_model="numpy")
@@ -188,30 +189,44 @@ def transpose(matrix, first, across):
 
 
 @_helper
+def reflect_strip(strip, row, length, columns, vectors, triangle, work):
+    """Multiply six rows by reflectors, all told by their addresses; ``work`` has room for twelve vectors."""
+    one = work.dtype.type(1)
+    lanes = lanes_of(one)
+    size = u64(VECTOR // lanes)
+    sums, scaled = u64(work.ctypes.data), u64(work.ctypes.data) + u64(STRIP * lanes) * size
+    long_product(sums, strip, row, columns, length, one)
+    set_product(scaled, lanes, sums, lanes, triangle, lanes, lanes, one)
+    for k in range(0, length, lanes):
+        moved = u64(k) * size
+        subtract_product(strip + moved, row, scaled, lanes, vectors + moved, row, lanes, one)
+
+
+@_helper
 def reflect(rows, begin, end, matrix, first, across, compact):
     """Multiply rows, to the right of ``first``, by the reflectors from there on.
 
     Args:
-        rows: of which those from ``begin`` to before ``end`` are, and zeros up to a whole strip.
+        rows: of which those from ``begin`` to before ``end`` are.
         matrix: with the reflectors in its rows.
         across: the same as columns.
         compact: T, or for the transposed product T^T.
     """
-    one = rows.dtype.type(1)
     lanes, row = lanes_of(rows), rows.shape[1]
     size = u64(VECTOR // lanes)
-    length = row - first
     work = np.empty((2 * STRIP, lanes), rows.dtype)
-    sums, scaled = u64(work.ctypes.data), u64(work.ctypes.data) + u64(STRIP * lanes) * size
     columns, triangle = u64(across.ctypes.data), u64(compact.ctypes.data)
     vectors = u64(matrix.ctypes.data) + u64(first * row + first) * size
-    for number in range(begin, end, STRIP):
+    whole = begin + (end - begin) // STRIP * STRIP
+    for number in range(begin, whole, STRIP):
         strip = u64(rows.ctypes.data) + u64(number * row + first) * size
-        long_product(sums, strip, row, columns, length, one)
-        set_product(scaled, lanes, sums, lanes, triangle, lanes, lanes, one)
-        for k in range(0, length, lanes):
-            moved = u64(k) * size
-            subtract_product(strip + moved, row, scaled, lanes, vectors + moved, row, lanes, one)
+        reflect_strip(strip, row, row - first, columns, vectors, triangle, work)
+    if whole < end:  # fewer, among others that are not to be touched
+        spare = np.zeros((STRIP, row), rows.dtype)
+        spare[: end - whole, first:] = rows[whole:end, first:]
+        strip = u64(spare.ctypes.data) + u64(first) * size
+        reflect_strip(strip, row, row - first, columns, vectors, triangle, work)
+        rows[whole:end, first:] = spare[: end - whole, first:]
 
 
 @_helper
@@ -248,42 +263,72 @@ def factor(matrix, first, count, across, compact, signs):
 
 
 @_helper
-def form(matrix, q, first, count, across, signs):
-    """What goes before the product that gives rows of Q: the reflectors as columns, and a signed identity."""
-    transpose(matrix, first, across)
-    for number in range(first, first + count):
-        q[number, number] = signs[number]
+def factor_group(matrix, first, end, across, compact, signs):
+    """:func:`factor` of some blocks of rows, each multiplied before by the reflectors of those above it."""
+    lanes = lanes_of(matrix)
+    for block in range((end - first + lanes - 1) // lanes):
+        begin = first + block * lanes
+        after = min(begin + lanes, end)
+        factor(matrix, begin, after - begin, across[block], compact[block], signs)
+        reflect(matrix, after, end, matrix, begin, across[block], compact[block, 0])
 
 
 @_helper
-def copy(source, out, rows, columns):
-    """Of two matrices of any strides: so that either is read or written a line of the cache at a time."""
-    for top in range(0, rows, 16):
+def reflect_group(rows, begin, end, matrix, first, blocks, across, compact):
+    """Rows below some blocks, multiplied by the reflectors of these, in order."""
+    lanes = lanes_of(rows)
+    for block in range(blocks):
+        reflect(rows, begin, end, matrix, first + block * lanes, across[block], compact[block, 0])
+
+
+@_helper
+def form_group(q, begin, end, matrix, first, blocks, across, compact):
+    """Rows of Q, multiplied by the reflectors of blocks that reach them, from the last on."""
+    lanes = lanes_of(q)
+    for block in range(blocks - 1, -1, -1):
+        from_here = first + block * lanes
+        reflect(q, max(begin, from_here), end, matrix, from_here, across[block], compact[block, 1])
+
+
+@_helper
+def begin_form(matrix, q, first, end, across, signs):
+    """What goes before forming rows of Q: the reflectors as columns, and a signed identity."""
+    lanes = lanes_of(q)
+    for number in range(first, end):
+        q[number, number] = signs[number]
+    for begin in range(first, end, lanes):
+        transpose(matrix, begin, across[(begin - first) // lanes])
+
+
+@_helper
+def copy(source, out, begin, end):
+    """Rows of a matrix into another, of whatever strides either is: a line of the cache at a time."""
+    columns = min(source.shape[1], out.shape[1])
+    for top in range(begin, end, 16):
         for left in range(0, columns, 16):
-            for i in range(top, min(top + 16, rows)):
+            for i in range(top, min(top + 16, end)):
                 for j in range(left, min(left + 16, columns)):
                     out[i, j] = source[i, j]
 
 
 @_helper
-def whole(given, matrix, q):
-    """Q of one matrix, on this thread, written over it; the others are zeros, as :func:`_padded` has them."""
-    rows, columns = given.shape
-    lanes = lanes_of(given)
-    across = np.empty((matrix.shape[1], lanes), given.dtype)
-    signs = np.empty(rows, given.dtype)
-    blocks = (rows + lanes - 1) // lanes
-    compact = np.empty((blocks, 2, lanes, lanes), given.dtype)
-    copy(given, matrix, rows, columns)
-    for block in range(blocks):
-        first, end = block * lanes, min((block + 1) * lanes, rows)
-        factor(matrix, first, end - first, across, compact[block], signs)
-        reflect(matrix, end, rows, matrix, first, across, compact[block, 0])
-    for block in range(blocks - 1, -1, -1):
-        first, end = block * lanes, min((block + 1) * lanes, rows)
-        form(matrix, q, first, end - first, across, signs)
-        reflect(q, first, rows, matrix, first, across, compact[block, 1])
-    copy(q, given, rows, columns)
+def whole(given, matrix, q, across, compact, signs):
+    """Q of one matrix, on this thread, written over it; the others are :func:`_memory`."""
+    rows = given.shape[0]
+    lanes, most = lanes_of(given), across.shape[0]
+    copy(given, matrix, 0, rows)
+    groups = (rows + most * lanes - 1) // (most * lanes)
+    for group in range(groups):
+        first, end = group * most * lanes, min((group + 1) * most * lanes, rows)
+        triangles = compact[group * most :]
+        factor_group(matrix, first, end, across, triangles, signs)
+        reflect_group(matrix, end, rows, matrix, first, (end - first + lanes - 1) // lanes, across, triangles)
+    for group in range(groups - 1, -1, -1):
+        first, end = group * most * lanes, min((group + 1) * most * lanes, rows)
+        triangles = compact[group * most :]
+        begin_form(matrix, q, first, end, across, signs)
+        form_group(q, first, rows, matrix, first, (end - first + lanes - 1) // lanes, across, triangles)
+    copy(q, given, 0, rows)
 
 
 @cache
@@ -291,12 +336,15 @@ def _compiled(name: str, dtype: str) -> Any:
     """One of these functions for a dtype, compiled when it is first asked for."""
     real, count = getattr(types, dtype), types.int64
     view, rows, row = real[:, :], real[:, ::1], real[::1]
+    columns, triangles = real[:, :, ::1], real[:, :, :, ::1]
+    reflecting = (rows, count, count, rows, count, count, columns, triangles)
     function, signature = {
         "copy": (copy, (view, view, count, count)),
-        "factor": (factor, (rows, count, count, rows, real[:, :, ::1], row)),
-        "reflect": (reflect, (rows, count, count, rows, count, rows, rows)),
-        "form": (form, (rows, rows, count, count, rows, row)),
-        "whole": (whole, (view, rows, rows)),
+        "factor_group": (factor_group, (rows, count, count, columns, triangles, row)),
+        "reflect_group": (reflect_group, reflecting),
+        "begin_form": (begin_form, (rows, rows, count, count, columns, row)),
+        "form_group": (form_group, reflecting),
+        "whole": (whole, (view, rows, rows, columns, triangles, row)),
     }[name]
     return kernel(*signature)(function.py_func)
 
@@ -315,42 +363,47 @@ def orthogonalize(matrices: Sequence[Matrix], threads: int) -> None:
             _shared(matrix, threads)
 
 
-def _padded(matrix: Matrix) -> Matrix:
-    """Zeros: rows of whole vectors, not a page apart, and as many more as are read or written with others."""
-    lanes = VECTOR // matrix.itemsize
-    row = -(-matrix.shape[1] // lanes) * lanes
-    if row * matrix.itemsize % 4096 == 0:
-        row += lanes
-    return np.zeros((len(matrix) + lanes + STRIP, row), matrix.dtype)
+def _memory(given: Matrix, blocks: int) -> tuple[Matrix, ...]:
+    """For reflectors and for Q, zeros, then columns of some blocks, all triangles, and signs.
+
+    The first two have rows of whole vectors, and as many more as are read with others.
+    """
+    lanes = VECTOR // given.itemsize
+    row = (-(-given.shape[1] // lanes) | 1) * lanes  # of an odd number of lines rows fill a cache evenly
+    matrix, q = (np.zeros((len(given) + lanes + STRIP, row), given.dtype) for _ in range(2))
+    across = np.empty((blocks, row, lanes), given.dtype)
+    compact = np.empty((-(-len(given) // lanes) + blocks, 2, lanes, lanes), given.dtype)
+    return matrix, q, across, compact, np.empty(len(given), given.dtype)
 
 
 def _whole(matrix: Matrix) -> None:
-    _compiled("whole", matrix.dtype.name)(matrix, _padded(matrix), _padded(matrix))
+    _compiled("whole", matrix.dtype.name)(matrix, *_memory(matrix, 1))
 
 
 def _shared(given: Matrix, threads: int) -> None:
-    """As :func:`whole`; the rows that a block's reflectors reach are shared out."""
-    names = ("copy", "factor", "reflect", "form")
-    copied, factored, reflected, formed = (_compiled(name, given.dtype.name) for name in names)
-    matrix, q = _padded(given), _padded(given)
-    rows, columns = given.shape
+    """As :func:`whole`; the rows that reflectors reach are shared out, for some blocks of these at a time."""
+    names = ("copy", "factor_group", "reflect_group", "begin_form", "form_group")
+    copied, factored, reflected, begun, formed = (_compiled(name, given.dtype.name) for name in names)
+    matrix, q, across, compact, signs = _memory(given, _BLOCKS)
     lanes = VECTOR // given.itemsize
-    across = np.empty((matrix.shape[1], lanes), given.dtype)
-    signs = np.empty(rows, given.dtype)
-    firsts = range(0, rows, lanes)
-    compact = np.empty((len(firsts), 2, lanes, lanes), given.dtype)
+    step = _BLOCKS * lanes
 
-    def reflect_from(begin: int, out: Matrix, first: int, by: Matrix) -> None:
-        step = max(-(-(rows - begin) // (threads * STRIP)), 1) * STRIP
-        parts = ((part, min(part + step, rows)) for part in range(begin, rows, step))
-        share((partial(reflected, out, *part, matrix, first, across, by) for part in parts), threads)
+    def each(run: Callable[..., None], begin: int, multiple: int, *arguments: Any) -> None:
+        """``run(out, first row, last row, ...)`` for parts of the rows from ``begin`` on."""
+        out, *others = arguments
+        part = max(-(-(len(given) - begin) // (2 * threads * multiple)), 1) * multiple
+        ends = ((first, min(first + part, len(given))) for first in range(begin, len(given), part))
+        share((partial(run, out, first, end, *others) for first, end in ends), threads)
 
-    copied(given, matrix, rows, columns)
-    for first, both in zip(firsts, compact, strict=True):
-        count = min(lanes, rows - first)
-        factored(matrix, first, count, across, both, signs)
-        reflect_from(first + count, matrix, first, both[0])
-    for first, both in zip(reversed(firsts), compact[::-1], strict=True):
-        formed(matrix, q, first, min(lanes, rows - first), across, signs)
-        reflect_from(first, q, first, both[1])
-    copied(q, given, rows, columns)
+    each(lambda out, first, end: copied(given, out, first, end), 0, lanes, matrix)
+    for first in range(0, len(given), step):
+        end, triangles = min(first + step, len(given)), compact[first // lanes :]
+        factored(matrix, first, end, across, triangles, signs)
+        blocks = -(-(end - first) // lanes)
+        each(reflected, end, STRIP, matrix, matrix, first, blocks, across, triangles)
+    for first in reversed(range(0, len(given), step)):
+        end, triangles = min(first + step, len(given)), compact[first // lanes :]
+        begun(matrix, q, first, end, across, signs)
+        blocks = -(-(end - first) // lanes)
+        each(formed, first, STRIP, q, matrix, first, blocks, across, triangles)
+    each(lambda out, first, end: copied(q, out, first, end), 0, lanes, given)
