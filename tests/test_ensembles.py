@@ -135,3 +135,10 @@ def test_seeds():
             ti.ensemble(model, wrong)
     with torch.device("meta"), pytest.raises(ValueError, match="meta tensor has no memory"):
         ti.ensemble(nn.Linear(2, 2), [1])
+
+
+@pytest.mark.parametrize("seeds", [range(-3, 4, 2), range(9, 0, -4), range(2**63 - 2, 2**63 + 2)], ids=str)
+def test_a_range_is_its_numbers(seeds):
+    model = nn.Linear(2, 2)
+    members, same = ti.ensemble(model, seeds), ti.ensemble(model, list(seeds))
+    assert all(x.equal(same[name]) for name, x in members.items())

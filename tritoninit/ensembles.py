@@ -123,10 +123,13 @@ def _numbers(seeds: Sequence[int] | torch.Tensor) -> np.typing.NDArray[np.uint64
             raise TypeError(f"seeds are int64 in one dimension, not {seeds.dtype} {tuple(seeds.shape)}")
         found = seeds.detach().cpu().contiguous().numpy().view(np.uint64)
     else:
-        listed = list(seeds)
+        listed = seeds if isinstance(seeds, range) else list(seeds)
         try:
-            plain = set(map(type, listed)) <= {int}
-            found = np.array(listed if plain else [], np.int64).view(np.uint64)
+            plain = isinstance(listed, range) or set(map(type, listed)) <= {int}
+            if isinstance(listed, range):  # as a list of its numbers, sooner
+                found = np.arange(listed.start, listed.stop, listed.step, dtype=np.int64).view(np.uint64)
+            else:
+                found = np.array(listed if plain else [], np.int64).view(np.uint64)
         except OverflowError:  # beyond 63 bits
             plain = False
         if not plain:

@@ -35,7 +35,7 @@ Matrix = npt.NDArray[Any]
 VECTOR: Final = 64  # bytes: one of AVX-512, two of AVX2, four of NEON
 _DEPTH: Final = 512  # summands of one sum, of which others are then made: errors grow with it
 STRIP: Final = 6  # rows: with AVX2 twelve sums, two vectors and a number are all of its registers
-_SHARED_FROM: Final = 7 << 15  # elements: in less, to hand rows over takes longer than it saves
+_SHARED_FROM: Final = 9 << 15  # elements: in less, to hand rows over takes longer than it saves
 _BLOCKS: Final = 6  # of reflectors that rows are handed over for, which takes 0.1 ms
 
 _SET, _ADD, _SUBTRACT = range(3)
