@@ -158,7 +158,7 @@ def test_what_is_written_later_lies_on_top():
 
 def by_kernels(tall):
     found = tall.clone()
-    orthogonalize([found.numpy().T], 1)
+    orthogonalize([found.numpy()], 1)
     return found
 
 

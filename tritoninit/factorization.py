@@ -110,7 +110,7 @@ def orthogonal_factors(matrices: list[Matrix]) -> list[Tensor]:
     if not drawn.is_complex() and has_kernels():
         from tritoninit.kernels import numba_householder
 
-        numba_householder.orthogonalize(list(tall.mT.numpy()), torch.get_num_threads())
+        numba_householder.orthogonalize(list(drawn.numpy()), torch.get_num_threads())
     else:
         _side_by_side(list(tall))
     return list(drawn)

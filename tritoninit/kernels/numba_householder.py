@@ -274,7 +274,7 @@ def factor_group(matrix, first, end, across, compact, signs):
 
 
 @_helper
-def reflect_group(rows, begin, end, matrix, first, blocks, across, compact):
+def reflect_group(rows, matrix, first, blocks, across, compact, begin, end):
     """Rows below some blocks, multiplied by the reflectors of these, in order."""
     lanes = lanes_of(rows)
     for block in range(blocks):
@@ -282,7 +282,7 @@ def reflect_group(rows, begin, end, matrix, first, blocks, across, compact):
 
 
 @_helper
-def form_group(q, begin, end, matrix, first, blocks, across, compact):
+def form_group(q, matrix, first, blocks, across, compact, begin, end):
     """Rows of Q, multiplied by the reflectors of blocks that reach them, from the last on."""
     lanes = lanes_of(q)
     for block in range(blocks - 1, -1, -1):
@@ -301,59 +301,94 @@ def begin_form(matrix, q, first, end, across, signs):
 
 
 @_helper
-def copy(source, out, begin, end):
-    """Rows of a matrix into another, of whatever strides either is: a line of the cache at a time."""
-    columns = min(source.shape[1], out.shape[1])
-    for top in range(begin, end, 16):
-        for left in range(0, columns, 16):
-            for i in range(top, min(top + 16, end)):
-                for j in range(left, min(left + 16, columns)):
-                    out[i, j] = source[i, j]
+def turn(source, top, left, rows, columns, out, block):
+    """``out[left + j, top + i] = source[top + i, left + j]`` by way of a block that the cache holds."""
+    for i in range(rows):
+        for j in range(columns):
+            block[i, j] = source[top + i, left + j]
+    for j in range(columns):
+        for i in range(rows):
+            out[left + j, top + i] = block[i, j]
 
 
 @_helper
-def whole(given, matrix, q, across, compact, signs):
+def turned(source, out, begin, end, first, last):
+    """Rows and columns of a matrix as those of its transposed one."""
+    block = np.empty((16, 16), source.dtype)
+    for top in range(begin, end, 16):
+        for left in range(first, last, 16):
+            if top + 16 <= end and left + 16 <= last:
+                turn(source, top, left, 16, 16, out, block)  # of a size that the compiler knows
+            else:
+                turn(source, top, left, min(16, end - top), min(16, last - left), out, block)
+
+
+@_helper
+def copy_in(given, is_tall, matrix, begin, end):
+    """The rows of ``matrix`` from ``begin`` to before ``end``: those of what is given, or its columns."""
+    if is_tall:
+        turned(given, matrix, 0, given.shape[0], begin, end)
+    else:
+        matrix[begin:end, : given.shape[1]] = given[begin:end]
+
+
+@_helper
+def copy_out(q, given, is_tall, begin, end):
+    """The way back."""
+    if is_tall:
+        turned(q, given, begin, end, 0, given.shape[0])
+    else:
+        given[begin:end] = q[begin:end, : given.shape[1]]
+
+
+@_helper
+def whole(given, is_tall, matrix, q, across, compact, signs):
     """Q of one matrix, on this thread, written over it; the others are :func:`_memory`."""
-    rows = given.shape[0]
+    rows = signs.size
     lanes, most = lanes_of(given), across.shape[0]
-    copy(given, matrix, 0, rows)
+    copy_in(given, is_tall, matrix, 0, rows)
     groups = (rows + most * lanes - 1) // (most * lanes)
     for group in range(groups):
         first, end = group * most * lanes, min((group + 1) * most * lanes, rows)
         triangles = compact[group * most :]
         factor_group(matrix, first, end, across, triangles, signs)
-        reflect_group(matrix, end, rows, matrix, first, (end - first + lanes - 1) // lanes, across, triangles)
+        blocks = (end - first + lanes - 1) // lanes
+        reflect_group(matrix, matrix, first, blocks, across, triangles, end, rows)
     for group in range(groups - 1, -1, -1):
         first, end = group * most * lanes, min((group + 1) * most * lanes, rows)
         triangles = compact[group * most :]
         begin_form(matrix, q, first, end, across, signs)
-        form_group(q, first, rows, matrix, first, (end - first + lanes - 1) // lanes, across, triangles)
-    copy(q, given, 0, rows)
+        blocks = (end - first + lanes - 1) // lanes
+        form_group(q, matrix, first, blocks, across, triangles, first, rows)
+    copy_out(q, given, is_tall, 0, rows)
 
 
 @cache
 def _compiled(name: str, dtype: str) -> Any:
     """One of these functions for a dtype, compiled when it is first asked for."""
     real, count = getattr(types, dtype), types.int64
-    view, rows, row = real[:, :], real[:, ::1], real[::1]
+    rows, row, flag = real[:, ::1], real[::1], types.boolean
     columns, triangles = real[:, :, ::1], real[:, :, :, ::1]
-    reflecting = (rows, count, count, rows, count, count, columns, triangles)
+    reflecting = (rows, rows, count, count, columns, triangles, count, count)
     function, signature = {
-        "copy": (copy, (view, view, count, count)),
+        "copy_in": (copy_in, (rows, flag, rows, count, count)),
+        "copy_out": (copy_out, (rows, rows, flag, count, count)),
         "factor_group": (factor_group, (rows, count, count, columns, triangles, row)),
         "reflect_group": (reflect_group, reflecting),
         "begin_form": (begin_form, (rows, rows, count, count, columns, row)),
         "form_group": (form_group, reflecting),
-        "whole": (whole, (view, rows, rows, columns, triangles, row)),
+        "whole": (whole, (rows, flag, rows, rows, columns, triangles, row)),
     }[name]
     return kernel(*signature)(function.py_func)
 
 
 def orthogonalize(matrices: Sequence[Matrix], threads: int) -> None:
-    """Write over matrices the Q of their transposed ones, transposed, R having a positive diagonal.
+    """Write over matrices Q of the tall ones that they, or their transposed ones, are; so is Q.
+
+    R's diagonal is positive.
 
     Args:
-        matrices: (short, long) each, one shape and dtype, float32 or float64, of any strides.
+        matrices: one shape and dtype, float32 or float64, contiguous.
         threads: how many threads share them, or the rows of one; it does not count for the bits.
     """
     if len(matrices) >= threads or matrices[0].size < _SHARED_FROM:
@@ -369,41 +404,45 @@ def _memory(given: Matrix, blocks: int) -> tuple[Matrix, ...]:
     The first two have rows of whole vectors, and as many more as are read with others.
     """
     lanes = VECTOR // given.itemsize
-    row = (-(-given.shape[1] // lanes) | 1) * lanes  # of an odd number of lines rows fill a cache evenly
-    matrix, q = (np.zeros((len(given) + lanes + STRIP, row), given.dtype) for _ in range(2))
+    short, long = sorted(given.shape)
+    row = (-(-long // lanes) | 1) * lanes  # of an odd number of lines rows fill a cache evenly
+    matrix, q = (np.zeros((short + lanes + STRIP, row), given.dtype) for _ in range(2))
     across = np.empty((blocks, row, lanes), given.dtype)
-    compact = np.empty((-(-len(given) // lanes) + blocks, 2, lanes, lanes), given.dtype)
-    return matrix, q, across, compact, np.empty(len(given), given.dtype)
+    compact = np.empty((-(-short // lanes) + blocks, 2, lanes, lanes), given.dtype)
+    return matrix, q, across, compact, np.empty(short, given.dtype)
 
 
-def _whole(matrix: Matrix) -> None:
-    _compiled("whole", matrix.dtype.name)(matrix, *_memory(matrix, 1))
+def _is_tall(given: Matrix) -> bool:
+    return bool(given.shape[0] >= given.shape[1])
+
+
+def _whole(given: Matrix) -> None:
+    _compiled("whole", given.dtype.name)(given, _is_tall(given), *_memory(given, 1))
 
 
 def _shared(given: Matrix, threads: int) -> None:
     """As :func:`whole`; the rows that reflectors reach are shared out, for some blocks of these at a time."""
-    names = ("copy", "factor_group", "reflect_group", "begin_form", "form_group")
-    copied, factored, reflected, begun, formed = (_compiled(name, given.dtype.name) for name in names)
+    names = ("copy_in", "copy_out", "factor_group", "reflect_group", "begin_form", "form_group")
+    into, back, factored, reflected, begun, formed = (_compiled(name, given.dtype.name) for name in names)
     matrix, q, across, compact, signs = _memory(given, _BLOCKS)
-    lanes = VECTOR // given.itemsize
+    lanes, rows, is_tall = VECTOR // given.itemsize, len(signs), _is_tall(given)
     step = _BLOCKS * lanes
 
-    def each(run: Callable[..., None], begin: int, multiple: int, *arguments: Any) -> None:
-        """``run(out, first row, last row, ...)`` for parts of the rows from ``begin`` on."""
-        out, *others = arguments
-        part = max(-(-(len(given) - begin) // (2 * threads * multiple)), 1) * multiple
-        ends = ((first, min(first + part, len(given))) for first in range(begin, len(given), part))
-        share((partial(run, out, first, end, *others) for first, end in ends), threads)
+    def each(run: Callable[[int, int], None], begin: int, multiple: int) -> None:
+        """``run(first row, last row)`` for parts of the rows from ``begin`` on."""
+        part = max(-(-(rows - begin) // (2 * threads * multiple)), 1) * multiple
+        firsts = range(begin, rows, part)
+        share((partial(run, first, min(first + part, rows)) for first in firsts), threads)
 
-    each(lambda out, first, end: copied(given, out, first, end), 0, lanes, matrix)
-    for first in range(0, len(given), step):
-        end, triangles = min(first + step, len(given)), compact[first // lanes :]
-        factored(matrix, first, end, across, triangles, signs)
-        blocks = -(-(end - first) // lanes)
-        each(reflected, end, STRIP, matrix, matrix, first, blocks, across, triangles)
-    for first in reversed(range(0, len(given), step)):
-        end, triangles = min(first + step, len(given)), compact[first // lanes :]
-        begun(matrix, q, first, end, across, signs)
-        blocks = -(-(end - first) // lanes)
-        each(formed, first, STRIP, q, matrix, first, blocks, across, triangles)
-    each(lambda out, first, end: copied(q, out, first, end), 0, lanes, given)
+    each(partial(into, given, is_tall, matrix), 0, lanes)
+    for first in range(0, rows, step):
+        after, triangles = min(first + step, rows), compact[first // lanes :]
+        factored(matrix, first, after, across, triangles, signs)
+        rest = matrix, first, -(-(after - first) // lanes), across, triangles
+        each(partial(reflected, matrix, *rest), after, STRIP)
+    for first in reversed(range(0, rows, step)):
+        after, triangles = min(first + step, rows), compact[first // lanes :]
+        begun(matrix, q, first, after, across, signs)
+        rest = matrix, first, -(-(after - first) // lanes), across, triangles
+        each(partial(formed, q, *rest), first, STRIP)
+    each(partial(back, q, given, is_tall), 0, lanes)
