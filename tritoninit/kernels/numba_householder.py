@@ -344,22 +344,17 @@ def copy_out(q, given, is_tall, begin, end):
 @_helper
 def whole(given, is_tall, matrix, q, across, compact, signs):
     """Q of one matrix, on this thread, written over it; the others are :func:`_memory`."""
-    rows = signs.size
-    lanes, most = lanes_of(given), across.shape[0]
+    rows, lanes, columns = signs.size, lanes_of(given), across[0]
+    blocks = (rows + lanes - 1) // lanes
     copy_in(given, is_tall, matrix, 0, rows)
-    groups = (rows + most * lanes - 1) // (most * lanes)
-    for group in range(groups):
-        first, end = group * most * lanes, min((group + 1) * most * lanes, rows)
-        triangles = compact[group * most :]
-        factor_group(matrix, first, end, across, triangles, signs)
-        blocks = (end - first + lanes - 1) // lanes
-        reflect_group(matrix, matrix, first, blocks, across, triangles, end, rows)
-    for group in range(groups - 1, -1, -1):
-        first, end = group * most * lanes, min((group + 1) * most * lanes, rows)
-        triangles = compact[group * most :]
+    for block in range(blocks):
+        first, end = block * lanes, min((block + 1) * lanes, rows)
+        factor(matrix, first, end - first, columns, compact[block], signs)
+        reflect(matrix, end, rows, matrix, first, columns, compact[block, 0])
+    for block in range(blocks - 1, -1, -1):
+        first, end = block * lanes, min((block + 1) * lanes, rows)
         begin_form(matrix, q, first, end, across, signs)
-        blocks = (end - first + lanes - 1) // lanes
-        form_group(q, matrix, first, blocks, across, triangles, first, rows)
+        reflect(q, first, rows, matrix, first, columns, compact[block, 1])
     copy_out(q, given, is_tall, 0, rows)
 
 
@@ -408,7 +403,7 @@ def _memory(given: Matrix, blocks: int) -> tuple[Matrix, ...]:
     row = (-(-long // lanes) | 1) * lanes  # of an odd number of lines rows fill a cache evenly
     matrix, q = (np.zeros((short + lanes + STRIP, row), given.dtype) for _ in range(2))
     across = np.empty((blocks, row, lanes), given.dtype)
-    compact = np.empty((-(-short // lanes) + blocks, 2, lanes, lanes), given.dtype)
+    compact = np.empty((-(-short // lanes), 2, lanes, lanes), given.dtype)
     return matrix, q, across, compact, np.empty(short, given.dtype)
 
 
